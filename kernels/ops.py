@@ -1,0 +1,148 @@
+"""The two operators on a latent table: their schemas, shapes, registration and public functions.
+
+A latent table and the learning rate of every step stand for the table that *dense* Adam (Kingma &
+Ba, 2015, algorithm 1) would have, in which rows outside a batch keep moving along their decaying
+momentum; a row is brought up to date when it is next used.
+
+Both operators live in PyTorch's dispatcher as `lord_fast::gather` and `lord_fast::scatter_adam_`:
+the reference runs on any device, native code overrides it on the CPU, Triton on CUDA
+(`lord_fast.kernels.use`).
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+GATHER = (
+    "gather(Tensor weight, Tensor exp_avg, Tensor exp_avg_sq, Tensor last_step, Tensor rows, "
+    "Tensor lr, Tensor step, Tensor noise_ids, float std, int seed, float beta1, float beta2, "
+    "float eps) -> Tensor"
+)
+SCATTER_ADAM = (
+    "scatter_adam_(Tensor(a!) weight, Tensor(b!) exp_avg, Tensor(c!) exp_avg_sq, "
+    "Tensor(d!) last_step, Tensor rows, Tensor grad, Tensor lr, Tensor step, float beta1, "
+    "float beta2, float eps) -> ()"
+)
+_library = torch.library.Library("lord_fast", "DEF")
+_library.define(GATHER)
+_library.define(SCATTER_ADAM)
+
+
+@torch.library.register_fake("lord_fast::gather", lib=_library)
+def _gather_fake(weight: Tensor, *args, **kwargs) -> Tensor:
+    rows = args[3]
+    return weight.new_empty(rows.shape[0], weight.shape[1])
+
+
+@torch.library.register_fake("lord_fast::scatter_adam_", lib=_library)
+def _scatter_adam_fake(*args, **kwargs) -> None:
+    return None
+
+
+def replay_terms(beta1: float, beta2: float) -> int:
+    """How many missed zero-gradient steps can still move a float32 row.
+
+    The j-th missed step moves a row by at most (beta1 / sqrt(beta2))^j times the first; the sum
+    ends where what follows is below 2^-32 of it.
+
+    Args:
+        beta1: Decay of the first moment, 0 <= beta1 < sqrt(beta2).
+        beta2: Decay of the second moment, 0 < beta2 < 1.
+
+    Returns:
+        Number of terms; 33 for the published betas (0.5, 0.999).
+
+    Raises:
+        ValueError: the betas are outside those bounds, for which the sum does not converge.
+    """
+    if not (0 <= beta1 < 1 and 0 < beta2 < 1 and beta1 < math.sqrt(beta2)):
+        raise ValueError(f"betas ({beta1}, {beta2}): need 0 <= beta1 < sqrt(beta2) < 1")
+    if beta1 == 0:
+        return 0
+    return math.ceil(32 * math.log(2) / math.log(math.sqrt(beta2) / beta1))
+
+
+class Table(NamedTuple):
+    """The state of a latent table.
+
+    Attributes:
+        weight: float32 [N, D], each row as of its `last_step`.
+        exp_avg: First moment, float32 [N, D].
+        exp_avg_sq: Second moment, float32 [N, D].
+        last_step: Updates that each row holds, int64 [N].
+    """
+
+    weight: Tensor
+    exp_avg: Tensor
+    exp_avg_sq: Tensor
+    last_step: Tensor
+
+
+class Adam(NamedTuple):
+    """Adam's constants; see `replay_terms` for their bounds.
+
+    Attributes:
+        beta1: Decay of the first moment.
+        beta2: Decay of the second moment.
+        eps: Added to the root of the second moment.
+    """
+
+    beta1: float = 0.5
+    beta2: float = 0.999
+    eps: float = 1e-8
+
+
+def gather(
+    table: Table,
+    rows: Tensor,
+    lr: Tensor,
+    step: Tensor,
+    *,
+    adam: Adam,
+    std: float = 0.0,
+    seed: int = 0,
+    noise_ids: Tensor | None = None,
+) -> Tensor:
+    """Rows of a latent table as dense Adam would have them after `step` updates, plus noise.
+
+    Noise is Philox4x32-10 (Salmon et al., 2011) with key = `seed` and counter = (noise id,
+    element / 4, step) through Box-Muller: a function of the image and the step alone, whatever
+    the order of the batch, the implementation or the number of processes.
+
+    Args:
+        table: The state; not written. No row's `last_step` is larger than `step`.
+        rows: Rows to read, int64 [B], 0 <= rows < N; may repeat.
+        lr: Learning rate of every update, float32 [total_steps].
+        step: Updates done so far, int64 scalar on the table's device.
+        adam: Adam's constants.
+        std: Standard deviation of the noise; 0: none.
+        seed: Key of the noise, 0 <= seed < 2^63.
+        noise_ids: Global ids that the noise depends on, int64 [B]; default: `rows`.
+
+    Returns:
+        float32 [B, D].
+    """
+    noise_ids = rows if noise_ids is None else noise_ids
+    return torch.ops.lord_fast.gather(*table, rows, lr, step, noise_ids, std, seed, *adam)
+
+
+def scatter_adam_(
+    table: Table, rows: Tensor, grad: Tensor, lr: Tensor, step: Tensor, *, adam: Adam
+) -> None:
+    """One dense-Adam update of a latent table, touching only the rows of the batch.
+
+    Brings each named row up to `step` (replaying the steps it missed), sums the gradients of
+    repeated rows in the order of the batch, applies Adam with `lr[step]` and sets the row's
+    `last_step` to `step` + 1. Rows that are not named keep their bits.
+
+    Args:
+        table: The state, updated in place. No row's `last_step` is larger than `step`.
+        rows: Rows to update, int64 [B]; may repeat.
+        grad: Gradients of the gathered codes, float32 [B, D].
+        lr: Learning rate of every update, float32 [total_steps].
+        step: Updates done so far, int64 scalar on the table's device, < total_steps.
+        adam: Adam's constants.
+    """
+    torch.ops.lord_fast.scatter_adam_(*table, rows, grad, lr, step, *adam)

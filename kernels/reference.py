@@ -1,0 +1,151 @@
+"""Plain PyTorch on any device: what the other implementations are tested against."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from .ops import replay_terms
+
+_PHILOX_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+_PHILOX_KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
+_MASK32 = 0xFFFFFFFF
+
+
+def gather(
+    weight: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, last_step: Tensor, rows: Tensor,
+    lr: Tensor, step: Tensor, noise_ids: Tensor, std: float, seed: int,
+    beta1: float, beta2: float, eps: float,
+) -> Tensor:  # fmt: skip
+    """See `lord_fast.kernels.gather`."""
+    state = (weight[rows], exp_avg[rows], exp_avg_sq[rows], last_step[rows])
+    codes = replay(*state, lr, step, beta1, beta2, eps)[0]
+    if std > 0:
+        codes = codes + std * noise(noise_ids, codes.shape[1], step, seed).to(codes.dtype)
+    return codes
+
+
+def scatter_adam_(
+    weight: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, last_step: Tensor, rows: Tensor,
+    grad: Tensor, lr: Tensor, step: Tensor, beta1: float, beta2: float, eps: float,
+) -> None:  # fmt: skip
+    """See `lord_fast.kernels.scatter_adam_`."""
+    rows, inverse = torch.unique(rows, return_inverse=True)
+    summed = grad.new_zeros(len(rows), grad.shape[1]).index_add_(0, inverse, grad)
+    state = (weight[rows], exp_avg[rows], exp_avg_sq[rows], last_step[rows])
+    w, m, v = replay(*state, lr, step, beta1, beta2, eps)
+
+    t = (step + 1).double()
+    m = beta1 * m + (1 - beta1) * summed
+    v = beta2 * v + (1 - beta2) * summed * summed
+    scale = torch.sqrt(1 - beta2**t) / (1 - beta1**t) * lr[step].double()
+    denominator = v.sqrt() + (eps * torch.sqrt(1 - beta2**t)).to(v.dtype)
+    w = w - scale.to(w.dtype) * m / denominator
+
+    weight[rows], exp_avg[rows], exp_avg_sq[rows] = w, m, v
+    last_step[rows] = step + 1
+
+
+def replay(
+    weight: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, last_step: Tensor, lr: Tensor,
+    step: Tensor, beta1: float, beta2: float, eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """The zero-gradient steps of dense Adam that rows missed, from `last_step` up to `step`.
+
+    For t = last_step + 1 .. step: m *= beta1, v *= beta2,
+    w -= lr[t] * (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps).
+
+    Args:
+        weight: [B, D]; `exp_avg`, `exp_avg_sq` likewise: the gathered rows.
+        exp_avg: First moments.
+        exp_avg_sq: Second moments.
+        last_step: int64 [B].
+        lr: [total_steps]; `lr[t - 1]` is update t's.
+        step: int64 scalar.
+        beta1: Decay of the first moment.
+        beta2: Decay of the second moment.
+        eps: Adam's epsilon.
+
+    Returns:
+        weight, exp_avg, exp_avg_sq at `step`, each [B, D].
+    """
+    missed = step - last_step
+    most = min(int(missed.max()) if len(missed) else 0, replay_terms(beta1, beta2))
+    j = torch.arange(1, most + 1, device=weight.device)
+    t = torch.minimum(last_step[:, None] + j, step).double()
+    # In the j-th step sqrt(v) is sqrt(exp_avg_sq) / grown; multiply through by it.
+    grown = torch.sqrt((1 - beta2**t) / beta2 ** j.double())
+    size = lr[t.long() - 1] * beta1 ** j.double() / (1 - beta1**t) * grown
+    size = size.masked_fill(j > missed[:, None], 0).to(weight.dtype)
+    floor = (eps * grown).to(weight.dtype)
+
+    root = exp_avg_sq.sqrt()
+    moved = torch.zeros_like(weight)
+    for column in range(most):
+        moved += size[:, column, None] * exp_avg / (root + floor[:, column, None])
+    decay1 = (beta1 ** missed.double()).to(weight.dtype)[:, None]
+    decay2 = (beta2 ** missed.double()).to(weight.dtype)[:, None]
+    return weight - moved, exp_avg * decay1, exp_avg_sq * decay2
+
+
+def noise(noise_ids: Tensor, dim: int, step: Tensor, seed: int) -> Tensor:
+    """Standard Gaussians that depend on (seed, noise id, element, step) alone.
+
+    Args:
+        noise_ids: int64 [B].
+        dim: Elements a row.
+        step: int64 scalar.
+        seed: Key of the generator.
+
+    Returns:
+        float32 [B, dim].
+    """
+    blocks = torch.arange((dim + 3) // 4, device=noise_ids.device)
+    ids = noise_ids[:, None].expand(-1, len(blocks))
+    counter = (ids & _MASK32, ids >> 32, blocks.expand_as(ids), (step & _MASK32).expand_as(ids))
+    a, b, c, d = philox4x32_10(counter, (seed & _MASK32, seed >> 32))
+    return torch.stack((*box_muller(a, b), *box_muller(c, d)), dim=-1).flatten(1)[:, :dim]
+
+
+def philox4x32_10(
+    counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Philox4x32 with 10 rounds (Salmon et al., SC 2011, section 4.3).
+
+    Args:
+        counter: Four int64 tensors of one shape that hold 32-bit unsigned words.
+        key: Two 32-bit unsigned words.
+
+    Returns:
+        Four int64 tensors of 32-bit unsigned words.
+    """
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(10):
+        # The product wraps modulo 2^64; its two halves are right all the same.
+        product0, product1 = c0 * _PHILOX_MULTIPLIERS[0], c2 * _PHILOX_MULTIPLIERS[1]
+        high0, high1 = (product0 >> 32) & _MASK32, (product1 >> 32) & _MASK32
+        c0, c1, c2, c3 = high1 ^ c1 ^ k0, product1 & _MASK32, high0 ^ c3 ^ k1, product0 & _MASK32
+        k0 = (k0 + _PHILOX_KEY_STEPS[0]) & _MASK32
+        k1 = (k1 + _PHILOX_KEY_STEPS[1]) & _MASK32
+    return c0, c1, c2, c3
+
+
+def box_muller(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Two standard Gaussians from two 32-bit words (Box & Muller, 1958).
+
+    The radius takes the upper 23 bits of `a`, centred so that no logarithm of 0 or 1 occurs; the
+    angle takes the upper 24 bits of `b`. Both are exact in float32, so that implementations differ
+    by the rounding of log, sqrt, sin and cos alone.
+
+    Args:
+        a: int64, 32-bit unsigned words.
+        b: int64, the same shape.
+
+    Returns:
+        Two float32 tensors of that shape.
+    """
+    uniform = ((a >> 9).to(torch.float32) + 0.5) * 2.0**-23
+    radius = torch.sqrt(-2 * torch.log(uniform))
+    angle = (b >> 8).to(torch.float64) * (2 * math.pi * 2.0**-24)
+    return radius * torch.cos(angle).float(), radius * torch.sin(angle).float()

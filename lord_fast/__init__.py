@@ -1,0 +1,18 @@
+"""lord-fast: a fast, trustworthy trainer of LORD (Gabbay & Hoshen, ICLR 2020)."""
+
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+__all__ = ["Lord", "__version__"]
+
+if TYPE_CHECKING:
+    from lord_fast.lord import Lord
+
+
+def __getattr__(name: str):
+    """Import `Lord` (and with it torch) when it is first used: the command line starts at once."""
+    if name == "Lord":
+        from lord_fast.lord import Lord
+
+        return Lord
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,61 @@
+"""A configuration to the parts it names."""
+
+from pathlib import Path
+
+import torch
+
+from lord_fast.config import TrainConfig
+from lord_fast.kernels import Adam
+from lord_fast.model.generator import Decoder
+from lord_fast.model.latent import LatentTable
+from lord_fast.model.perceptual import TAPS, VGG16, PerceptualLoss, PyramidLoss, load_weights
+from lord_fast.train.schedule import cosine
+
+
+def build_decoder(config: TrainConfig, size: int, channels: int) -> Decoder:
+    """The networks of a configuration, their start a function of its seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return Decoder(
+            config.content_dim, config.class_dim, config.adain_dim, size, channels,
+            config.leaky_slope, config.adain_init,
+        )  # fmt: skip
+
+
+def build_tables(
+    config: TrainConfig, num_images: int, num_classes: int, steps: int, device: torch.device
+) -> tuple[LatentTable, LatentTable]:
+    """The content and the class table of a configuration, at their start."""
+    lr = cosine(config.latent_lr, config.min_lr, steps)
+    adam = Adam(config.beta1, config.beta2, config.eps)
+    content = LatentTable(
+        num_images, config.content_dim, lr,
+        adam=adam, seed=config.seed, std=config.content_std, device=device,
+    )  # fmt: skip
+    class_ = LatentTable(
+        num_classes, config.class_dim, lr, adam=adam, seed=config.seed + 1, device=device
+    )
+    return content, class_
+
+
+def build_loss(config: TrainConfig) -> PerceptualLoss | PyramidLoss:
+    """The reconstruction loss of a configuration; see `build_vgg` for its errors."""
+    if config.loss == "pyramid":
+        return PyramidLoss()
+    vgg = build_vgg(config, config.perceptual_weights)
+    return PerceptualLoss(vgg, config.pixel_weight, config.perceptual_weight)
+
+
+def build_vgg(config: TrainConfig, weights: Path | None) -> VGG16:
+    """The perceptual features of a configuration, with weights from a file or downloaded.
+
+    Raises:
+        ValueError: a tap is unknown, or the weights cannot be had (see `load_weights`).
+    """
+    unknown = set(config.perceptual_taps) - set(TAPS)
+    if unknown or not config.perceptual_taps:
+        raise ValueError(
+            f"--perceptual-taps {' '.join(config.perceptual_taps)}: choose from {' '.join(TAPS)}"
+        )
+    loaded = load_weights(weights, config.perceptual_input)
+    return VGG16(loaded, config.perceptual_taps, config.perceptual_input)

@@ -1,0 +1,157 @@
+"""The command line: one function a verb; torch is imported inside the verbs only."""
+
+import functools
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import tyro
+from tyro.conf import OmitArgPrefixes, Positional
+
+from lord_fast import __version__
+from lord_fast.config import PRESETS, PackConfig, Preset, TrainConfig
+from lord_fast.errors import Interrupted
+
+
+def pack(
+    source: Positional[str], store: Positional[Path], config: OmitArgPrefixes[PackConfig]
+) -> None:
+    """Pack a folder of images, an npz file or the embedded glyphs into a store.
+
+    Args:
+        source: A folder laid out SOURCE/CLASS/NAME.png, an .npz file, or the word glyphs.
+        store: The store's folder, made anew.
+    """
+    from lord_fast.commands.pack import run as command
+
+    command(source, store, config)
+
+
+def train(
+    store: Positional[Path],
+    run: Path,
+    config: OmitArgPrefixes[TrainConfig],
+    preset: Preset = "laptop",
+) -> None:
+    """Stage 1: separate class from content by latent optimization. The same command resumes.
+
+    Args:
+        store: A packed store.
+        run: The run's folder: configuration, checkpoints, grids, statistics.
+        preset: What the other flags default to: laptop; demo (32 px glyphs in minutes); paper
+            (the published PyTorch settings); a100 (paper in bf16, compiled).
+    """
+    from lord_fast.commands.train import run as command
+
+    command(store, run, config)
+
+
+def evaluate(
+    run: Positional[Path],
+    store: Path | None = None,
+    perceptual_weights: Path | None = None,
+    seed: int = 0,
+) -> None:
+    """Measure a run: reconstruction, leakage, informativeness, transfer; writes metrics.json.
+
+    Args:
+        run: The run's folder.
+        store: Where the store is now, if it has moved.
+        perceptual_weights: VGG16 weights for the perceptual distance; default: those of the run;
+            a run with --loss pyramid has none, and the distance is left out.
+        seed: Of every draw and of the probes.
+    """
+    from lord_fast.commands.evaluate import run as command
+
+    command(run, store, perceptual_weights, seed)
+
+
+def report(run: Positional[Path]) -> None:
+    """Write RUN/report.html, one page to look at, with everything inside.
+
+    Args:
+        run: The run's folder.
+    """
+    from lord_fast.commands.report import run as command
+
+    command(run)
+
+
+def demo(run: Path = Path("runs/demo")) -> None:
+    """The whole path on the embedded glyphs: pack, train, evaluate, report.
+
+    Args:
+        run: The run's folder; the store is made beside it.
+    """
+    from lord_fast.commands.demo import run as command
+
+    command(run)
+
+
+def doctor() -> None:
+    """What this machine has, what is missing and how to get it."""
+    from lord_fast.commands.doctor import run as command
+
+    command()
+
+
+VERBS: dict[str, Callable[..., None]] = {
+    function.__name__: function for function in (demo, pack, train, evaluate, report, doctor)
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb.
+
+    Args:
+        arguments: Without the program's name; default: those of the process.
+
+    Returns:
+        The exit code: 0 done, 2 usage or bad input, 130 interrupted, 143 terminated.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    verb = arguments[0] if arguments else ""
+    if verb in ("-h", "--help"):
+        print(_overview())
+        return 0
+    if verb == "--version":
+        print(f"lord-fast {__version__}")
+        return 0
+    if verb not in VERBS:
+        print(f"lord-fast: no command {verb!r}\n{_overview()}", file=sys.stderr)
+        return 2
+    return _call(verb, arguments[1:])
+
+
+def _overview() -> str:
+    lines = [f"  {name:<16}{(verb.__doc__ or '').splitlines()[0]}" for name, verb in VERBS.items()]
+    return "\n".join(("usage: lord-fast COMMAND [-h] ...", "", *lines))
+
+
+def _call(verb: str, arguments: list[str]) -> int:
+    prog = f"lord-fast {verb}"
+    function = VERBS[verb]
+    if verb == "train":
+        function = functools.partial(function, config=_preset(arguments))
+    try:
+        tyro.cli(function, prog=prog, args=arguments)
+    except KeyboardInterrupt:
+        return 130
+    except Interrupted as error:
+        print(f"{prog}: {error}", file=sys.stderr)
+        return 128 + error.signum
+    except (ValueError, OSError) as error:
+        if os.environ.get("LORD_FAST_TRACEBACK"):
+            raise
+        print(f"{prog}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _preset(arguments: list[str]) -> TrainConfig:
+    """The defaults that --preset asks for; tyro checks the value itself."""
+    joined = next((a.split("=", 1)[1] for a in arguments if a.startswith("--preset=")), "laptop")
+    if "--preset" in arguments[:-1]:
+        joined = arguments[arguments.index("--preset") + 1]
+    return PRESETS.get(joined, PRESETS["laptop"])

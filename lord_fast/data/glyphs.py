@@ -1,0 +1,180 @@
+"""The embedded data set: characters of the fonts that matplotlib ships, over a grid of poses.
+
+class = character, content = typeface x rotation (x scale). No network, the same bytes on every
+machine with the same font files and the same FreeType.
+"""
+
+import functools
+import hashlib
+import itertools
+import string
+import unicodedata
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.ft2font import FT2Font
+from PIL import Image, ImageFont, features
+
+from lord_fast.data.records import Record
+
+ALPHANUMERIC = string.digits + string.ascii_uppercase + string.ascii_lowercase
+COMPUTER_MODERN = ("cmb10", "cmr10", "cmss10", "cmti10", "cmtt10")
+LATIN = (
+    "DejaVuSans", "DejaVuSans-Bold", "DejaVuSansMono-Bold", "DejaVuSerif-Bold",
+    "DejaVuSerif-Italic", "STIXGeneralBol", "STIXGeneralBolIta", "cmss10", "cmti10", "cmtt10",
+)  # fmt: skip
+"""The ten of the seventeen Latin text faces whose closest pair is the least alike."""
+DEJAVU = (
+    "DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSans-BoldOblique",
+    "DejaVuSerif", "DejaVuSerif-Bold", "DejaVuSerif-Italic", "DejaVuSerif-BoldItalic",
+    "DejaVuSansMono", "DejaVuSansMono-Bold",
+)  # fmt: skip
+TYPEFACE_SETS = (LATIN, DEJAVU, DEJAVU[:4], DEJAVU[:2])
+"""From many typefaces and few characters to few typefaces and many characters."""
+
+SUPERSAMPLING = 4
+EM = 0.64
+"""Height of the em square at scale 1, as a fraction of the side of the image."""
+
+
+def font_file(typeface: str) -> Path:
+    """The file of a typeface that matplotlib ships.
+
+    Raises:
+        ValueError: there is no such typeface; the message lists those there are.
+    """
+    folder = Path(matplotlib.get_data_path(), "fonts", "ttf")
+    path = folder / f"{typeface}.ttf"
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in folder.glob("*.ttf")))
+        raise ValueError(f"--typefaces {typeface}: no such font; there are {known}")
+    return path
+
+
+def characters(typefaces: Sequence[str]) -> str:
+    """The characters that every one of `typefaces` draws, letters and digits of ASCII first.
+
+    Left out: marks, spaces and controls; characters whose picture in the first typeface equals an
+    earlier one's (Latin A and Greek Alpha would be one class under two names); everything but
+    ASCII letters and digits when a Computer Modern font takes part, since those fonts put other
+    symbols under their code points.
+    """
+    if set(typefaces) & set(COMPUTER_MODERN):
+        return ALPHANUMERIC
+    shared = set.intersection(*(set(FT2Font(font_file(t)).get_charmap()) for t in typefaces))
+    others = sorted(shared - {ord(char) for char in ALPHANUMERIC})
+    drawn = [chr(c) for c in others if unicodedata.category(chr(c))[0] not in "CMZ"]
+    font = _font(typefaces[0], 96)
+    pictures: dict[bytes, str] = {}
+    for char in itertools.chain(ALPHANUMERIC, drawn):
+        mask = font.getmask(char)
+        if mask.getbbox() is not None:
+            picture = hashlib.sha256(repr(mask.size).encode() + bytes(mask)).digest()
+            pictures.setdefault(picture, char)
+    return "".join(pictures.values())
+
+
+class Glyphs:
+    """A source of records (see `lord_fast.data.records`): every character in every pose.
+
+    Args:
+        size: Side of the images in pixels.
+        num_classes: Number of characters.
+        typefaces: Names of matplotlib's fonts; empty: the first of `TYPEFACE_SETS` that has
+            `num_classes` characters.
+        rotations: Degrees, counter-clockwise.
+        scales: Sizes relative to the default; a content factor if there are several.
+
+    Raises:
+        ValueError: a typeface is unknown, or the typefaces share fewer characters.
+    """
+
+    def __init__(
+        self,
+        size: int = 32,
+        num_classes: int = 62,
+        typefaces: Sequence[str] = (),
+        rotations: Sequence[float] = (-30, -15, 0, 15, 30),
+        scales: Sequence[float] = (1.0,),
+    ):
+        if not rotations or not scales:
+            raise ValueError("--rotations and --scales need at least one value each")
+        self.size, self.rotations, self.scales = size, rotations, scales
+        for self.typefaces in (typefaces,) if typefaces else TYPEFACE_SETS:
+            self.chars = characters(self.typefaces)[:num_classes]
+            if len(self.chars) == num_classes:
+                return
+        raise ValueError(
+            f"--classes {num_classes}: the typefaces {', '.join(self.typefaces)} share only "
+            f"{len(self.chars)} characters; ask for fewer classes or choose other --typefaces"
+        )
+
+    def __len__(self) -> int:
+        return len(self.chars) * len(self.typefaces) * len(self.rotations) * len(self.scales)
+
+    def __iter__(self) -> Iterator[Record]:
+        for char in self.chars:
+            name = f"U+{ord(char):04X}" if char not in ALPHANUMERIC else char
+            for typeface, rotation, scale in itertools.product(
+                self.typefaces, self.rotations, self.scales
+            ):
+                content = {"typeface": typeface, "rotation": f"{rotation:g}"}
+                if len(self.scales) > 1:
+                    content["scale"] = f"{scale:g}"
+                yield Record(
+                    name="/".join((name, *content.values())),
+                    class_name=name,
+                    content=content,
+                    image=functools.partial(
+                        draw, char, typeface, size=self.size, rotation=rotation, scale=scale
+                    ),
+                )
+
+    def describe(self) -> dict:
+        """What made the pixels, for the manifest: fonts by hash, versions, the grid."""
+        return {
+            "format": "glyphs",
+            "fonts": {
+                name: hashlib.sha256(font_file(name).read_bytes()).hexdigest()
+                for name in self.typefaces
+            },
+            "rotations": list(self.rotations),
+            "scales": list(self.scales),
+            "pillow": Image.__version__,
+            "freetype": features.version("freetype2"),
+        }
+
+
+@functools.lru_cache(maxsize=256)
+def _font(typeface: str, pixels: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(
+        str(font_file(typeface)), pixels, layout_engine=ImageFont.Layout.BASIC
+    )
+
+
+def draw(char: str, typeface: str, size: int, rotation: float = 0, scale: float = 1) -> np.ndarray:
+    """One character, white on black, its ink centred, shrunk only where it would leave the image.
+
+    Args:
+        char: The character.
+        typeface: A name that `font_file` knows.
+        size: Side of the image in pixels.
+        rotation: Degrees, counter-clockwise.
+        scale: Relative size.
+
+    Returns:
+        uint8 [size, size, 1].
+    """
+    side = size * SUPERSAMPLING
+    pixels = round(EM * scale * side)
+    mask = _font(typeface, pixels).getmask(char)
+    diagonal = float(np.hypot(*mask.size))
+    if diagonal > side:
+        mask = _font(typeface, int(pixels * side / diagonal)).getmask(char)
+    ink = Image.frombytes("L", mask.size, bytes(mask))
+    canvas = Image.new("L", (side, side))
+    canvas.paste(ink, ((side - ink.width) // 2, (side - ink.height) // 2))
+    canvas = canvas.rotate(rotation, resample=Image.Resampling.BILINEAR)
+    return np.asarray(canvas.reduce(SUPERSAMPLING))[:, :, None]

@@ -1,0 +1,17 @@
+"""Exceptions that the command line turns into exit codes (bad input is a plain ValueError)."""
+
+import signal
+
+
+class Interrupted(Exception):  # noqa: N818 (not an error)
+    """A signal ended a run; its state is saved.
+
+    Attributes:
+        signum: The signal's number.
+    """
+
+    def __init__(self, signum: int, step: int):
+        """Say which signal, and after how many steps."""
+        name = signal.Signals(signum).name
+        super().__init__(f"stopped by {name} after step {step}, all saved; run it again to go on")
+        self.signum = signum

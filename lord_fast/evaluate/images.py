@@ -1,0 +1,87 @@
+"""How far images are from their targets: PSNR, SSIM and a perceptual distance."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+from lord_fast.data.store import as_float
+from lord_fast.model.perceptual import VGG16
+
+BATCH = 128
+
+ImageMetrics = dict[str, Tensor]
+"""Name (`mse`, `ssim`, `perceptual`) -> float64 [number of pairs]."""
+
+
+def compare(
+    images: Callable[[Tensor], Tensor],
+    targets: Callable[[Tensor], Tensor],
+    count: int,
+    vgg: VGG16 | None,
+) -> ImageMetrics:
+    """Every pair's distances.
+
+    Args:
+        images: Positions int64 [B] -> images [B, C, H, W] in [0, 1].
+        targets: The same for their targets.
+        count: Number of pairs.
+        vgg: Features for the perceptual distance; None: leave it out.
+
+    Returns:
+        `mse`, `ssim` and, with `vgg`, `perceptual`, each float64 [count].
+    """
+    parts: list[dict[str, Tensor]] = []
+    for positions in torch.arange(count).split(BATCH):
+        parts.append(_distances(images(positions), targets(positions), vgg))
+    return {name: torch.cat([part[name] for part in parts]).double() for name in parts[0]}
+
+
+def summary(metrics: ImageMetrics) -> dict[str, float | None]:
+    """The three figures of metrics.json.
+
+    `psnr` in dB is of the mean squared error over all pairs (a mean of each pair's PSNR would
+    be higher and let a few perfect images hide the bad ones); the others are means.
+    """
+    perceptual = metrics.get("perceptual")
+    return {
+        "psnr": psnr(metrics),
+        "ssim": float(metrics["ssim"].mean()),
+        "perceptual": None if perceptual is None else float(perceptual.mean()),
+    }
+
+
+def psnr(metrics: ImageMetrics) -> float:
+    """Peak signal-to-noise ratio in dB of the mean squared error over all pairs."""
+    return float(-10 * torch.log10(metrics["mse"].mean()))
+
+
+def _distances(images: Tensor, targets: Tensor, vgg: VGG16 | None) -> dict[str, Tensor]:
+    ssim = structural_similarity_index_measure(images, targets, data_range=1.0, reduction="none")
+    assert isinstance(ssim, Tensor)
+    out = {"mse": (images - targets).square().mean((1, 2, 3)), "ssim": ssim}
+    if vgg is not None:
+        out["perceptual"] = perceptual_distance(vgg, images, targets)
+    return out
+
+
+@torch.no_grad()
+def perceptual_distance(vgg: VGG16, images: Tensor, targets: Tensor) -> Tensor:
+    """Mean over taps of the mean absolute feature difference, relative to the targets' features.
+
+    0 for equal images; 1 where the difference is as large as the features themselves.
+
+    Returns:
+        [B].
+    """
+    pairs = zip(vgg(images), vgg(targets), strict=True)
+    ratios = [
+        (got - want).abs().mean((1, 2, 3)) / want.abs().mean((1, 2, 3)) for got, want in pairs
+    ]
+    return torch.stack(ratios).mean(0)
+
+
+def pixels_of(store, image_ids: Tensor) -> Callable[[Tensor], Tensor]:
+    """Positions in `image_ids` -> those images of a store, float32 in [0, 1]."""
+    return lambda positions: as_float(store.images(image_ids[positions]))

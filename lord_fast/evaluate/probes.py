@@ -1,0 +1,91 @@
+"""Leakage and informativeness: what a classifier reads from codes it was not trained on."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.base import ClassifierMixin
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import train_test_split
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+TEST_SHARE = 1 / 3
+FEWEST_OF_A_LABEL = 5
+"""Images that a content label needs to be worth predicting."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Positions that probes are trained on and scored on, stratified by class.
+
+    Attributes:
+        train: int64 positions.
+        test: int64 positions.
+    """
+
+    train: np.ndarray
+    test: np.ndarray
+
+
+def split(class_ids: np.ndarray, seed: int) -> Split:
+    """A third of each class's images to score on, and at least one of each.
+
+    Args:
+        class_ids: int64 [N], every class at least twice.
+        seed: Of the draw.
+    """
+    classes = len(np.unique(class_ids))
+    test = max(round(len(class_ids) * TEST_SHARE), classes)
+    parts = train_test_split(
+        np.arange(len(class_ids)), test_size=test, stratify=class_ids, random_state=seed
+    )
+    return Split(*parts)
+
+
+def probe(codes: np.ndarray, labels: np.ndarray, parts: Split, seed: int) -> dict:
+    """How well labels are read from codes, by a linear probe and by a small MLP.
+
+    Args:
+        codes: float32 [N, D].
+        labels: int64 [N].
+        parts: Where to train and to score.
+        seed: Of the probes' start.
+
+    Returns:
+        accuracy (linear), mlp_accuracy, chance (the share of the commonest label among the
+        images scored), trained_on and scored_on (numbers of images).
+    """
+    linear = LogisticRegression(max_iter=1000, random_state=seed)
+    mlp = MLPClassifier((128,), early_stopping=True, max_iter=300, random_state=seed)
+    _, counts = np.unique(labels[parts.test], return_counts=True)
+    return {
+        "accuracy": _score(linear, codes, labels, parts),
+        "mlp_accuracy": _score(mlp, codes, labels, parts),
+        "chance": float(counts.max() / len(parts.test)),
+        "trained_on": len(parts.train),
+        "scored_on": len(parts.test),
+    }
+
+
+def probe_factor(codes: np.ndarray, labels: np.ndarray, parts: Split, seed: int) -> dict | None:
+    """`probe` over the images whose label is common enough; None where fewer than 2 labels are.
+
+    Args:
+        codes: float32 [N, D].
+        labels: int64 [N], of one content factor.
+        parts: Where to train and to score.
+        seed: Of the probes' start.
+    """
+    values, counts = np.unique(labels[parts.train], return_counts=True)
+    common = values[counts >= FEWEST_OF_A_LABEL]
+    if len(common) < 2:
+        return None
+    kept = Split(*(part[np.isin(labels[part], common)] for part in (parts.train, parts.test)))
+    return probe(codes, labels, kept, seed) if len(kept.test) else None
+
+
+def _score(classifier: ClassifierMixin, codes: np.ndarray, labels: np.ndarray, parts: Split):
+    pipeline = make_pipeline(StandardScaler(), classifier)
+    pipeline.fit(codes[parts.train], labels[parts.train])
+    return float(pipeline.score(codes[parts.test], labels[parts.test]))

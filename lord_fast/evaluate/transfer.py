@@ -1,0 +1,68 @@
+"""Content transfer: the class of one image with the content of another, against the true image."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lord_fast.data.store import ImageStore, as_float
+
+MAX_PAIRS = 2000
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Transfers whose true image the store holds.
+
+    Attributes:
+        content: Image that gives the content, int64 [P].
+        class_: Class that is wanted, int64 [P]; never the content image's own.
+        target: The image of that class with that content, int64 [P].
+    """
+
+    content: Tensor
+    class_: Tensor
+    target: Tensor
+
+
+def draw_pairs(store: ImageStore, seed: int, most: int = MAX_PAIRS) -> Pairs | None:
+    """Draw pairs uniformly from all (image, other class with the same content labels).
+
+    Args:
+        store: Images with content labels.
+        seed: Of the draw.
+        most: Number of pairs; fewer if there are fewer.
+
+    Returns:
+        The pairs; None where no content label occurs in two classes.
+    """
+    if not store.factors:
+        return None
+    _, groups = np.unique(store.content_ids.numpy(), axis=0, return_inverse=True)
+    groups = groups.reshape(-1)
+    classes = store.class_ids.numpy()
+    rng = np.random.default_rng(seed)
+    by_group = np.split(np.argsort(groups, kind="stable"), np.cumsum(np.bincount(groups))[:-1])
+    sizes = np.array([len(members) for members in by_group], dtype=np.float64)
+    if sizes.max() < 2:
+        return None
+    pairs_of_group = sizes * (sizes - 1)
+    share = pairs_of_group / pairs_of_group.sum()
+    drawn = rng.choice(len(by_group), size=4 * most, p=share)
+    pairs = {tuple(rng.choice(by_group[group], size=2, replace=False)) for group in drawn}
+    kept = sorted((a, b) for a, b in pairs if classes[a] != classes[b])
+    if not kept:
+        return None
+    chosen = np.array(kept)[rng.permutation(len(kept))[:most]]
+    content, target = torch.from_numpy(chosen).unbind(1)
+    return Pairs(content, store.class_ids[target], target)
+
+
+def class_means(store: ImageStore) -> Tensor:
+    """The mean image of each class, float32 [num_classes, C, H, W] in [0, 1]."""
+    sums = torch.zeros(store.num_classes, store.channels, store.size, store.size)
+    for image_ids in torch.arange(store.num_images).split(1024):
+        sums.index_add_(0, store.class_ids[image_ids], as_float(store.images(image_ids)))
+    counts = torch.bincount(store.class_ids, minlength=store.num_classes)
+    return sums / counts.view(-1, 1, 1, 1)

@@ -1,0 +1,196 @@
+"""VGG16 features and the reconstruction losses built on them, and a loss that needs no weights."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+CONVOLUTIONS = {
+    0: (3, 64), 2: (64, 64),
+    5: (64, 128), 7: (128, 128),
+    10: (128, 256), 12: (256, 256), 14: (256, 256),
+    17: (256, 512), 19: (512, 512), 21: (512, 512),
+    24: (512, 512), 26: (512, 512), 28: (512, 512),
+}  # fmt: skip
+"""Layer number in torchvision's `features` -> (in, out) channels of each 3x3 convolution."""
+POOLS = (4, 9, 16, 23, 30)
+TAPS = {"relu1_2": 3, "relu2_2": 8, "relu3_2": 13, "relu3_3": 15, "relu4_3": 22, "pool5": 30}
+"""Name -> layer number whose output is tapped."""
+
+INPUTS = {
+    "caffe": ((0.48502, 0.45796, 0.40760), 1 / 255),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "unit": ((0.0, 0.0, 0.0), 1.0),
+}
+"""Name -> (mean, std) of the RGB input in [0, 1]. `unit`: not normalised, as LORD was published."""
+URLS = {
+    "caffe": "https://download.pytorch.org/models/vgg16_features-amdegroot-88682ab5.pth",
+    "imagenet": "https://download.pytorch.org/models/vgg16-397923af.pth",
+    "unit": "https://download.pytorch.org/models/vgg16-397923af.pth",
+}
+"""Where the weights that go with each input come from; the hash in the name is verified."""
+
+PYRAMID_LEVELS = 4
+SCALE_IMAGES = 1024
+"""Images that the tap normalisation is measured on."""
+
+
+def load_weights(path: Path | None, vgg_input: str) -> dict[str, Tensor]:
+    """The 13 convolutions of VGG16, from a file or downloaded once and verified by its hash.
+
+    Args:
+        path: A safetensors file or a torch state dict (read with `weights_only`) with
+            torchvision's names, `features.N.weight`; None: download what goes with `vgg_input`.
+        vgg_input: A key of `INPUTS`.
+
+    Returns:
+        float32 tensors `features.N.weight` and `features.N.bias`.
+
+    Raises:
+        ValueError: the file is missing, cannot be read or lacks a layer, or the download failed.
+    """
+    state = _download(URLS[vgg_input]) if path is None else _read(path)
+    needed = [f"features.{n}.{kind}" for n in CONVOLUTIONS for kind in ("weight", "bias")]
+    missing = [name for name in needed if name not in state]
+    if missing:
+        raise ValueError(
+            f"--perceptual-weights {path}: not VGG16 with torchvision's names, {missing[0]} is "
+            f"missing"
+        )
+    for n, (inputs, outputs) in CONVOLUTIONS.items():
+        shape = tuple(state[f"features.{n}.weight"].shape)
+        if shape != (outputs, inputs, 3, 3):
+            raise ValueError(
+                f"--perceptual-weights {path}: features.{n}.weight has shape {shape}, "
+                f"VGG16 has {(outputs, inputs, 3, 3)}"
+            )
+    return {name: state[name].float() for name in needed}
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise ValueError(f"--perceptual-weights {path}: no such file")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(
+            f"--perceptual-weights {path}: neither safetensors nor a torch state dict ({error})"
+        ) from error
+
+
+def _download(url: str) -> dict[str, Tensor]:
+    try:
+        return torch.hub.load_state_dict_from_url(
+            url, map_location="cpu", check_hash=True, weights_only=True
+        )
+    except (OSError, RuntimeError) as error:
+        cache = Path(torch.hub.get_dir(), "checkpoints", os.path.basename(url))
+        raise ValueError(
+            f"the VGG16 weights could not be downloaded from {url} ({error}); give them with "
+            f"--perceptual-weights FILE (or put the file at {cache}), or train without them with "
+            f"--loss pyramid"
+        ) from error
+
+
+def _format_of(tensor: Tensor) -> torch.memory_format:
+    return torch.channels_last if tensor.ndim == 4 else torch.contiguous_format
+
+
+class VGG16(nn.Module):
+    """Frozen VGG16 features (Simonyan & Zisserman, 2015) at chosen taps.
+
+    Args:
+        weights: What `load_weights` returns.
+        taps: Keys of `TAPS`.
+        vgg_input: Key of `INPUTS`: how the weights want their RGB input normalised.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, weights: dict[str, Tensor], taps: tuple[str, ...], vgg_input: str):
+        super().__init__()
+        self.taps = sorted(TAPS[tap] for tap in taps)
+        self.layers = [n for n in sorted((*CONVOLUTIONS, *POOLS)) if n <= self.taps[-1]]
+        for name, tensor in weights.items():
+            if int(name.split(".")[1]) <= self.taps[-1]:
+                tensor = tensor.contiguous(memory_format=_format_of(tensor))
+                self.register_buffer(name.replace(".", "_"), tensor, persistent=False)
+        mean, std = INPUTS[vgg_input]
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.as_tensor(std).view(-1, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Images [B, 1 or 3, H, W] in [0, 1] -> the feature maps of each tap, in layer order."""
+        x = (images.expand(-1, 3, -1, -1) - self.mean) / self.std
+        features = []
+        for n in self.layers:
+            if n in POOLS:
+                x = F.max_pool2d(x, 2)
+            else:
+                weight, bias = (getattr(self, f"features_{n}_{k}") for k in ("weight", "bias"))
+                x = F.relu(F.conv2d(x, weight, bias, padding=1))
+            if n in self.taps or n + 1 in self.taps:
+                features.append(x)
+        return features
+
+
+class PerceptualLoss(nn.Module):
+    """Pixel L1 plus the mean absolute difference of VGG16 features at several taps.
+
+    With `normalized` scaling each tap is divided by its mean absolute activation on the training
+    images, so that neither the scale of the weights nor that of the images changes the balance;
+    with `raw` scaling the sum is the published one.
+
+    Args:
+        vgg: The features.
+        pixel_weight: Of the pixel L1.
+        perceptual_weight: Of every tap.
+    """
+
+    tap_scale: Tensor
+
+    def __init__(self, vgg: VGG16, pixel_weight: float, perceptual_weight: float):
+        super().__init__()
+        self.vgg = vgg
+        self.pixel_weight = pixel_weight
+        self.perceptual_weight = perceptual_weight
+        self.register_buffer("tap_scale", torch.ones(len(vgg.taps)))
+
+    @torch.no_grad()
+    def measure_scale(self, batches: Iterable[Tensor]) -> None:
+        """Set every tap's scale to its mean absolute activation over `batches` of images."""
+        sums = [
+            torch.stack([feature.abs().mean() for feature in self.vgg(images)]).double()
+            for images in batches
+        ]
+        self.tap_scale.copy_(torch.stack(sums).mean(0))
+
+    def forward(self, images: Tensor, targets: Tensor) -> Tensor:
+        """[B, C, H, W] in [0, 1], twice -> scalar; no gradient to the targets."""
+        with torch.no_grad():
+            wanted = self.vgg(targets)
+        loss = self.pixel_weight * (images - targets).abs().mean()
+        for got, want, scale in zip(self.vgg(images), wanted, self.tap_scale, strict=True):
+            loss = loss + self.perceptual_weight * (got - want).abs().mean() / scale
+        return loss
+
+
+class PyramidLoss(nn.Module):
+    """L1 summed over four scales of the image, each half the size of the last; no weights."""
+
+    def forward(self, images: Tensor, targets: Tensor) -> Tensor:
+        """[B, C, H, W] in [0, 1], twice -> scalar."""
+        difference = images - targets
+        loss = difference.abs().mean()
+        for _ in range(PYRAMID_LEVELS - 1):
+            difference = F.avg_pool2d(difference, 2)
+            loss = loss + difference.abs().mean()
+        return loss

@@ -1,0 +1,69 @@
+"""A run's folder: made once, checked when it is used again."""
+
+from pathlib import Path
+from typing import Any
+
+from lord_fast.config import TrainConfig, differences, load_config, save_config
+from lord_fast.data.store import ImageStore
+
+
+def check_run(run: Path, config: TrainConfig, store: ImageStore) -> None:
+    """Check that a run's folder is new, or is of the same configuration and store.
+
+    Raises:
+        ValueError: the folder is not a run, or is one of another configuration or store.
+    """
+    file = run / "config.yaml"
+    if file.exists():
+        old, data = load_config(file)
+        changed = differences(old, config)
+        if data["sha256"] != store.sha256:
+            changed.append(f"store {data['store']} -> {store.path} (other images)")
+        if changed:
+            raise ValueError(
+                f"{run}: a run of another configuration; give another --run, or remove it. "
+                f"Differs: {'; '.join(changed)}"
+            )
+    elif run.exists() and (not run.is_dir() or any(run.iterdir())):
+        raise ValueError(f"{run}: not empty and not a run of lord-fast; give another --run")
+
+
+def write_run(run: Path, config: TrainConfig, store: ImageStore) -> None:
+    """Make the folder if need be and write config.yaml."""
+    run.mkdir(parents=True, exist_ok=True)
+    save_config(run / "config.yaml", config, describe(store))
+
+
+def describe(store: ImageStore) -> dict[str, Any]:
+    """What a run remembers of its store: where it was, its hash and its shape."""
+    return {
+        "store": str(store.path.resolve()),
+        "sha256": store.sha256,
+        "num_images": store.num_images,
+        "num_classes": store.num_classes,
+        "size": store.size,
+        "channels": store.channels,
+    }
+
+
+def open_store(run: Path, data: dict[str, Any]) -> ImageStore:
+    """The store that a run was trained on.
+
+    Raises:
+        ValueError: it is gone, or holds other images now.
+    """
+    path = Path(data["store"])
+    if not path.exists():
+        raise ValueError(f"{run}: its store {path} is gone; say where it is with --store")
+    return same_store(run, data, ImageStore(path))
+
+
+def same_store(run: Path, data: dict[str, Any], store: ImageStore) -> ImageStore:
+    """`store`, if it holds the images that the run was trained on.
+
+    Raises:
+        ValueError: it holds others.
+    """
+    if store.sha256 != data["sha256"]:
+        raise ValueError(f"{store.path}: not the images that {run} was trained on")
+    return store

@@ -1,0 +1,185 @@
+"""Stage 1: every image's content code, every class's code and the generator, optimized together."""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lord_fast.build import build_decoder, build_loss, build_tables
+from lord_fast.config import TrainConfig
+from lord_fast.data.sampler import EpochSampler, permutation
+from lord_fast.data.store import ImageStore, as_float
+from lord_fast.grid import tile
+from lord_fast.machine import Machine
+from lord_fast.model.generator import Decoder
+from lord_fast.model.perceptual import SCALE_IMAGES, PerceptualLoss
+from lord_fast.train import optimizer
+from lord_fast.train.checkpoint import State
+from lord_fast.train.schedule import cosine
+
+GRID_ROWS, GRID_COLUMNS = 8, 10
+
+
+class LatentGraph(nn.Module):
+    """The dense part of a step: codes and images to the loss, one graph for torch.compile.
+
+    Args:
+        decoder: Modulation and generator.
+        reconstruction: Loss of images against targets.
+        content_decay: Weight of the content penalty.
+        dtype: Type of the convolutions under autocast.
+    """
+
+    def __init__(
+        self, decoder: Decoder, reconstruction: nn.Module, content_decay: float, dtype: torch.dtype
+    ):
+        super().__init__()
+        self.decoder, self.reconstruction = decoder, reconstruction
+        self.content_decay, self.dtype = content_decay, dtype
+
+    def forward(
+        self, content_code: Tensor, class_code: Tensor, pixels: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """[B, content_dim], [B, class_dim], uint8 [B, C, H, W] -> loss, reconstruction, penalty.
+
+        The penalty is the mean over the batch of the noisy content code's sum of squares, as in
+        the published PyTorch code.
+        """
+        enabled = self.dtype != torch.float32
+        with torch.autocast(pixels.device.type, self.dtype, enabled=enabled):
+            images = self.decoder(content_code, class_code)
+            reconstruction = self.reconstruction(images, as_float(pixels))
+        penalty = self.content_decay * content_code.square().sum(1).mean()
+        return reconstruction + penalty, reconstruction, penalty
+
+
+class LatentStage:
+    """Stage 1 as `lord_fast.train.loop` runs it; see METHOD in the README for the equations.
+
+    Args:
+        config: The run's configuration.
+        store: The images.
+        machine: Device, precision and threads.
+
+    Raises:
+        ValueError: fewer images than a batch, one class only, or a class of one image.
+    """
+
+    name = "latent"
+
+    def __init__(self, config: TrainConfig, store: ImageStore, machine: Machine):
+        self.config, self.store, self.device = config, store, machine.device
+        check_trainable(store)
+        self.batch_size = config.batch_size
+        self.sampler = EpochSampler(store.num_images, config.batch_size, config.seed)
+        self.steps_per_epoch = self.sampler.steps_per_epoch
+        self.total_steps = total_steps(config, store)
+
+        self.decoder = build_decoder(config, store.size, store.channels).to(self.device)
+        reconstruction = build_loss(config).to(self.device)
+        self.graph = LatentGraph(
+            self.decoder, reconstruction, config.content_decay, machine.dtype
+        ).to(self.device)
+        self.run_graph = torch.compile(self.graph) if config.compile else self.graph
+        self.lr = cosine(config.lr, config.min_lr, self.total_steps)
+        self.adam = optimizer.adam(self.decoder.parameters(), config)
+        self.content, self.class_ = build_tables(
+            config, store.num_images, store.num_classes, self.total_steps, self.device
+        )
+        if isinstance(reconstruction, PerceptualLoss) and config.perceptual_scale == "normalized":
+            reconstruction.measure_scale(self._sample())
+
+    def step(self, step: int) -> dict[str, Tensor]:
+        """One step of latent optimization."""
+        # The images of this step and their classes.
+        image_ids = self.sampler.image_ids(step).to(self.device)
+        class_ids = self.store.class_ids[image_ids]
+        pixels = self.store.images(image_ids).to(self.device)
+
+        # Their codes: leaves of the graph, the content code with its noise.
+        now = torch.tensor(step, device=self.device)
+        content_code = self.content.gather(image_ids, now)
+        class_code = self.class_.gather(class_ids, now)
+
+        # Generate, compare, differentiate.
+        loss, reconstruction, penalty = self.run_graph(content_code, class_code, pixels)
+        loss.backward()
+
+        # Adam on the networks, and dense Adam at sparse cost on the codes.
+        optimizer.step(self.adam, self.learning_rate(step))
+        self.content.scatter_adam_(image_ids, content_code, now)
+        self.class_.scatter_adam_(class_ids, class_code, now)
+        return {"loss": loss, "reconstruction": reconstruction, "content_penalty": penalty}
+
+    def learning_rate(self, step: int) -> float:
+        """Of generator and modulation."""
+        return float(self.lr[step])
+
+    def state(self) -> State:
+        """Networks, optimizer, both tables, and the scale of the perceptual taps."""
+        return {
+            "decoder": self.decoder.state_dict(),
+            "optimizer": optimizer.state_dict(self.adam),
+            "content": self.content.state_dict(),
+            "class": self.class_.state_dict(),
+            "loss": self.graph.reconstruction.state_dict(),
+        }
+
+    def load_state(self, state: State) -> None:
+        """Restore what `state` returned."""
+        self.decoder.load_state_dict(state["decoder"])
+        optimizer.load_state_dict(self.adam, state["optimizer"])
+        self.content.load_state_dict(state["content"])
+        self.class_.load_state_dict(state["class"])
+        self.graph.reconstruction.load_state_dict(state["loss"])
+
+    @torch.no_grad()
+    def grid(self, step: int) -> np.ndarray:
+        """Content of the image above, class of the image at the left; the same images each time."""
+        order = permutation(self.store.num_images, self.config.seed, 0)
+        columns = order[:GRID_COLUMNS].to(self.device)
+        rows = first_of_each_class(self.store, order)[:GRID_ROWS].to(self.device)
+        content = self.content.codes(step, columns)
+        class_ = self.class_.codes(step, self.store.class_ids[rows])
+        sources = [list(as_float(self.store.images(ids))) for ids in (columns, rows)]
+        cells = [
+            [source, *self.decoder(content, code.expand(len(content), -1))]
+            for source, code in zip(sources[1], class_, strict=True)
+        ]
+        return tile([[None, *sources[0]], *cells])
+
+    def _sample(self):
+        order = permutation(self.store.num_images, self.config.seed, 0)[:SCALE_IMAGES]
+        for image_ids in order.split(self.batch_size):
+            yield as_float(self.store.images(image_ids).to(self.device))
+
+
+def total_steps(config: TrainConfig, store: ImageStore) -> int:
+    """--steps, or the steps of --epochs."""
+    return config.steps or config.epochs * (store.num_images // config.batch_size)
+
+
+def first_of_each_class(store: ImageStore, order: Tensor) -> Tensor:
+    """The first image of each class in `order`, int64, in that order."""
+    classes = store.class_ids[order].numpy()
+    return order[np.sort(np.unique(classes, return_index=True)[1])]
+
+
+def check_trainable(store: ImageStore) -> None:
+    """Refuse stores that LORD cannot separate.
+
+    Raises:
+        ValueError: one class only, or a class of one image.
+    """
+    if store.num_classes < 2:
+        raise ValueError(
+            f"{store.path}: one class only ({store.class_names[0]}); LORD separates what differs "
+            f"between classes from what varies inside them, and needs at least two"
+        )
+    counts = torch.bincount(store.class_ids, minlength=store.num_classes)
+    alone = [store.class_names[i] for i in (counts < 2).nonzero()[:, 0].tolist()]
+    if alone:
+        raise ValueError(
+            f"{store.path}: {len(alone)} of {store.num_classes} classes have one image "
+            f"({', '.join(alone[:5])}{', ...' if len(alone) > 5 else ''}), which has no content to "
+            f"tell from its class; pack again without them (--min-class-size 2)"
+        )
