@@ -10,7 +10,7 @@ import tyro
 from tyro.conf import OmitArgPrefixes, Positional
 
 from lord_fast import __version__
-from lord_fast.config import PRESETS, PackConfig, Preset, TrainConfig
+from lord_fast.config import PRESETS, PackConfig, TrainConfig
 from lord_fast.errors import Interrupted
 
 
@@ -32,15 +32,12 @@ def train(
     store: Positional[Path],
     run: Path,
     config: OmitArgPrefixes[TrainConfig],
-    preset: Preset = "laptop",
 ) -> None:
     """Stage 1: separate class from content by latent optimization. The same command resumes.
 
     Args:
         store: A packed store.
         run: The run's folder: configuration, checkpoints, grids, statistics.
-        preset: What the other flags default to: laptop; demo (32 px glyphs in minutes); paper
-            (the published PyTorch settings); a100 (paper in bf16, compiled).
     """
     from lord_fast.commands.train import run as command
 

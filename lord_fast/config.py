@@ -39,9 +39,34 @@ class PackConfig:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class LoopConfig:
+    """Where and how a stage of training runs: none of it changes what is computed."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train; auto: a GPU if there is one."""
+    precision: Literal["auto", "float32", "bf16"] = "auto"
+    """Type of the convolutions; auto: bf16 where the device computes it fast."""
+    compile: bool = False
+    """Let torch.compile fuse the step (half a minute at the start)."""
+    threads: int = 0
+    """CPU threads; 0: as many as there are cores."""
+    log_every: int = 50
+    """Steps between lines of stats.jsonl."""
+    save_every: int = 500
+    """Steps between checkpoints."""
+    grid_every: int = 500
+    """Steps between swap grids."""
+    tensorboard: bool = False
+    """Also write TensorBoard events to RUN/tensorboard (needs the tensorboard extra)."""
+
+
+@dataclass(frozen=True)
+class TrainConfig(LoopConfig):
     """Stage 1: latent optimization. The defaults are the `laptop` preset's."""
 
+    preset: Preset = "laptop"
+    """What the other flags default to: laptop; demo (32 px glyphs in minutes); paper (the
+    published PyTorch settings); a100 (paper in bf16, compiled)."""
     content_dim: int = 64
     """Length of a content code (one an image)."""
     class_dim: int = 128
@@ -96,34 +121,44 @@ class TrainConfig:
     seed: int = 0
     """Of initial weights and codes, order of images and noise."""
 
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to train; auto: a GPU if there is one."""
-    precision: Literal["auto", "float32", "bf16"] = "auto"
-    """Type of the convolutions; auto: bf16 where the device computes it fast."""
-    compile: bool = False
-    """Let torch.compile fuse the step (half a minute at the start)."""
-    threads: int = 0
-    """CPU threads; 0: as many as there are cores."""
-    log_every: int = 50
-    """Steps between lines of stats.jsonl."""
-    save_every: int = 500
-    """Steps between checkpoints."""
-    grid_every: int = 500
-    """Steps between swap grids."""
-    tensorboard: bool = False
-    """Also write TensorBoard events to RUN/tensorboard (needs the tensorboard extra)."""
+
+@dataclass(frozen=True)
+class EncoderConfig(LoopConfig):
+    """Stage 2: amortization. Everything else is the run's; its preset sets the defaults."""
+
+    encoder_dim: int = 128
+    """Channels of the encoders' last three convolutions and width of their fully connected
+    layers, a multiple of 4; the first convolutions have a quarter and a half of it."""
+    content_weight: float = 10.0
+    """Weight of the mean squared error of the content code."""
+    class_weight: float = 10.0
+    """Weight of the mean squared error of the class code."""
+    lr: float = 5e-4
+    """Learning rate of encoders, generator and modulation."""
+    min_lr: float = 1e-5
+    """Where its cosine schedule ends."""
+    batch_size: int = 64
+    """Images a step."""
+    epochs: int = 50
+    """Passes over the images; a last partial batch is dropped."""
+    steps: int | None = None
+    """Number of steps, instead of --epochs."""
+    seed: int = 0
+    """Of initial weights and order of images."""
+    perceptual_weights: Path | None = None
+    """vgg16: file of the weights; none: what the run was trained with."""
 
 
 MACHINE_FIELDS = frozenset(
-    ("device", "precision", "compile", "threads", "log_every", "save_every", "grid_every",
-     "tensorboard", "perceptual_weights")
-)  # fmt: skip
+    (*(field.name for field in dataclasses.fields(LoopConfig)), "perceptual_weights")
+)
 """What may differ when a run is resumed: it says where and how, not what is computed."""
 
 PRESETS: dict[str, TrainConfig] = {
     "laptop": TrainConfig(),
-    "demo": TrainConfig(),
+    "demo": TrainConfig(preset="demo"),
     "paper": TrainConfig(
+        preset="paper",
         content_dim=128,
         class_dim=256,
         adain_dim=256,
@@ -139,27 +174,40 @@ PRESETS: dict[str, TrainConfig] = {
     ),
 }
 PRESETS["a100"] = dataclasses.replace(
-    PRESETS["paper"], precision="bf16", compile=True, device="cuda"
+    PRESETS["paper"], preset="a100", precision="bf16", compile=True, device="cuda"
 )
 
+ENCODER_PRESETS: dict[str, EncoderConfig] = {
+    "laptop": EncoderConfig(),
+    "demo": EncoderConfig(encoder_dim=64, lr=2e-3, batch_size=32, epochs=12),
+    "paper": EncoderConfig(encoder_dim=256, lr=1e-4, batch_size=128, epochs=200),
+}
+ENCODER_PRESETS["a100"] = ENCODER_PRESETS["paper"]
 
-def check(config: TrainConfig) -> None:
+
+def encoder_defaults(config: TrainConfig) -> EncoderConfig:
+    """Stage 2 of a run: what goes with its preset, where and how its stage 1 ran."""
+    machine = {field.name: getattr(config, field.name) for field in dataclasses.fields(LoopConfig)}
+    return dataclasses.replace(ENCODER_PRESETS[config.preset], **machine)
+
+
+def check(config: LoopConfig) -> None:
     """Refuse values that no run can have.
 
     Raises:
         ValueError: names the flag.
     """
-    positive = ("content_dim", "class_dim", "adain_dim", "lr", "latent_lr", "eps", "batch_size",
-                "epochs", "log_every", "save_every", "grid_every")  # fmt: skip
-    not_negative = ("content_std", "content_decay", "pixel_weight", "perceptual_weight", "min_lr",
-                    "leaky_slope", "seed", "threads")  # fmt: skip
-    values = vars(config)
-    wrong = [(name, "positive") for name in positive if not values[name] > 0]
-    wrong += [(name, "0 or more") for name in not_negative if not values[name] >= 0]
-    if config.steps is not None and config.steps < 1:
-        wrong.append(("steps", "positive"))
+    positive = ("content_dim", "class_dim", "adain_dim", "encoder_dim", "lr", "latent_lr", "eps",
+                "batch_size", "epochs", "steps", "log_every", "save_every",
+                "grid_every")  # fmt: skip
+    not_negative = ("content_std", "content_decay", "pixel_weight", "perceptual_weight",
+                    "content_weight", "class_weight", "min_lr", "leaky_slope", "seed",
+                    "threads")  # fmt: skip
+    values = {name: value for name, value in vars(config).items() if value is not None}
+    wrong = [(name, "positive") for name in positive if not values.get(name, 1) > 0]
+    wrong += [(name, "0 or more") for name in not_negative if not values.get(name, 1) >= 0]
     for name in ("beta1", "beta2"):
-        if not 0 <= values[name] < 1:
+        if not 0 <= values.get(name, 0) < 1:
             wrong.append((name, "0 or more and less than 1"))
     for name, need in wrong:
         raise ValueError(f"--{name.replace('_', '-')} {values[name]}: must be {need}")
@@ -167,10 +215,7 @@ def check(config: TrainConfig) -> None:
 
 def save_config(path: Path, config: TrainConfig, data: dict[str, Any]) -> None:
     """Write a run's config.yaml: every field of `config`, and under `data` what it trains on."""
-    fields = {name: _plain(value) for name, value in dataclasses.asdict(config).items()}
-    partial = path.with_suffix(".partial")
-    partial.write_text(yaml.safe_dump({**fields, "data": data}, sort_keys=False))
-    partial.replace(path)
+    _write(path, {**_fields(config), "data": data})
 
 
 def load_config(path: Path) -> tuple[TrainConfig, dict[str, Any]]:
@@ -180,24 +225,64 @@ def load_config(path: Path) -> tuple[TrainConfig, dict[str, Any]]:
         ValueError: the file is missing, is not YAML, or has unknown or missing keys.
     """
     try:
-        values = yaml.safe_load(path.read_text())
+        values = _read(path)
         data = values.pop("data")
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise ValueError(f"{path.parent}: not a run of lord-fast (no {path.name})") from error
-    except (yaml.YAMLError, AttributeError, KeyError) as error:
-        raise ValueError(f"{path}: not the configuration of a run ({error})") from error
-    fields = {field.name for field in dataclasses.fields(TrainConfig)}
-    if set(values) != fields:
-        odd = ", ".join(sorted(set(values) ^ fields))
-        raise ValueError(f"{path}: written by another version of lord-fast (keys: {odd})")
-    for name in ("perceptual_taps",):
-        values[name] = tuple(values[name])
-    if values["perceptual_weights"] is not None:
-        values["perceptual_weights"] = Path(values["perceptual_weights"])
+    except KeyError as error:
+        raise ValueError(f"{path}: not the configuration of a run (no {error})") from error
+    _check_keys(path, values, TrainConfig)
+    values["perceptual_taps"] = tuple(values["perceptual_taps"])
     return TrainConfig(**values), data
 
 
-def differences(old: TrainConfig, new: TrainConfig) -> list[str]:
+def save_encoder_config(path: Path, config: EncoderConfig) -> None:
+    """Write a run's encoders.yaml: every field of `config`."""
+    _write(path, _fields(config))
+
+
+def load_encoder_config(path: Path) -> EncoderConfig:
+    """Read what `save_encoder_config` wrote.
+
+    Raises:
+        ValueError: the file is not YAML, or has unknown or missing keys.
+        FileNotFoundError: there is none.
+    """
+    values = _read(path)
+    _check_keys(path, values, EncoderConfig)
+    return EncoderConfig(**values)
+
+
+def _fields(config: LoopConfig) -> dict[str, Any]:
+    return {name: _plain(value) for name, value in dataclasses.asdict(config).items()}
+
+
+def _write(path: Path, values: dict[str, Any]) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(yaml.safe_dump(values, sort_keys=False))
+    partial.replace(path)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not the configuration of a run ({error})") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: not the configuration of a run")
+    if values.get("perceptual_weights") is not None:
+        values["perceptual_weights"] = Path(values["perceptual_weights"])
+    return values
+
+
+def _check_keys(path: Path, values: dict[str, Any], kind: type) -> None:
+    fields = {field.name for field in dataclasses.fields(kind)}
+    if set(values) != fields:
+        odd = ", ".join(sorted(set(values) ^ fields))
+        raise ValueError(f"{path}: written by another version of lord-fast (keys: {odd})")
+
+
+def differences(old: LoopConfig, new: LoopConfig) -> list[str]:
     """The fields that must not change when a run is resumed but do, as `--flag old -> new`."""
     return [
         f"--{name.replace('_', '-')} {value} -> {getattr(new, name)}"
