@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lord_fast import kernels
+from lord_fast.model.memory import ask_for_huge_pages
 
 INITIAL_RANGE = 0.05
 CHUNK_ROWS = 65_536
@@ -45,12 +46,14 @@ class LatentTable:
         """
         kernels.replay_terms(adam.beta1, adam.beta2)
         self.lr, self.adam, self.seed, self.std = lr.to(device), adam, seed, std
-        weight = torch.empty(num_rows, dim)
         start = torch.Generator().manual_seed(seed)
-        weight = weight.uniform_(-INITIAL_RANGE, INITIAL_RANGE, generator=start).to(device)
-        last_step = torch.zeros(num_rows, dtype=torch.int64, device=device)
-        moments = torch.zeros_like(weight), torch.zeros_like(weight)
-        self.state = kernels.Table(weight, *moments, last_step)
+        weight = _new(num_rows, dim).uniform_(-INITIAL_RANGE, INITIAL_RANGE, generator=start)
+        self.state = kernels.Table(
+            weight.to(device),
+            _new(num_rows, dim, device=device).zero_(),
+            _new(num_rows, dim, device=device).zero_(),
+            _new(num_rows, dtype=torch.int64, device=device).zero_(),
+        )
 
     @torch.no_grad()
     def gather(self, rows: Tensor, step: Tensor, noise_ids: Tensor | None = None) -> Tensor:
@@ -109,3 +112,9 @@ class LatentTable:
         """Copy the four tensors of `state_dict` into this table."""
         for name, mine in self.state._asdict().items():
             mine.copy_(state[name])
+
+
+def _new(*shape: int, **options) -> Tensor:
+    tensor = torch.empty(shape, **options)
+    ask_for_huge_pages(tensor)
+    return tensor
