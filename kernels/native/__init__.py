@@ -22,7 +22,7 @@ HOW_TO_BUILD = (
 )
 
 _ROW_OUT_OF_RANGE, _STEP_OUT_OF_RANGE, _ROW_AHEAD = 1, 2, 3
-_TABLE = (c_void_p, c_void_p, c_void_p, c_void_p, c_int64, c_int64)
+_TABLE = (c_void_p, c_void_p, c_void_p, c_void_p, c_int64, c_int64, c_int64)
 _ADAM = (c_double, c_double, c_double, c_int64, c_int)
 _SIGNATURES = {
     "lord_fast_gather": (
@@ -101,10 +101,10 @@ def gather(
     _check(weight, exp_avg, exp_avg_sq, last_step, rows, lr, step)
     _require("noise_ids", noise_ids, torch.int64, rows.shape)
     rows, noise_ids = rows.contiguous(), noise_ids.contiguous()
-    codes = torch.empty(rows.shape[0], weight.shape[1])
+    codes = weight.new_empty(rows.shape[0], weight.shape[1])
     status = _library.lord_fast_gather(
         weight.data_ptr(), exp_avg.data_ptr(), exp_avg_sq.data_ptr(), last_step.data_ptr(),
-        *weight.shape, rows.data_ptr(), noise_ids.data_ptr(), rows.shape[0],
+        *weight.shape, weight.stride(0), rows.data_ptr(), noise_ids.data_ptr(), rows.shape[0],
         lr.data_ptr(), lr.shape[0], step.data_ptr(), std, seed,
         beta1, beta2, eps, replay_terms(beta1, beta2), torch.get_num_threads(), codes.data_ptr(),
     )  # fmt: skip
@@ -129,7 +129,7 @@ def scatter_adam_(
     rows, grad = rows.contiguous(), grad.contiguous()
     status = _library.lord_fast_scatter_adam(
         weight.data_ptr(), exp_avg.data_ptr(), exp_avg_sq.data_ptr(), last_step.data_ptr(),
-        *weight.shape, rows.data_ptr(), grad.data_ptr(), rows.shape[0],
+        *weight.shape, weight.stride(0), rows.data_ptr(), grad.data_ptr(), rows.shape[0],
         lr.data_ptr(), lr.shape[0], step.data_ptr(),
         beta1, beta2, eps, replay_terms(beta1, beta2), torch.get_num_threads(),
     )  # fmt: skip
@@ -147,7 +147,12 @@ def _check(
             f"must be [N, D], [B] and [total_steps]"
         )
     for name, tensor in (("weight", weight), ("exp_avg", exp_avg), ("exp_avg_sq", exp_avg_sq)):
-        _require(name, tensor, torch.float32, weight.shape, contiguous=True)
+        _require(name, tensor, torch.float32, weight.shape)
+        if tensor.stride() != (weight.stride(0), 1):
+            raise ValueError(
+                f"{name}: strides {tensor.stride()}, but the native kernels take rows without "
+                f"gaps, as far apart in the moments as in the weight"
+            )
     _require("last_step", last_step, torch.int64, weight.shape[:1], contiguous=True)
     _require("rows", rows, torch.int64, rows.shape)
     _require("lr", lr, torch.float32, lr.shape, contiguous=True)

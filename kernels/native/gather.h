@@ -15,7 +15,7 @@ using lord_fast::GatherTask;
 using lord_fast::Table;
 
 void gather_row(const Table& table, int64_t row, const Replay& replay, float* codes) {
-  const int64_t offset = row * table.dim;
+  const int64_t offset = row * table.stride;
   const float* weight = table.weight + offset;
   const float* exp_avg = table.exp_avg + offset;
   const float* exp_avg_sq = table.exp_avg_sq + offset;

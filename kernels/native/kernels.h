@@ -5,13 +5,14 @@
 
 namespace lord_fast {
 
-// A table's state; row r starts at r * dim (64 bit: num_rows * dim passes 2^31).
+// A table's state; row r starts at r * stride (64 bit: num_rows * dim passes 2^31).
 struct Table {
   float* weight;
   float* exp_avg;
   float* exp_avg_sq;
   int64_t* last_step;
   int64_t dim;
+  int64_t stride;  // floats from one row to the next, of all three
 };
 
 // Powers of a decay. Plain data: an inline function that is compiled for several instruction sets

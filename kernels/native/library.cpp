@@ -125,10 +125,11 @@ const char* lord_fast_instructions(const char* name) {
 }
 
 int lord_fast_gather(const float* weight, const float* exp_avg, const float* exp_avg_sq,
-                     const int64_t* last_step, int64_t num_rows, int64_t dim, const int64_t* rows,
-                     const int64_t* noise_ids, int64_t batch, const float* lr, int64_t total_steps,
-                     const int64_t* step, float std, uint64_t seed, double beta1, double beta2,
-                     double eps, int64_t terms, int threads, float* codes) try {
+                     const int64_t* last_step, int64_t num_rows, int64_t dim, int64_t stride,
+                     const int64_t* rows, const int64_t* noise_ids, int64_t batch, const float* lr,
+                     int64_t total_steps, const int64_t* step, float std, uint64_t seed,
+                     double beta1, double beta2, double eps, int64_t terms, int threads,
+                     float* codes) try {
   if (*step < 0 || *step > total_steps) return kStepOutOfRange;
   const Status status = check_rows(rows, batch, num_rows, last_step, *step);
   if (status != kDone) return status;
@@ -137,7 +138,7 @@ int lord_fast_gather(const float* weight, const float* exp_avg, const float* exp
   const GatherTask task = {
       // Read only: one struct serves both operators.
       {const_cast<float*>(weight), const_cast<float*>(exp_avg), const_cast<float*>(exp_avg_sq),
-       const_cast<int64_t*>(last_step), dim},
+       const_cast<int64_t*>(last_step), dim, stride},
       powers.schedule,
       rows,
       noise_ids,
@@ -156,9 +157,10 @@ int lord_fast_gather(const float* weight, const float* exp_avg, const float* exp
 }
 
 int lord_fast_scatter_adam(float* weight, float* exp_avg, float* exp_avg_sq, int64_t* last_step,
-                           int64_t num_rows, int64_t dim, const int64_t* rows, const float* grad,
-                           int64_t batch, const float* lr, int64_t total_steps, const int64_t* step,
-                           double beta1, double beta2, double eps, int64_t terms, int threads) try {
+                           int64_t num_rows, int64_t dim, int64_t stride, const int64_t* rows,
+                           const float* grad, int64_t batch, const float* lr, int64_t total_steps,
+                           const int64_t* step, double beta1, double beta2, double eps,
+                           int64_t terms, int threads) try {
   if (*step < 0 || *step >= total_steps) return kStepOutOfRange;
   const Status status = check_rows(rows, batch, num_rows, last_step, *step);
   if (status != kDone) return status;
@@ -166,7 +168,7 @@ int lord_fast_scatter_adam(float* weight, float* exp_avg, float* exp_avg_sq, int
   const Powers powers(beta1, beta2, eps, lr, *step, terms);
   const Segments segments = sort_rows(rows, batch, num_rows);
   const ScatterAdamTask task = {
-      {weight, exp_avg, exp_avg_sq, last_step, dim},
+      {weight, exp_avg, exp_avg_sq, last_step, dim, stride},
       powers.schedule,
       segments.order.data(),
       segments.starts.data(),

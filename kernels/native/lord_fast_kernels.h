@@ -28,16 +28,16 @@ LORD_FAST_API const char* lord_fast_instructions(const char* name);
 // codes [batch, dim] = the named rows as of `step`, plus std * noise. Nothing else is written.
 LORD_FAST_API int lord_fast_gather(const float* weight, const float* exp_avg,
                                    const float* exp_avg_sq, const int64_t* last_step,
-                                   int64_t num_rows, int64_t dim, const int64_t* rows,
-                                   const int64_t* noise_ids, int64_t batch, const float* lr,
-                                   int64_t total_steps, const int64_t* step, float std,
-                                   uint64_t seed, double beta1, double beta2, double eps,
+                                   int64_t num_rows, int64_t dim, int64_t stride,
+                                   const int64_t* rows, const int64_t* noise_ids, int64_t batch,
+                                   const float* lr, int64_t total_steps, const int64_t* step,
+                                   float std, uint64_t seed, double beta1, double beta2, double eps,
                                    int64_t terms, int threads, float* codes);
 
 // One update of the named rows; where the status is not kDone, nothing was written.
 LORD_FAST_API int lord_fast_scatter_adam(float* weight, float* exp_avg, float* exp_avg_sq,
                                          int64_t* last_step, int64_t num_rows, int64_t dim,
-                                         const int64_t* rows, const float* grad, int64_t batch,
-                                         const float* lr, int64_t total_steps, const int64_t* step,
-                                         double beta1, double beta2, double eps, int64_t terms,
-                                         int threads);
+                                         int64_t stride, const int64_t* rows, const float* grad,
+                                         int64_t batch, const float* lr, int64_t total_steps,
+                                         const int64_t* step, double beta1, double beta2,
+                                         double eps, int64_t terms, int threads);

@@ -13,7 +13,7 @@ constexpr int64_t kFloatsPerLine = 16;
 // The state of a row, with the lines to be written if `kWrite`.
 template <bool kWrite>
 inline void prefetch(const lord_fast::Table& table, int64_t row) {
-  const int64_t offset = row * table.dim;
+  const int64_t offset = row * table.stride;
   for (int64_t i = 0; i < table.dim; i += kFloatsPerLine) {
     __builtin_prefetch(table.weight + offset + i, kWrite);
     __builtin_prefetch(table.exp_avg + offset + i, kWrite);

@@ -43,7 +43,7 @@ class Update {
 
 void update_row(const Table& table, int64_t row, const Replay& replay, const Update& update,
                 const float* grad) {
-  const int64_t offset = row * table.dim;
+  const int64_t offset = row * table.stride;
   float* weight = table.weight + offset;
   float* exp_avg = table.exp_avg + offset;
   float* exp_avg_sq = table.exp_avg_sq + offset;

@@ -1,4 +1,8 @@
-"""Timing in one process, the cases in turn: what disturbs the machine disturbs all of them."""
+"""Timing in one process, the cases in turn: what disturbs the machine disturbs all of them.
+
+A turn is one call that does not count and `CALLS` that do, each with an input of its own: the
+caches hold a case's code, as they do in a loop over steps, and not its data.
+"""
 
 import gc
 import json
@@ -18,7 +22,7 @@ from rich.table import Table
 from lord_fast import __version__, kernels
 from lord_fast.machine import Machine
 
-WARM_UP = 3
+CALLS = 4
 
 
 @dataclass(frozen=True)
@@ -52,21 +56,19 @@ class Row:
 
 
 def measure(cases: list[Case], rounds: int, device: torch.device) -> list[list[float]]:
-    """Time every case once a round, after `WARM_UP` rounds that do not count.
+    """Let every case take a turn a round.
 
     Returns:
-        Seconds: for each case those of every round.
+        Seconds: for each case those of every call that counts.
     """
     times: list[list[float]] = [[] for _ in cases]
     gc.collect()
     gc.disable()
     try:
-        for number in track(range(-WARM_UP, rounds), cases[0].group, transient=True):
+        for _ in track(range(rounds), cases[0].group, transient=True):
             for case, mine in zip(cases, times, strict=True):
-                work = case.prepare()
-                seconds = _time(work, device)
-                if number >= 0:
-                    mine.append(seconds)
+                turn = [_time(case.prepare(), device) for _ in range(1 + CALLS)]
+                mine += turn[1:]
     finally:
         gc.enable()
     return times

@@ -46,14 +46,10 @@ class LatentTable:
         """
         kernels.replay_terms(adam.beta1, adam.beta2)
         self.lr, self.adam, self.seed, self.std = lr.to(device), adam, seed, std
+        self.state = _new_state(num_rows, dim, torch.device(device))
         start = torch.Generator().manual_seed(seed)
-        weight = _new(num_rows, dim).uniform_(-INITIAL_RANGE, INITIAL_RANGE, generator=start)
-        self.state = kernels.Table(
-            weight.to(device),
-            _new(num_rows, dim, device=device).zero_(),
-            _new(num_rows, dim, device=device).zero_(),
-            _new(num_rows, dtype=torch.int64, device=device).zero_(),
-        )
+        codes = self.state.weight.cpu()
+        self.state.weight.copy_(codes.uniform_(-INITIAL_RANGE, INITIAL_RANGE, generator=start))
 
     @torch.no_grad()
     def gather(self, rows: Tensor, step: Tensor, noise_ids: Tensor | None = None) -> Tensor:
@@ -114,7 +110,18 @@ class LatentTable:
             mine.copy_(state[name])
 
 
-def _new(*shape: int, **options) -> Tensor:
-    tensor = torch.empty(shape, **options)
-    ask_for_huge_pages(tensor)
-    return tensor
+def _new_state(num_rows: int, dim: int, device: torch.device) -> kernels.Table:
+    """Zeros; on the CPU the three parts of a row lie side by side.
+
+    The rows of a batch lie anywhere in memory, and finding an address costs as much as reading
+    what is there: one address a row instead of three.
+    """
+    last_step = torch.empty(num_rows, dtype=torch.int64, device=device)
+    if device.type == "cpu":
+        rows = torch.empty(num_rows, 3, dim)
+        ask_for_huge_pages(rows)
+        ask_for_huge_pages(last_step)
+        weight, exp_avg, exp_avg_sq = rows.zero_().unbind(1)
+    else:
+        weight, exp_avg, exp_avg_sq = torch.zeros(3, num_rows, dim, device=device).unbind(0)
+    return kernels.Table(weight, exp_avg, exp_avg_sq, last_step.zero_())
