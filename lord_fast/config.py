@@ -143,6 +143,28 @@ PRESETS["a100"] = dataclasses.replace(
 )
 
 
+def check(config: TrainConfig) -> None:
+    """Refuse values that no run can have.
+
+    Raises:
+        ValueError: names the flag.
+    """
+    positive = ("content_dim", "class_dim", "adain_dim", "lr", "latent_lr", "eps", "batch_size",
+                "epochs", "log_every", "save_every", "grid_every")  # fmt: skip
+    not_negative = ("content_std", "content_decay", "pixel_weight", "perceptual_weight", "min_lr",
+                    "leaky_slope", "seed", "threads")  # fmt: skip
+    values = vars(config)
+    wrong = [(name, "positive") for name in positive if not values[name] > 0]
+    wrong += [(name, "0 or more") for name in not_negative if not values[name] >= 0]
+    if config.steps is not None and config.steps < 1:
+        wrong.append(("steps", "positive"))
+    for name in ("beta1", "beta2"):
+        if not 0 <= values[name] < 1:
+            wrong.append((name, "0 or more and less than 1"))
+    for name, need in wrong:
+        raise ValueError(f"--{name.replace('_', '-')} {values[name]}: must be {need}")
+
+
 def save_config(path: Path, config: TrainConfig, data: dict[str, Any]) -> None:
     """Write a run's config.yaml: every field of `config`, and under `data` what it trains on."""
     fields = {name: _plain(value) for name, value in dataclasses.asdict(config).items()}

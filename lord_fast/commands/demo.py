@@ -10,7 +10,7 @@ from lord_fast.config import PRESETS, PackConfig
 
 def run(run_path: Path) -> None:
     """Pack, train, evaluate, report; a second call goes on where the first was stopped."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, soft_wrap=True)
     store = run_path.with_name(f"{run_path.name}-store")
     if not store.exists():
         console.rule(f"lord-fast pack glyphs {store} --size 32")

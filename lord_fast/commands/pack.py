@@ -13,7 +13,7 @@ from lord_fast.data.sources import open_source
 
 def run(source: str, store: Path, config: PackConfig) -> None:
     """Pack a source and print what the store holds."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, soft_wrap=True)
     records = open_source(source, config)
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("images"), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:

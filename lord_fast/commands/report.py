@@ -15,4 +15,4 @@ def run(run_path: Path) -> None:
     partial = file.with_suffix(".partial")
     partial.write_text(render(run_path))
     partial.replace(file)
-    Console(stderr=True).print(f"look at {file}")
+    Console(stderr=True, soft_wrap=True).print(f"look at {file}")

@@ -6,7 +6,7 @@ import yaml
 from rich.console import Console
 
 from lord_fast import __version__
-from lord_fast.config import TrainConfig
+from lord_fast.config import TrainConfig, check
 from lord_fast.data.store import ImageStore
 from lord_fast.machine import Machine, set_up_for
 from lord_fast.run import check_run, write_run
@@ -17,9 +17,10 @@ from lord_fast.train.loop import run_stage
 
 def run(store_path: Path, run_path: Path, config: TrainConfig) -> None:
     """Stage 1 from its last checkpoint, or from its start, to its end."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, soft_wrap=True)
     store = ImageStore(store_path)
     check_run(run_path, config, store)
+    check(config)
     end = total_steps(config, store)
     if checkpoint.steps_done(run_path / "checkpoints", "latent") == end:
         console.print(f"{run_path}: stage 1 is finished ({end} steps); nothing to do")
@@ -27,9 +28,7 @@ def run(store_path: Path, run_path: Path, config: TrainConfig) -> None:
     machine = set_up_for(config)
     stage = LatentStage(config, store, machine)
     write_run(run_path, config, store)
-    console.print(
-        _header(config, store, run_path, machine), highlight=False, markup=False, soft_wrap=True
-    )
+    console.print(_header(config, store, run_path, machine), highlight=False, markup=False)
     run_stage(stage, run_path, config, console)
     console.print(f"{run_path}: stage 1 done; next: lord-fast evaluate {run_path}")
 

@@ -83,7 +83,8 @@ def _probe_cells(result: dict | None) -> tuple[str, str]:
 def _reconstruction(lord: Lord, store: ImageStore, ids: Tensor, vgg: VGG16 | None) -> dict:
     def images(positions: Tensor) -> Tensor:
         rows = ids[positions]
-        return lord.decode(lord.content_codes[rows], lord.class_codes[store.class_ids[rows]])
+        images = lord.decode(lord.content_codes[rows], lord.class_codes[store.class_ids[rows]])
+        return images.cpu()
 
     return summary(compare(images, pixels_of(store, ids), len(ids), vgg))
 
@@ -121,7 +122,7 @@ def _transfer(lord: Lord, store: ImageStore, vgg: VGG16 | None, seed: int) -> di
 
     def transferred(positions: Tensor) -> Tensor:
         content = lord.content_codes[pairs.content[positions]]
-        return lord.decode(content, lord.class_codes[pairs.class_[positions]])
+        return lord.decode(content, lord.class_codes[pairs.class_[positions]]).cpu()
 
     def baseline(images) -> ImageMetrics:
         return compare(images, targets, len(pairs.target), None)

@@ -11,6 +11,7 @@ import re
 import shutil
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -58,8 +59,10 @@ def save(folder: Path, stage: str, step: int, state: State) -> Path:
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
         _sync(folder)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
+        if isinstance(error, SafetensorError):  # how it reports a full disk
+            raise OSError(f"{final}: cannot be written ({error})") from error
         raise
     for old in list_checkpoints(folder, stage)[:-KEPT]:
         shutil.rmtree(old)

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from lord_fast.build import build_decoder, build_loss, build_tables
-from lord_fast.config import TrainConfig
+from lord_fast.config import TrainConfig, check
 from lord_fast.data.sampler import EpochSampler, permutation
 from lord_fast.data.store import ImageStore, as_float
 from lord_fast.grid import tile
@@ -53,7 +53,7 @@ class LatentGraph(nn.Module):
 
 
 class LatentStage:
-    """Stage 1 as `lord_fast.train.loop` runs it; see METHOD in the README for the equations.
+    """Stage 1 as `lord_fast.train.loop` runs it (Gabbay & Hoshen, 2020, section 3).
 
     Args:
         config: The run's configuration.
@@ -61,13 +61,15 @@ class LatentStage:
         machine: Device, precision and threads.
 
     Raises:
-        ValueError: fewer images than a batch, one class only, or a class of one image.
+        ValueError: the configuration is not possible, or the store has fewer images than a
+            batch, one class only, or a class of one image.
     """
 
     name = "latent"
 
     def __init__(self, config: TrainConfig, store: ImageStore, machine: Machine):
         self.config, self.store, self.device = config, store, machine.device
+        check(config)
         check_trainable(store)
         self.batch_size = config.batch_size
         self.sampler = EpochSampler(store.num_images, config.batch_size, config.seed)
@@ -91,9 +93,10 @@ class LatentStage:
     def step(self, step: int) -> dict[str, Tensor]:
         """One step of latent optimization."""
         # The images of this step and their classes.
-        image_ids = self.sampler.image_ids(step).to(self.device)
-        class_ids = self.store.class_ids[image_ids]
+        image_ids = self.sampler.image_ids(step)
+        class_ids = self.store.class_ids[image_ids].to(self.device)
         pixels = self.store.images(image_ids).to(self.device)
+        image_ids = image_ids.to(self.device)
 
         # Their codes: leaves of the graph, the content code with its noise.
         now = torch.tensor(step, device=self.device)
@@ -136,10 +139,10 @@ class LatentStage:
     def grid(self, step: int) -> np.ndarray:
         """Content of the image above, class of the image at the left; the same images each time."""
         order = permutation(self.store.num_images, self.config.seed, 0)
-        columns = order[:GRID_COLUMNS].to(self.device)
-        rows = first_of_each_class(self.store, order)[:GRID_ROWS].to(self.device)
-        content = self.content.codes(step, columns)
-        class_ = self.class_.codes(step, self.store.class_ids[rows])
+        columns = order[:GRID_COLUMNS]
+        rows = first_of_each_class(self.store, order)[:GRID_ROWS]
+        content = self.content.codes(step, columns.to(self.device))
+        class_ = self.class_.codes(step, self.store.class_ids[rows].to(self.device))
         sources = [list(as_float(self.store.images(ids))) for ids in (columns, rows)]
         cells = [
             [source, *self.decoder(content, code.expand(len(content), -1))]

@@ -33,9 +33,17 @@ def state_dict(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def load_state_dict(optimizer: torch.optim.Optimizer, state: dict[str, Tensor]) -> None:
-    """Restore what `state_dict` returned."""
+    """Restore what `state_dict` returned, in the memory layout of the parameters.
+
+    (The fused kernel walks parameters and moments in storage order: a channels-last weight beside
+    moments that were saved contiguous would be updated with other elements' moments.)
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     nested: dict[int, dict[str, Tensor]] = {}
     for key, tensor in state.items():
         index, name = key.split(".", 1)
+        like = parameters[int(index)]
+        if tensor.shape == like.shape:
+            tensor = torch.empty_like(like, dtype=tensor.dtype).copy_(tensor)
         nested.setdefault(int(index), {})[name] = tensor
     optimizer.load_state_dict({**optimizer.state_dict(), "state": nested})

@@ -1,0 +1,43 @@
+# make demo: install, train on the embedded data, look at runs/demo/report.html
+# make test: install what the tests need and run all of them
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
+
+SOURCES := pyproject.toml setup.py constraints.txt CMakeLists.txt $(wildcard kernels/native/*.cpp kernels/native/*.h)
+
+.PHONY: demo test lint format bench clean
+
+demo: $(VENV)/.installed
+	$(BIN)/lord-fast demo --run runs/demo
+
+test: $(VENV)/.tested
+	$(BIN)/python -m pytest tests
+
+lint: $(VENV)/.tested
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.tested
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.tested
+	$(BIN)/python -m pytest bench --benchmark-only
+
+clean:
+	rm -rf $(VENV) build *.egg-info
+
+$(VENV)/.created:
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.created $(SOURCES)
+	$(INSTALL) --editable .
+	touch $@
+
+$(VENV)/.tested: $(VENV)/.installed
+	$(INSTALL) --editable '.[dev,triton]'
+	touch $@

@@ -1,0 +1,82 @@
+"""Checkpoints are whole or absent, verified when read, and the last two are kept."""
+
+import errno
+
+import pytest
+import torch
+
+from lord_fast.train import checkpoint
+
+
+def some_state(value: float = 1.0) -> checkpoint.State:
+    return {
+        "decoder": {"weight": torch.full((2, 3), value), "step": torch.tensor(7)},
+        "optimizer": {"0.exp_avg": torch.arange(4.0)},
+    }
+
+
+def test_round_trip(tmp_path):
+    saved = checkpoint.save(tmp_path, "latent", 12, some_state())
+    assert saved.name == "latent-000000012"
+    step, state = checkpoint.load(saved)
+    assert step == 12
+    for namespace, tensors in some_state().items():
+        for name, tensor in tensors.items():
+            assert torch.equal(state[namespace][name], tensor)
+
+
+def test_the_same_state_makes_the_same_bytes(tmp_path):
+    files = []
+    for name in ("a", "b"):
+        saved = checkpoint.save(tmp_path / name, "latent", 3, some_state())
+        files.append({file.name: file.read_bytes() for file in saved.iterdir()})
+    assert files[0] == files[1]
+
+
+def test_the_last_two_of_each_stage_are_kept(tmp_path):
+    for step in (1, 2, 30):
+        checkpoint.save(tmp_path, "latent", step, some_state())
+    checkpoint.save(tmp_path, "amortized", 1, some_state())
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["amortized-000000001", "latent-000000002", "latent-000000030"]
+    assert checkpoint.latest(tmp_path, "latent").name == "latent-000000030"
+    assert checkpoint.steps_done(tmp_path, "latent") == 30
+    assert checkpoint.latest(tmp_path / "none", "latent") is None
+
+
+def test_damage_is_found(tmp_path):
+    saved = checkpoint.save(tmp_path, "latent", 1, some_state())
+    file = saved / "decoder.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(ValueError, match=r"decoder\.safetensors: damaged"):
+        checkpoint.load(saved)
+    file.unlink()
+    with pytest.raises(ValueError, match="not a whole checkpoint"):
+        checkpoint.load(saved)
+
+
+def test_a_full_disk_leaves_the_old_checkpoint_and_no_partial_one(tmp_path, monkeypatch):
+    checkpoint.save(tmp_path, "latent", 1, some_state())
+    calls = []
+
+    def full(tensors, file):
+        calls.append(file)
+        file.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device", str(file))
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        checkpoint.save(tmp_path, "latent", 2, some_state())
+    assert calls
+    assert [path.name for path in tmp_path.iterdir()] == ["latent-000000001"]
+    assert checkpoint.load(tmp_path / "latent-000000001")[0] == 1
+
+
+def test_leftovers_of_a_killed_process_are_ignored(tmp_path):
+    checkpoint.save(tmp_path, "latent", 1, some_state())
+    (tmp_path / ".latent-000000002.partial").mkdir()
+    assert checkpoint.latest(tmp_path, "latent").name == "latent-000000001"
+    checkpoint.save(tmp_path, "latent", 2, some_state())
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["latent-000000001", "latent-000000002"]

@@ -1,0 +1,31 @@
+import pytest
+import torch
+
+from lord_fast.data.sampler import EpochSampler, permutation
+
+
+def test_an_epoch_sees_every_image_once_and_drops_the_last_partial_batch():
+    sampler = EpochSampler(num_images=23, batch_size=5, seed=0)
+    assert sampler.steps_per_epoch == 4
+    seen = torch.cat([sampler.image_ids(step) for step in range(4)])
+    assert len(seen.unique()) == 20
+    assert set(seen.tolist()) <= set(range(23))
+
+
+def test_a_step_depends_on_seed_and_step_alone():
+    forward = EpochSampler(23, 5, seed=3)
+    batches = [forward.image_ids(step).tolist() for step in range(12)]
+    again = EpochSampler(23, 5, seed=3)
+    assert [again.image_ids(step).tolist() for step in reversed(range(12))] == batches[::-1]
+    assert batches[0:4] != batches[4:8]
+    assert EpochSampler(23, 5, seed=4).image_ids(0).tolist() != batches[0]
+
+
+def test_permutation_is_one():
+    order = permutation(1000, seed=0, epoch=0)
+    assert order.sort().values.tolist() == list(range(1000))
+
+
+def test_fewer_images_than_a_batch():
+    with pytest.raises(ValueError, match="--batch-size 7 or less"):
+        EpochSampler(7, 8, seed=0)

@@ -1,0 +1,216 @@
+"""Stage 1 end to end: learning, resuming bit for bit, signals, statistics."""
+
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from lord_fast.cli import main
+from lord_fast.config import PRESETS, TrainConfig
+from lord_fast.data.store import ImageStore, as_float
+from lord_fast.errors import Interrupted
+from lord_fast.lord import Lord
+from lord_fast.machine import set_up
+from lord_fast.train import checkpoint
+from lord_fast.train.latent import LatentStage
+from lord_fast.train.loop import run_stage
+
+SMALL = TrainConfig(
+    content_dim=4, class_dim=8, adain_dim=8, loss="pyramid", batch_size=16, steps=24,
+    save_every=8, log_every=8, grid_every=1000, device="cpu",
+)  # fmt: skip
+ROOT = Path(__file__).parents[1]
+
+
+def flags(config: TrainConfig = SMALL) -> list[str]:
+    """The command-line flags that make `config` of the laptop preset."""
+    found = []
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if value != getattr(PRESETS["laptop"], field.name):
+            found += [f"--{field.name.replace('_', '-')}", str(value)]
+    return found
+
+
+def train(store: Path, run: Path, *extra: str) -> int:
+    return main(["train", str(store), "--run", str(run), *flags(), *extra])
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def test_training_learns_and_writes_what_it_promises(glyph_store, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert train(glyph_store, run, "--steps", "150", "--lr", "3e-3", "--latent-lr", "1e-1") == 0
+    rows = [json.loads(line) for line in (run / "stats.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [*range(8, 151, 8), 150]
+    assert set(rows[0]) == {
+        "stage", "step", "epoch", "loss", "reconstruction", "content_penalty", "lr",
+        "images_per_second",
+    }  # fmt: skip
+    assert rows[-1]["reconstruction"] < 0.6 * rows[0]["reconstruction"]
+    assert rows[-1]["lr"] < 1.2e-5
+    assert (run / "grids" / "latent-000000150.png").is_file()
+    assert checkpoint.steps_done(run / "checkpoints", "latent") == 150
+    header = capsys.readouterr().err
+    for expected in ("content_dim: 4", "160 images of 8 classes", "CPU", str(run)):
+        assert expected in header
+
+    lord = Lord.load(run, device="cpu")
+    store = ImageStore(glyph_store)
+    images = lord.decode(lord.content_codes, lord.class_codes[store.class_ids])
+    error = (images - as_float(store.images(torch.arange(160)))).square().mean()
+    assert error < 0.8 * as_float(store.images(torch.arange(160))).var()
+
+    assert train(glyph_store, run, "--steps", "150", "--lr", "3e-3", "--latent-lr", "1e-1") == 0
+    assert "stage 1 is finished (150 steps)" in capsys.readouterr().err
+
+
+class StopAfter(Console):
+    """A console that sends this process a signal when a line about a step is printed."""
+
+    def __init__(self, text: str, signum: int):
+        super().__init__(quiet=True)
+        self.text, self.signum = text, signum
+
+    def print(self, *args, **kwargs) -> None:
+        if args and self.text in str(args[0]):
+            signal.raise_signal(self.signum)
+
+
+@pytest.mark.parametrize("stop_at", [1, 11, 16, 23])
+def test_interrupted_and_resumed_gives_the_same_bytes(glyph_store, tmp_path, stop_at):
+    store, machine = ImageStore(glyph_store), set_up("cpu", "float32", 2)
+    config = dataclasses.replace(SMALL, log_every=1, save_every=10)
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    for run in (whole, broken):
+        run.mkdir()
+    run_stage(LatentStage(config, store, machine), whole, config, Console(quiet=True))
+
+    stopper = StopAfter(f"latent {stop_at}/", signal.SIGTERM)
+    with pytest.raises(Interrupted) as caught:
+        run_stage(LatentStage(config, store, machine), broken, config, stopper)
+    assert caught.value.signum == signal.SIGTERM
+    assert checkpoint.steps_done(broken / "checkpoints", "latent") == stop_at
+    run_stage(LatentStage(config, store, machine), broken, config, Console(quiet=True))
+
+    last = "checkpoints/latent-000000024"
+    assert files_of(whole / last) == files_of(broken / last)
+    steps = [json.loads(line)["step"] for line in (broken / "stats.jsonl").open()]
+    assert steps == list(range(1, 25))
+
+
+def test_killed_without_warning_loses_at_most_one_interval(glyph_store, tmp_path):
+    """SIGKILL in the middle; the same command gives the bits of a run that was left alone."""
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    command = [
+        sys.executable, "-m", "lord_fast", "train", glyph_store, "--run", run, *flags(),
+        "--steps", "400", "--save-every", "20", "--threads", "1",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+    while checkpoint.steps_done(run / "checkpoints", "latent") < 20:
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert 20 <= checkpoint.steps_done(run / "checkpoints", "latent") < 400
+    assert subprocess.run(command, cwd=ROOT, stderr=subprocess.DEVNULL).returncode == 0
+    command[command.index(run)] = whole
+    assert subprocess.run(command, cwd=ROOT, stderr=subprocess.DEVNULL).returncode == 0
+    last = "checkpoints/latent-000000400"
+    assert files_of(run / last) == files_of(whole / last)
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_exit_codes_of_signals(glyph_store, tmp_path, signum, code):
+    run = tmp_path / "run"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lord_fast", "train", glyph_store, "--run", run, *flags(),
+         "--steps", "100000", "--save-every", "50000"],
+        cwd=ROOT, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while not (run / "stats.jsonl").exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signum)
+    message = process.communicate()[1].splitlines()[-1]
+    assert process.returncode == code
+    assert signal.Signals(signum).name in message
+    assert "all saved" in message
+    assert checkpoint.steps_done(run / "checkpoints", "latent") >= 8
+
+
+def test_the_noise_and_the_penalty_are_in_the_graph(glyph_store):
+    store, machine = ImageStore(glyph_store), set_up("cpu", "float32", 2)
+    config = dataclasses.replace(SMALL, content_decay=0.1, content_std=3.0)
+    stage = LatentStage(config, store, machine)
+    scalars = stage.step(0)
+    # Codes start within 0.05, so the penalty is the noise's: 0.1 * content_dim * 9.
+    assert scalars["content_penalty"].item() == pytest.approx(0.1 * 4 * 9, rel=0.5)
+    assert scalars["loss"] == scalars["reconstruction"] + scalars["content_penalty"]
+    quiet = LatentStage(dataclasses.replace(config, content_std=0.0), store, machine)
+    assert quiet.step(0)["content_penalty"] < 0.01
+
+
+def test_only_the_batch_rows_are_touched(glyph_store):
+    store, machine = ImageStore(glyph_store), set_up("cpu", "float32", 2)
+    stage = LatentStage(SMALL, store, machine)
+    stage.step(0)
+    ids = stage.sampler.image_ids(0)
+    touched = stage.content.state.last_step.nonzero()[:, 0]
+    assert torch.equal(touched, ids.sort().values)
+    classes = store.class_ids[ids].unique()
+    assert torch.equal(stage.class_.state.last_step.nonzero()[:, 0], classes)
+
+
+def test_compiled_step_tracks_the_eager_one(glyph_store):
+    store, machine = ImageStore(glyph_store), set_up("cpu", "float32", 2)
+    losses = []
+    for compiled in (False, True):
+        stage = LatentStage(dataclasses.replace(SMALL, compile=compiled), store, machine)
+        losses.append(torch.stack([stage.step(step)["loss"].detach() for step in range(5)]))
+    torch.testing.assert_close(losses[0], losses[1], rtol=1e-4, atol=1e-6)
+
+
+def test_paper_preset_is_the_published_settings():
+    paper = PRESETS["paper"]
+    assert (paper.content_dim, paper.class_dim, paper.adain_dim) == (128, 256, 256)
+    assert (paper.content_std, paper.content_decay) == (1.0, 1e-4)
+    assert (paper.lr, paper.latent_lr, paper.min_lr) == (3e-4, 3e-3, 1e-5)
+    assert (paper.beta1, paper.beta2, paper.eps) == (0.5, 0.999, 1e-8)
+    assert (paper.batch_size, paper.epochs, paper.leaky_slope) == (128, 200, 0.01)
+    assert paper.perceptual_taps == ("relu1_2", "relu2_2", "relu3_2", "relu4_3", "pool5")
+    assert (paper.pixel_weight, paper.perceptual_weight) == (1.0, 1.0)
+    assert (paper.perceptual_scale, paper.perceptual_input) == ("raw", "unit")
+    assert paper.adain_init == "linear"
+
+
+def test_vgg_loss_trains_on_real_faces(shared, tmp_path):
+    """The laptop preset's loss, on photographs, for a few steps; the tap scale is kept."""
+    from lord_fast.commands import pack
+    from lord_fast.config import PackConfig
+
+    source = tmp_path / "faces"
+    source.mkdir()
+    for person in ("yaleB11", "yaleB12"):
+        (source / person).symlink_to(next((shared / "data" / "yaleb_28").glob(f"*{person[-2:]}")))
+    pack.run(str(source), tmp_path / "store", PackConfig(size=32))
+    weights = shared / "weights" / "vgg16_features.safetensors"
+    run = tmp_path / "run"
+    code = main(
+        ["train", str(tmp_path / "store"), "--run", str(run), *flags(), "--loss", "vgg16",
+         "--perceptual-weights", str(weights), "--steps", "16"]
+    )  # fmt: skip
+    assert code == 0
+    rows = [json.loads(line) for line in (run / "stats.jsonl").read_text().splitlines()]
+    assert rows[-1]["reconstruction"] < rows[0]["reconstruction"]
+    _, state = checkpoint.load(checkpoint.latest(run / "checkpoints", "latent"))
+    assert state["loss"]["tap_scale"].min() > 1
