@@ -1,12 +1,21 @@
-"""Kernels of the latent tables: dense Adam at sparse cost. See `ops` for what they compute."""
+"""Kernels of the latent tables: dense Adam at sparse cost.
 
-import torch
+`ops` says what they compute, `dispatch` which implementation runs.
+"""
 
-from . import reference
+from .dispatch import Choice, Live, live, use
 from .ops import Adam, Table, gather, replay_terms, scatter_adam_
 
-__all__ = ["Adam", "Table", "gather", "replay_terms", "scatter_adam_"]
+__all__ = [
+    "Adam",
+    "Choice",
+    "Live",
+    "Table",
+    "gather",
+    "live",
+    "replay_terms",
+    "scatter_adam_",
+    "use",
+]
 
-_reference = torch.library.Library("lord_fast", "IMPL", "CompositeExplicitAutograd")
-_reference.impl("gather", reference.gather)
-_reference.impl("scatter_adam_", reference.scatter_adam_)
+use("auto")

@@ -9,6 +9,7 @@ the reference runs on any device, native code overrides it on the CPU, Triton on
 (`lord_fast.kernels.use`).
 """
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -41,6 +42,7 @@ def _scatter_adam_fake(*args, **kwargs) -> None:
     return None
 
 
+@functools.cache
 def replay_terms(beta1: float, beta2: float) -> int:
     """How many missed zero-gradient steps can still move a float32 row.
 

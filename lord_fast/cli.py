@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional
@@ -86,6 +87,18 @@ def demo(run: Path = Path("runs/demo")) -> None:
     command(run)
 
 
+def bench(what: Positional[Literal["latent"]] = "latent", json: Path | None = None) -> None:
+    """Measure on this machine; prints a table.
+
+    Args:
+        what: latent: one step of a table of codes, against PyTorch's own and others.
+        json: Also write the figures to this file.
+    """
+    from lord_fast.commands.bench import run as command
+
+    command(what, json)
+
+
 def doctor() -> None:
     """What this machine has, what is missing and how to get it."""
     from lord_fast.commands.doctor import run as command
@@ -94,7 +107,7 @@ def doctor() -> None:
 
 
 VERBS: dict[str, Callable[..., None]] = {
-    function.__name__: function for function in (demo, pack, train, evaluate, report, doctor)
+    function.__name__: function for function in (demo, pack, train, evaluate, report, bench, doctor)
 }
 
 

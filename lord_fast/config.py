@@ -46,6 +46,9 @@ class LoopConfig:
     """Where to train; auto: a GPU if there is one."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
     """Type of the convolutions; auto: bf16 where the device computes it fast."""
+    kernels: Literal["auto", "reference", "native", "triton"] = "auto"
+    """Kernels of the tables of codes: reference (plain PyTorch), native (C++, for the CPU), triton
+    (for CUDA); auto: the fastest that the device has."""
     compile: bool = False
     """Let torch.compile fuse the step (half a minute at the start)."""
     threads: int = 0

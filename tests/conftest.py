@@ -7,6 +7,8 @@ from lord_fast.config import PackConfig
 from lord_fast.data.glyphs import Glyphs
 from lord_fast.data.pack import pack
 
+# Each needs a process of its own: `python -m pytest tests/interpreter`, `... tests/gate`.
+collect_ignore = ["interpreter", "gate"]
 SHARED = Path(__file__).parents[2] / "shared"
 
 

@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from lord_fast import __version__
+from lord_fast import __version__, kernels
 from lord_fast.machine import has_fast_bf16
 
 PACKAGES = (
@@ -39,6 +39,8 @@ def _machine() -> list[tuple[str, str]]:
         ("python", platform.python_version()),
         ("cpu", f"{cpu}, bf16 {bf16}"),
         ("gpu", gpu),
+        ("kernels, cpu", str(kernels.live("cpu"))),
+        ("kernels, cuda", str(kernels.live("cuda"))),
         ("c++ compiler", compiler),
     ]
 

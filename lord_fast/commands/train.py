@@ -5,7 +5,7 @@ from pathlib import Path
 import yaml
 from rich.console import Console
 
-from lord_fast import __version__
+from lord_fast import __version__, kernels
 from lord_fast.config import TrainConfig, check
 from lord_fast.data.store import ImageStore
 from lord_fast.machine import Machine, set_up_for
@@ -26,6 +26,7 @@ def run(store_path: Path, run_path: Path, config: TrainConfig) -> None:
         console.print(f"{run_path}: stage 1 is finished ({end} steps); nothing to do")
         return
     machine = set_up_for(config)
+    kernels.use(config.kernels, machine.device.type)
     stage = LatentStage(config, store, machine)
     write_run(run_path, config, store)
     console.print(_header(config, store, run_path, machine), highlight=False, markup=False)
@@ -41,5 +42,6 @@ def _header(config: TrainConfig, store: ImageStore, run_path: Path, machine: Mac
         f"lord-fast {__version__}",
         f"data:    {store.path}: {store.num_images} images of {store.num_classes} classes, {shape}",
         f"device:  {machine.describe()}",
+        f"kernels: {kernels.live(machine.device.type)}",
         f"run:     {run_path}",
     ))  # fmt: skip

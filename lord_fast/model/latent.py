@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lord_fast import kernels
+from lord_fast.model.memory import ask_for_huge_pages
 
 INITIAL_RANGE = 0.05
 CHUNK_ROWS = 65_536
@@ -45,12 +46,10 @@ class LatentTable:
         """
         kernels.replay_terms(adam.beta1, adam.beta2)
         self.lr, self.adam, self.seed, self.std = lr.to(device), adam, seed, std
-        weight = torch.empty(num_rows, dim)
+        self.state = _new_state(num_rows, dim, torch.device(device))
         start = torch.Generator().manual_seed(seed)
-        weight = weight.uniform_(-INITIAL_RANGE, INITIAL_RANGE, generator=start).to(device)
-        last_step = torch.zeros(num_rows, dtype=torch.int64, device=device)
-        moments = torch.zeros_like(weight), torch.zeros_like(weight)
-        self.state = kernels.Table(weight, *moments, last_step)
+        codes = self.state.weight.cpu()
+        self.state.weight.copy_(codes.uniform_(-INITIAL_RANGE, INITIAL_RANGE, generator=start))
 
     @torch.no_grad()
     def gather(self, rows: Tensor, step: Tensor, noise_ids: Tensor | None = None) -> Tensor:
@@ -109,3 +108,20 @@ class LatentTable:
         """Copy the four tensors of `state_dict` into this table."""
         for name, mine in self.state._asdict().items():
             mine.copy_(state[name])
+
+
+def _new_state(num_rows: int, dim: int, device: torch.device) -> kernels.Table:
+    """Zeros; on the CPU the three parts of a row lie side by side.
+
+    The rows of a batch lie anywhere in memory, and finding an address costs as much as reading
+    what is there: one address a row instead of three.
+    """
+    last_step = torch.empty(num_rows, dtype=torch.int64, device=device)
+    if device.type == "cpu":
+        rows = torch.empty(num_rows, 3, dim)
+        ask_for_huge_pages(rows)
+        ask_for_huge_pages(last_step)
+        weight, exp_avg, exp_avg_sq = rows.zero_().unbind(1)
+    else:
+        weight, exp_avg, exp_avg_sq = torch.zeros(3, num_rows, dim, device=device).unbind(0)
+    return kernels.Table(weight, exp_avg, exp_avg_sq, last_step.zero_())

@@ -1,0 +1,124 @@
+"""The training step as it was published (METHOD: what the published code does badly), plainly.
+
+float32, eager, contiguous; both tables are nn.Embedding with dense gradients and dense Adam; the
+images are float32; VGG16 is not frozen and the target branch keeps its graph, so that gradients of
+its weights are computed through both branches (nothing uses them). Our own code, written from the
+description of the method: the oracle of correctness and the other side of every ratio.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lord_fast.model.perceptual import CONVOLUTIONS, POOLS
+
+TAPS = (3, 8, 13, 22, 30)
+"""Outputs of torchvision's `features` that are compared; see `PublishedVGG`."""
+
+
+class PublishedModel(nn.Module):
+    """Embeddings, modulation and generator of the published PyTorch code, 64 px."""
+
+    def __init__(
+        self,
+        num_images: int,
+        num_classes: int,
+        *,
+        content_dim: int = 128,
+        class_dim: int = 256,
+        adain_dim: int = 256,
+        size: int = 64,
+        channels: int = 3,
+        content_std: float = 1.0,
+    ):
+        super().__init__()
+        self.content_std, self.start, self.adain_dim = content_std, size // 16, adain_dim
+        self.content_embedding = nn.Embedding(num_images, content_dim)
+        self.class_embedding = nn.Embedding(num_classes, class_dim)
+        for table in (self.content_embedding, self.class_embedding):
+            nn.init.uniform_(table.weight, -0.05, 0.05)
+        self.adain = nn.ModuleList(nn.Linear(class_dim, 2 * adain_dim) for _ in range(4))
+        pixels = self.start**2
+        self.fc = nn.Sequential(
+            nn.Linear(content_dim, pixels * (adain_dim // 8)), nn.LeakyReLU(),
+            nn.Linear(pixels * (adain_dim // 8), pixels * (adain_dim // 4)), nn.LeakyReLU(),
+            nn.Linear(pixels * (adain_dim // 4), pixels * adain_dim), nn.LeakyReLU(),
+        )  # fmt: skip
+        self.convs = nn.ModuleList(
+            nn.Conv2d(adain_dim, adain_dim, 3, padding=1) for _ in range(4)
+        )
+        self.last = nn.Sequential(
+            nn.Conv2d(adain_dim, adain_dim // 4, 5, padding=2), nn.LeakyReLU(),
+            nn.Conv2d(adain_dim // 4, channels, 7, padding=3), nn.Sigmoid(),
+        )  # fmt: skip
+
+    def forward(self, image_ids: Tensor, class_ids: Tensor, noise: Tensor | None = None):
+        """Images and the noisy content code of a batch."""
+        code = self.content_embedding(image_ids)
+        noise = torch.randn_like(code) if noise is None else noise
+        code = code + self.content_std * noise
+        class_code = self.class_embedding(class_ids)
+        x = self.fc(code).view(len(code), self.adain_dim, self.start, self.start)
+        for conv, linear in zip(self.convs, self.adain, strict=True):
+            x = F.leaky_relu(conv(F.interpolate(x, scale_factor=2)))
+            bias, scale = linear(class_code).view(len(code), -1, 2, 1, 1).unbind(2)
+            mean = x.mean((2, 3), keepdim=True)
+            var = x.var((2, 3), unbiased=False, keepdim=True)
+            x = scale * (x - mean) / torch.sqrt(var + 1e-5) + bias
+        return self.last(x), code
+
+
+class PublishedVGG(nn.Module):
+    """VGG16 features with torchvision's numbering; its parameters require gradients."""
+
+    def __init__(self, weights: dict[str, Tensor]):
+        super().__init__()
+        layers: list[nn.Module] = []
+        for n in range(TAPS[-1] + 1):
+            if n in CONVOLUTIONS:
+                layers.append(nn.Conv2d(*CONVOLUTIONS[n], 3, padding=1))
+            else:
+                layers.append(nn.MaxPool2d(2) if n in POOLS else nn.ReLU(inplace=True))
+        self.features = nn.Sequential(*layers)
+        self.load_state_dict(weights)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """The five tapped feature maps of RGB images in [0, 1], not normalised."""
+        taps = []
+        for n, layer in enumerate(self.features):
+            images = layer(images)
+            if n in TAPS:
+                taps.append(images)
+        return taps
+
+
+class PublishedStep:
+    """Model, loss and optimizer: one call is one step on a batch of float32 images."""
+
+    def __init__(self, model: PublishedModel, vgg: PublishedVGG, content_decay: float = 1e-4):
+        self.model, self.vgg, self.content_decay = model, vgg, content_decay
+        tables = (*model.content_embedding.parameters(), *model.class_embedding.parameters())
+        networks = [p for p in model.parameters() if all(p is not table for table in tables)]
+        self.optimizer = torch.optim.Adam(
+            [{"params": networks, "lr": 3e-4}, {"params": tables, "lr": 3e-3}], betas=(0.5, 0.999)
+        )
+
+    def loss(
+        self, image_ids: Tensor, class_ids: Tensor, images: Tensor, noise: Tensor | None = None
+    ) -> Tensor:
+        """Pixel L1, the raw sum of the taps' L1, and the penalty of the noisy content code."""
+        generated, code = self.model(image_ids, class_ids, noise)
+        loss = (generated - images).abs().mean()
+        for got, want in zip(self.vgg(generated), self.vgg(images), strict=True):
+            loss = loss + (got - want).abs().mean()
+        return loss + self.content_decay * code.square().sum(1).mean()
+
+    def __call__(
+        self, image_ids: Tensor, class_ids: Tensor, images: Tensor, noise: Tensor | None = None
+    ) -> Tensor:
+        """One step; returns its loss."""
+        loss = self.loss(image_ids, class_ids, images, noise)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach()

@@ -1,0 +1,24 @@
+// Rows lie anywhere in a large table: their memory is asked for before it is needed.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels.h"
+
+namespace {
+
+constexpr int64_t kAhead = 4;  // rows on their way while one is computed
+constexpr int64_t kFloatsPerLine = 16;
+
+// The state of a row, with the lines to be written if `kWrite`.
+template <bool kWrite>
+inline void prefetch(const lord_fast::Table& table, int64_t row) {
+  const int64_t offset = row * table.stride;
+  for (int64_t i = 0; i < table.dim; i += kFloatsPerLine) {
+    __builtin_prefetch(table.weight + offset + i, kWrite);
+    __builtin_prefetch(table.exp_avg + offset + i, kWrite);
+    __builtin_prefetch(table.exp_avg_sq + offset + i, kWrite);
+  }
+}
+
+}  // namespace

@@ -1,0 +1,171 @@
+"""The two operators on CUDA: a row is a program, an operator one launch and one pass.
+
+A program of one warp holds a row of up to 128 columns, each lane 4 neighbours of it, so that every
+load and store of a row moves 16 bytes a lane; what depends on the row alone is scalar.
+"""
+
+import math
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ..ops import replay_terms
+from .noise import gaussians
+from .replay import power, replay
+
+MAX_DIM = 1024
+UNROLL = tl.constexpr(4)  # repeats of a row whose gradients are in flight together
+# Read one by one: their alignment must not decide which of several kernels is compiled.
+SCALARS = ["last_step_ptr", "rows_ptr", "order_ptr", "noise_ids_ptr", "lr_ptr", "step_ptr"]
+
+
+@triton.jit(do_not_specialize=["seed"], do_not_specialize_on_alignment=SCALARS)
+def gather_kernel(
+    weight_ptr, exp_avg_ptr, exp_avg_sq_ptr, last_step_ptr, rows_ptr, lr_ptr, step_ptr,
+    noise_ids_ptr, codes_ptr, std, seed,
+    BETA1: tl.constexpr, BETA2: tl.constexpr, EPS: tl.constexpr, TERMS: tl.constexpr,
+    NOISE: tl.constexpr, DIM: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """The code of one slot of the batch."""
+    slot = tl.program_id(0).to(tl.int64)
+    row = tl.load(rows_ptr + slot)
+    column = tl.arange(0, BLOCK_D)
+    inside = column < DIM
+    at = row * DIM + column
+
+    weight = tl.load(weight_ptr + at, mask=inside, other=0.0)
+    exp_avg = tl.load(exp_avg_ptr + at, mask=inside, other=0.0)
+    exp_avg_sq = tl.load(exp_avg_sq_ptr + at, mask=inside, other=0.0)
+    last_step = tl.load(last_step_ptr + row)
+    step = tl.load(step_ptr)
+    codes, _, _ = replay(
+        weight, exp_avg, exp_avg_sq, last_step, step - last_step, lr_ptr, BETA1, BETA2, EPS, TERMS
+    )
+    if NOISE:
+        codes += std * gaussians(tl.load(noise_ids_ptr + slot), step, seed, BLOCK_D)
+    tl.store(codes_ptr + slot * DIM + column, codes, mask=inside)
+
+
+@triton.jit
+def _repeats(
+    grad, grad_ptr, rows_ptr, order_ptr, slot, row, owner, inside, column, batch, DIM: tl.constexpr
+):
+    """Add the gradients of the slots after `slot` that name the same row, in the batch's order.
+
+    `rows` are sorted, so that the slots of a row are neighbours; `order` says where each was.
+    """
+    more = owner
+    while more:
+        for _ in tl.static_range(UNROLL):
+            slot += 1
+            more = more & (tl.load(rows_ptr + slot, mask=slot < batch, other=-1) == row)
+            source = tl.load(order_ptr + slot, mask=more, other=0)
+            grad += tl.load(grad_ptr + source * DIM + column, mask=more & inside, other=0.0)
+    return grad
+
+
+@triton.jit(do_not_specialize=["batch"], do_not_specialize_on_alignment=SCALARS)
+def scatter_adam_kernel(
+    weight_ptr, exp_avg_ptr, exp_avg_sq_ptr, last_step_ptr, rows_ptr, order_ptr, grad_ptr, lr_ptr,
+    step_ptr, batch,
+    BETA1: tl.constexpr, BETA2: tl.constexpr, EPS: tl.constexpr, TERMS: tl.constexpr,
+    UNIQUE: tl.constexpr, DIM: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """Update the row that one slot of the batch names; of its slots the first does it."""
+    slot = tl.program_id(0).to(tl.int64)
+    row = tl.load(rows_ptr + slot)
+    if UNIQUE:
+        owner, source = slot < batch, slot
+    else:
+        owner = tl.load(rows_ptr + slot - 1, mask=slot > 0, other=-1) != row
+        source = tl.load(order_ptr + slot)
+    column = tl.arange(0, BLOCK_D)
+    inside = owner & (column < DIM)
+    at = row * DIM + column
+
+    step = tl.load(step_ptr)
+    last_step = tl.load(last_step_ptr + row, mask=owner, other=step)
+    weight = tl.load(weight_ptr + at, mask=inside, other=0.0)
+    exp_avg = tl.load(exp_avg_ptr + at, mask=inside, other=0.0)
+    exp_avg_sq = tl.load(exp_avg_sq_ptr + at, mask=inside, other=0.0)
+    grad = tl.load(grad_ptr + source * DIM + column, mask=inside, other=0.0)
+    if not UNIQUE:
+        grad = _repeats(
+            grad, grad_ptr, rows_ptr, order_ptr, slot, row, owner, inside, column, batch, DIM
+        )
+
+    weight, exp_avg, exp_avg_sq = replay(
+        weight, exp_avg, exp_avg_sq, last_step, step - last_step, lr_ptr, BETA1, BETA2, EPS, TERMS
+    )
+    exp_avg = BETA1 * exp_avg + (1 - BETA1) * grad
+    exp_avg_sq = BETA2 * exp_avg_sq + (1 - BETA2) * grad * grad
+    root_correction = tl.sqrt(1 - power(step + 1, BETA2))
+    size = tl.load(lr_ptr + step).to(tl.float64) * root_correction / (1 - power(step + 1, BETA1))
+    floor = (EPS * root_correction).to(tl.float32)
+    weight -= size.to(tl.float32) * tl.div_rn(exp_avg, tl.sqrt_rn(exp_avg_sq) + floor)
+
+    tl.store(weight_ptr + at, weight, mask=inside)
+    tl.store(exp_avg_ptr + at, exp_avg, mask=inside)
+    tl.store(exp_avg_sq_ptr + at, exp_avg_sq, mask=inside)
+    tl.debug_barrier()  # every warp has read last_step before one writes it
+    tl.store(last_step_ptr + row, step + 1, mask=owner)
+
+
+def gather(
+    weight: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, last_step: Tensor, rows: Tensor,
+    lr: Tensor, step: Tensor, noise_ids: Tensor, std: float, seed: int,
+    beta1: float, beta2: float, eps: float,
+) -> Tensor:  # fmt: skip
+    """See `lord_fast.kernels.gather`; float32 tables of up to 1,024 columns."""
+    shape = _shape(weight, exp_avg, exp_avg_sq, last_step)
+    codes = torch.empty(len(rows), weight.shape[1], device=weight.device)
+    if len(rows) == 0:
+        return codes
+    with torch.cuda.device_of(weight):
+        gather_kernel[(len(rows),)](
+            weight, exp_avg, exp_avg_sq, last_step, rows.contiguous(), lr, step,
+            noise_ids.contiguous(), codes, std, seed,
+            NOISE=std > 0, **_constants(beta1, beta2, eps), **shape,
+        )  # fmt: skip
+    return codes
+
+
+def scatter_adam_(
+    weight: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, last_step: Tensor, rows: Tensor,
+    grad: Tensor, lr: Tensor, step: Tensor, beta1: float, beta2: float, eps: float,
+    unique: bool = False,
+) -> None:  # fmt: skip
+    """See `lord_fast.kernels.scatter_adam_`; float32 tables of up to 1,024 columns.
+
+    `unique` promises that no row repeats: one launch. Without it the rows are sorted first, stably,
+    so that a row's gradients lie side by side in the order of the batch.
+    """
+    shape = _shape(weight, exp_avg, exp_avg_sq, last_step)
+    if len(rows) == 0:
+        return
+    rows, order = (rows.contiguous(), rows) if unique else torch.sort(rows, stable=True)
+    with torch.cuda.device_of(weight):
+        scatter_adam_kernel[(len(rows),)](
+            weight, exp_avg, exp_avg_sq, last_step, rows, order, grad.contiguous(), lr, step,
+            len(rows), UNIQUE=unique, **_constants(beta1, beta2, eps), **shape,
+        )  # fmt: skip
+
+
+def _constants(beta1: float, beta2: float, eps: float) -> dict[str, float]:
+    # 7/8 of the terms: what is left out is below 2^-27 of the first, ample beside float32's 2^-24.
+    terms = math.ceil(replay_terms(beta1, beta2) * 7 / 8)
+    return {"BETA1": beta1, "BETA2": beta2, "EPS": eps, "TERMS": terms}
+
+
+def _shape(*state: Tensor) -> dict[str, int]:
+    dim, dtype = state[0].shape[1], state[0].dtype
+    if dim > MAX_DIM or dtype != torch.float32:
+        raise ValueError(
+            f"the Triton kernels take float32 tables of up to {MAX_DIM} columns, not {dtype} of "
+            f"{dim}; use --kernels reference"
+        )
+    assert all(tensor.is_contiguous() for tensor in state)
+    block_d = max(128, triton.next_power_of_2(dim))
+    return {"DIM": dim, "BLOCK_D": block_d, "num_warps": min(block_d // 128, 4)}

@@ -1,0 +1,256 @@
+"""One step of a latent table: gather a batch's codes, then update them with their gradients."""
+
+import importlib.util
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from lord_fast import kernels
+from lord_fast.bench.measure import Case, Row, measure, rows_of
+from lord_fast.model.latent import LatentTable
+
+DIM = 128
+LR = 3e-3
+BETAS = (0.5, 0.999)
+TOTAL_STEPS = 200_000
+AGE = 100_000
+"""Steps that our table has behind it when it is timed: its rows have missed up to so many."""
+
+STEP_SIZE, STEP_BATCHES, STEP_ROUNDS = 1_000_000, (64, 512, 4096), 10
+SCALING_SIZES, SCALING_BATCHES, SCALING_ROUNDS = (100_000, 1_000_000, 4_000_000), (64, 512, 4096), 50
+NOISE_BATCHES, NOISE_ROUNDS = (64, 4096), 100
+
+
+class Contender(Protocol):
+    """Who keeps a table.
+
+    Attributes:
+        name: With a word of warning if it computes something else.
+        tables: Memory, in tables of float32 [N, D].
+    """
+
+    name: str
+    tables: int
+
+    def age(self) -> None:
+        """Write to every row's state, as a long run does: memory never written costs nothing."""
+
+    def step(self, rows: Tensor, grad: Tensor) -> None:
+        """Read the codes of `rows` [B], then update them with `grad` [B, D]: what is timed."""
+
+
+class Ours:
+    """gather and scatter_adam_: dense Adam."""
+
+    name = "lord-fast"
+    tables = 3
+
+    def __init__(self, num_rows: int, dim: int, device: torch.device):
+        lr = torch.full((TOTAL_STEPS,), LR)
+        adam = kernels.Adam(*BETAS)
+        self.table = LatentTable(num_rows, dim, lr, adam=adam, seed=0, device=device)
+        self.now = torch.tensor(0, device=device)
+
+    def age(self) -> None:
+        _age(self.table.state.exp_avg, self.table.state.exp_avg_sq)
+        self.table.state.last_step.random_(AGE)
+        self.now.fill_(AGE)
+
+    def step(self, rows: Tensor, grad: Tensor) -> None:
+        codes = self.table.gather(rows, self.now)
+        codes.grad = grad
+        self.table.scatter_adam_(rows, codes, self.now)
+        self.now += 1
+
+    def weight(self) -> Tensor:
+        return self.table.codes(int(self.now))
+
+
+class Dense:
+    """nn.Embedding and torch.optim.Adam: every row at every step."""
+
+    name = "dense Adam"
+    tables = 6
+    sparse = False
+
+    def __init__(self, num_rows: int, dim: int, device: torch.device):
+        start = torch.empty(num_rows, dim, device=device).uniform_(-0.05, 0.05)
+        self.table = nn.Embedding(num_rows, dim, sparse=self.sparse, _weight=start)
+        self.optimizer = self.make_optimizer()
+
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.table.parameters(), lr=LR, betas=BETAS)
+
+    def age(self) -> None:
+        weight = self.table.weight
+        self.step(torch.zeros(1, dtype=torch.int64, device=weight.device), weight[:1].detach())
+        state = self.optimizer.state[weight]
+        _age(state["exp_avg"], state["exp_avg_sq"])
+
+    def step(self, rows: Tensor, grad: Tensor) -> None:
+        self.table(rows).backward(grad)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+
+class DenseFused(Dense):
+    """The same in PyTorch's fastest form."""
+
+    name = "dense Adam, fused"
+    tables = 4
+
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.table.parameters(), lr=LR, betas=BETAS, fused=True)
+
+
+class Sparse(Dense):
+    """nn.Embedding(sparse=True) and SparseAdam: rows outside the batch do not move."""
+
+    name = "SparseAdam (another optimizer)"
+    tables = 3
+    sparse = True
+
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        return torch.optim.SparseAdam(list(self.table.parameters()), lr=LR, betas=BETAS)
+
+
+class Fbgemm:
+    """FBGEMM's table-batched embedding, the rows of the batch only; on the CPU it has no Adam."""
+
+    name = "FBGEMM rowwise Adagrad (another optimizer)"
+    tables = 1
+
+    def __init__(self, num_rows: int, dim: int, device: torch.device):
+        from fbgemm_gpu import split_table_batched_embeddings_ops_training as fbgemm
+        from fbgemm_gpu.split_embedding_configs import EmbOptimType
+
+        cuda = device.type == "cuda"
+        place = fbgemm.EmbeddingLocation.DEVICE if cuda else fbgemm.EmbeddingLocation.HOST
+        where = fbgemm.ComputeDevice.CUDA if cuda else fbgemm.ComputeDevice.CPU
+        options = {"optimizer": EmbOptimType.EXACT_ROWWISE_ADAGRAD}
+        if cuda:
+            options = {"optimizer": EmbOptimType.ADAM, "beta1": BETAS[0], "beta2": BETAS[1]}
+        self.table = fbgemm.SplitTableBatchedEmbeddingBagsCodegen(
+            [(num_rows, dim, place, where)],
+            learning_rate=LR, eps=1e-8, pooling_mode=fbgemm.PoolingMode.NONE, **options,
+        )  # fmt: skip
+
+    def age(self) -> None:
+        self.table.split_embedding_weights()[0].uniform_(-0.05, 0.05)
+        for state in self.table.split_optimizer_states()[0]:
+            state.fill_(1e-3)
+
+    def step(self, rows: Tensor, grad: Tensor) -> None:
+        offsets = torch.arange(len(rows) + 1, device=rows.device)
+        self.table(rows, offsets).backward(grad)
+
+
+class FbgemmAdam(Fbgemm):
+    """The same on CUDA."""
+
+    name = "FBGEMM Adam (another optimizer)"
+    tables = 3
+
+
+def _age(exp_avg: Tensor, exp_avg_sq: Tensor) -> None:
+    exp_avg.normal_(std=1e-2)
+    exp_avg_sq.uniform_(1e-5, 1e-3)
+
+
+def contenders(device: torch.device) -> list[Callable[..., Contender]]:
+    """Who can run here; the first is the base."""
+    found: list[Callable[..., Contender]] = [DenseFused, Dense, Sparse, Ours]
+    if importlib.util.find_spec("fbgemm_gpu") is not None:
+        found.append(FbgemmAdam if device.type == "cuda" else Fbgemm)
+    return found
+
+
+def agreement(device: torch.device, steps: int = 40) -> float:
+    """Largest difference of our table to dense Adam's after some steps, as a share of the way."""
+    ours, dense = Ours(200, DIM, device), Dense(200, DIM, device)
+    before = ours.weight()
+    dense.table.weight.data.copy_(before)
+    for _ in range(steps):
+        rows = torch.randint(200, (16,), device=device)
+        grad = torch.randn(16, DIM, device=device)
+        ours.step(rows, grad)
+        dense.step(rows, grad)
+    after = dense.table.weight.detach()
+    return float((ours.weight() - after).abs().max() / (after - before).abs().max())
+
+
+def step_rows(device: torch.device) -> list[Row]:
+    """One step of a table of `STEP_SIZE` rows, by everyone."""
+    tables = [make(STEP_SIZE, DIM, device) for make in contenders(device)]
+    for one in tables:
+        one.age()
+    found = []
+    for batch in STEP_BATCHES:
+        cases = [
+            Case(
+                f"step, N={STEP_SIZE} B={batch} D={DIM}", one.name,
+                {"N": STEP_SIZE, "B": batch, "D": DIM}, batches(one, STEP_SIZE, batch, device),
+            )
+            for one in tables
+        ]  # fmt: skip
+        found += rows_of(cases, measure(cases, STEP_ROUNDS, device))
+    return found
+
+
+def scaling_rows(device: torch.device) -> list[Row]:
+    """Our step against the size of the table."""
+    tables = {size: Ours(size, DIM, device) for size in SCALING_SIZES}
+    for one in tables.values():
+        one.age()
+    found = []
+    for batch in SCALING_BATCHES:
+        cases = [
+            Case(
+                f"size of the table, B={batch} D={DIM}", f"{one.name}, N={size}",
+                {"N": size, "B": batch, "D": DIM}, batches(one, size, batch, device),
+            )
+            for size, one in tables.items()
+        ]  # fmt: skip
+        found += rows_of(cases, measure(cases, SCALING_ROUNDS, device))
+    return found
+
+
+def noise_rows(device: torch.device) -> list[Row]:
+    """What noise adds to a gather, against torch.randn of the same shape."""
+    found = []
+    for batch in NOISE_BATCHES:
+        rows = torch.arange(batch, device=device)
+        table = Ours(batch, DIM, device).table
+        now = torch.tensor(0, device=device)
+
+        def gather(std: float, table=table, rows=rows, now=now) -> Callable[[], object]:
+            table.std = std
+            return lambda: table.gather(rows, now)
+
+        group, params = f"noise, B={batch} D={DIM}", {"B": batch, "D": DIM}
+        cases = [
+            Case(group, "torch.randn", params,
+                 lambda batch=batch: lambda: torch.randn(batch, DIM, device=device)),
+            Case(group, "gather", params, lambda gather=gather: gather(0.0)),
+            Case(group, "gather with noise", params, lambda gather=gather: gather(1.0)),
+        ]  # fmt: skip
+        times = measure(cases, NOISE_ROUNDS, device)
+        difference = [noisy - plain for plain, noisy in zip(times[1], times[2], strict=True)]
+        noise = Case(group, "noise of gather (the difference)", params, cases[2].prepare)
+        found += rows_of([*cases, noise], [*times, difference])
+    return found
+
+
+def batches(
+    one: Contender, num_rows: int, batch: int, device: torch.device
+) -> Callable[[], Callable[[], None]]:
+    """Steps of new random rows with Gaussian gradients."""
+
+    def prepare() -> Callable[[], None]:
+        rows = torch.randint(num_rows, (batch,), device=device)
+        grad = torch.randn(batch, DIM, device=device)
+        return lambda: one.step(rows, grad)
+
+    return prepare

@@ -1,0 +1,140 @@
+"""Timing in one process, the cases in turn: what disturbs the machine disturbs all of them.
+
+A turn is one call that does not count and `CALLS` that do, each with an input of its own: the
+caches hold a case's code, as they do in a loop over steps, and not its data.
+"""
+
+import gc
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import track
+from rich.table import Table
+
+from lord_fast import __version__, kernels
+from lord_fast.machine import Machine
+
+CALLS = 4
+
+
+@dataclass(frozen=True)
+class Case:
+    """Something to time.
+
+    Attributes:
+        group: Cases of one group do comparable work; its first one is the group's base.
+        name: Who does it.
+        params: Sizes.
+        prepare: Makes the next input, which is not timed, and returns the work, which is.
+    """
+
+    group: str
+    name: str
+    params: dict[str, int]
+    prepare: Callable[[], Callable[[], object]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a case took; `ratio_to_base` over 1 is faster than the group's base."""
+
+    group: str
+    name: str
+    params: dict[str, int]
+    median_ms: float
+    min_ms: float
+    max_ms: float
+    ratio_to_base: float
+
+
+def measure(cases: list[Case], rounds: int, device: torch.device) -> list[list[float]]:
+    """Let every case take a turn a round.
+
+    Returns:
+        Seconds: for each case those of every call that counts.
+    """
+    times: list[list[float]] = [[] for _ in cases]
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in track(range(rounds), cases[0].group, transient=True):
+            for case, mine in zip(cases, times, strict=True):
+                turn = [_time(case.prepare(), device) for _ in range(1 + CALLS)]
+                mine += turn[1:]
+    finally:
+        gc.enable()
+    return times
+
+
+def rows_of(cases: list[Case], times: list[list[float]]) -> list[Row]:
+    """Summaries; within a group, ratios of medians."""
+    bases: dict[str, float] = {}
+    rows = []
+    for case, seconds in zip(cases, times, strict=True):
+        median = statistics.median(seconds) * 1e3
+        base = bases.setdefault(case.group, median)
+        low, high = min(seconds) * 1e3, max(seconds) * 1e3
+        rows.append(Row(case.group, case.name, case.params, median, low, high, base / median))
+    return rows
+
+
+def table(rows: list[Row]) -> Table:
+    """A readable table of the same figures."""
+    out = Table("what", "who", *(("median ms", "min", "max", "x base")), title="lord-fast bench")
+    for column in out.columns[2:]:
+        column.justify = "right"
+    for before, row in zip([None, *rows], rows, strict=False):
+        if before is not None and before.group != row.group:
+            out.add_section()
+        figures = (row.median_ms, row.min_ms, row.max_ms)
+        ratio = f"{row.ratio_to_base:.3g}"
+        out.add_row(row.group, row.name, *(f"{figure:.3f}" for figure in figures), ratio)
+    return out
+
+
+def save(path: Path, rows: list[Row], machine: Machine) -> None:
+    """Write {"machine": {...}, "rows": [...]}."""
+    content = {"machine": describe(machine), "rows": [asdict(row) for row in rows]}
+    path.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def describe(machine: Machine) -> dict[str, Any]:
+    """What the figures depend on."""
+    return {
+        "device": machine.describe(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": machine.threads,
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "lord_fast": __version__,
+        "kernels": str(kernels.live(machine.device.type)),
+    }
+
+
+def _time(work: Callable[[], object], device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()

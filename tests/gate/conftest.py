@@ -1,0 +1,12 @@
+"""The compiler and the interpreter exclude one another, so these tests need their own process:
+`python -m pytest tests/gate`.
+"""
+
+import os
+
+import pytest
+
+if os.environ.get("TRITON_INTERPRET", "0") not in ("", "0"):
+    pytest.exit("tests/gate needs a process of its own, without TRITON_INTERPRET", 4)
+
+pytest.importorskip("triton", reason="Triton is not installed")

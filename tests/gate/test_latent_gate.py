@@ -1,0 +1,167 @@
+"""What the compiler makes of the kernels for sm_80 and sm_90; neither GPU nor driver is needed.
+
+The kernels are compiled as the launch code asks for them: its launches are caught, and Triton's own
+binder turns their arguments into types, constants and alignments.
+"""
+
+import re
+import subprocess
+from collections.abc import Callable
+from typing import NamedTuple
+
+import pytest
+import torch
+import triton
+import triton.language as tl
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource, make_backend
+from triton.knobs import nvidia
+from triton.runtime.jit import create_function_from_signature
+
+from lord_fast.kernels import Adam
+from lord_fast.kernels.triton import gather, scatter_adam_
+from lord_fast.kernels.triton.latent import UNROLL, gather_kernel, scatter_adam_kernel
+
+ARCHS = (80, 90)
+DIMS = (64, 128, 256, 512)
+REGISTERS = 72  # 28 warps of an SM's 64 fit; a program of one warp needs few, all loads are early
+EXCESS_BYTES = 1.25
+BYTES = {"f32": 4, "i64": 8}
+
+
+class Compiled(NamedTuple):
+    """A kernel, compiled, as its intermediate and its machine code."""
+
+    ttgir: str
+    sass: str
+    usage: dict[str, int]
+    threads: int
+
+
+def caught(kernel, launch: Callable[[], None], arch: int, folder) -> Compiled:
+    """The kernel that `launch` would run on a device of that architecture."""
+    target = GPUTarget("cuda", arch, 32)
+    backend = make_backend(target)
+    found = []
+
+    def run(*args, grid, warmup, **kwargs):
+        bind = create_function_from_signature(kernel.signature, kernel.params, backend)
+        bound, specialization, options = bind(*args, **kwargs)
+        options, signature, constants, attributes = kernel._pack_args(
+            backend, kwargs, bound, specialization, options
+        )
+        source = ASTSource(kernel, signature, constants, attributes)
+        found.append(triton.compile(source, target=target, options=options.__dict__))
+
+    kernel.run = run
+    try:
+        launch()
+    finally:
+        del kernel.run
+    (compiled,) = found
+    cubin = folder / "kernel.cubin"
+    cubin.write_bytes(compiled.asm["cubin"])
+    usage = output(nvidia.cuobjdump.path, "-res-usage", cubin)
+    return Compiled(
+        compiled.asm["ttgir"],
+        output(nvidia.nvdisasm.path, "-c", cubin),
+        {name: int(value) for name, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", usage)},
+        32 * compiled.metadata.num_warps,
+    )
+
+
+def output(*command) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def accesses(ttgir: str) -> list[tuple[int, int]]:
+    """(elements, bytes an element) of every load and store of global memory."""
+    pattern = r"tt\.(?:load|store) .*: (?:tensor<(\d+)x)?!tt\.ptr<(\w+)>"
+    return [(int(count or 1), BYTES[kind]) for count, kind in re.findall(pattern, ttgir)]
+
+
+def faults(kernel: Compiled, dim: int, needed: int) -> list[str]:
+    """What is wrong with a kernel that handles a row of `dim` and needs to move `needed` bytes."""
+    found = []
+    if kernel.usage["REG"] > REGISTERS:
+        found.append(f"{kernel.usage['REG']} registers, more than {REGISTERS}")
+    if kernel.usage["STACK"] or kernel.usage["LOCAL"] or re.search(r"\b(LDL|STL)\b", kernel.sass):
+        found.append(f"local memory: {kernel.usage}")
+
+    row = [(count, size) for count, size in accesses(kernel.ttgir) if count >= dim]
+    rest = len(accesses(kernel.ttgir)) - len(row)
+    vectors = sum(count * size // (16 * kernel.threads) for count, size in row)
+    wide = len(re.findall(r"\b(?:LDG|STG)\.E\S*\.128\b", kernel.sass))
+    narrow = len(re.findall(r"\b(?:LDG|STG)\.E", kernel.sass)) - wide
+    if wide < vectors or narrow > rest:
+        found.append(f"{wide} accesses of 128 bits, not {vectors}; {narrow} narrower, not {rest}")
+
+    # Columns beyond the row are masked; everything else is counted as if it were executed once.
+    moved = sum(min(count, dim) * size for count, size in accesses(kernel.ttgir))
+    if moved > EXCESS_BYTES * needed:
+        found.append(f"{moved} bytes a row, more than {EXCESS_BYTES} x {needed}")
+    return found
+
+
+def arguments(dim: int, offset: int = 0):
+    """State, rows, learning rates and step; an offset of 1 misaligns the tables."""
+    tables = (torch.zeros(8 * dim + offset)[offset:].view(8, dim) for _ in range(3))
+    state = (*tables, torch.zeros(8, dtype=torch.int64))
+    return *state, torch.arange(4), torch.ones(9), torch.tensor(3)
+
+
+def gather_launch(dim: int, offset: int = 0) -> Callable[[], None]:
+    *state, rows, lr, step = arguments(dim, offset)
+    return lambda: gather(*state, rows, lr, step, rows, 1.0, 7, *Adam())
+
+
+def scatter_launch(dim: int, unique: bool) -> Callable[[], None]:
+    *state, rows, lr, step = arguments(dim)
+    grad = torch.zeros(4, dim)
+    return lambda: scatter_adam_(*state, rows, grad, lr, step, *Adam(), unique=unique)
+
+
+def needed_bytes(name: str, dim: int) -> int:
+    """What an operator cannot do without: of the row, its gradients or its code, and its ids.
+
+    A row of the batch that repeats is counted with as many gradients as a turn of its loop reads.
+    """
+    if name == "gather":
+        return 4 * (4 * dim) + 8 * 3
+    gradients = 1 if name == "unique" else 1 + UNROLL.value
+    return (6 + gradients) * (4 * dim) + 8 * (2 + gradients)
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("dim", DIMS)
+@pytest.mark.parametrize("name", ["gather", "unique", "repeats"])
+def test_kernel_compiles_to_what_it_should(name, dim, arch, tmp_path):
+    if name == "gather":
+        kernel = caught(gather_kernel, gather_launch(dim), arch, tmp_path)
+    else:
+        launch = scatter_launch(dim, unique=name == "unique")
+        kernel = caught(scatter_adam_kernel, launch, arch, tmp_path)
+    assert faults(kernel, dim, needed_bytes(name, dim)) == []
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_gate_rejects_a_kernel_without_vector_loads(arch, tmp_path):
+    """The very same kernel, on tables that do not begin at a multiple of 16 bytes."""
+    kernel = caught(gather_kernel, gather_launch(128, offset=1), arch, tmp_path)
+    (fault,) = faults(kernel, 128, needed_bytes("gather", 128))
+    assert "1 accesses of 128 bits, not 4; 18 narrower, not 6" in fault
+
+
+@triton.jit
+def slow_sine_kernel(out_ptr, BLOCK: tl.constexpr):
+    at = tl.arange(0, BLOCK)
+    tl.store(out_ptr + at, tl.sin(at.to(tl.float32)))
+
+
+def test_gate_rejects_local_memory_and_waste(tmp_path):
+    """The library's sine keeps a table on the stack; and 512 bytes are too many for 256."""
+    out = torch.zeros(128)
+    kernel = caught(slow_sine_kernel, lambda: slow_sine_kernel[(1,)](out, 128), 80, tmp_path)
+    found = " ".join(faults(kernel, 128, 256))
+    assert "local memory" in found
+    assert "512 bytes a row" in found

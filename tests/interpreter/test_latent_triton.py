@@ -1,0 +1,143 @@
+"""The Triton operators, run by Triton's interpreter on CPU tensors."""
+
+import pytest
+import torch
+from latent_cases import clone, dense, some_rows, sparse, table, touched_steps
+from triton.runtime import interpreter
+
+from lord_fast.kernels import Adam, reference
+from lord_fast.kernels.triton import gather, latent, scatter_adam_
+from lord_fast.train.schedule import cosine
+
+ADAM = Adam()
+DIMS = (1, 3, 16, 130, 256, 1024)
+SEED = 2**40 + 5
+
+
+@pytest.fixture(autouse=True)
+def poisoned_empty(monkeypatch):
+    """What a kernel does not write is NaN."""
+    monkeypatch.setattr(
+        latent.torch, "empty", lambda *size, **kw: torch.full(size, torch.nan, **kw)
+    )
+
+
+def assert_close(ours, wanted):
+    for a, b in zip(ours, wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("batch", [0, 1, 7, 128])
+@pytest.mark.parametrize("dim", DIMS)
+def test_equals_reference(dim, batch):
+    n, step = 90, torch.tensor(400)
+    state, lr, rows = table(n, dim, 400), cosine(3e-3, 1e-5, 500), some_rows(n, batch)
+    codes = gather(*state, rows, lr, step, rows, 0.0, 0, *ADAM)
+    assert codes.shape == (batch, dim)
+    assert_close([codes], [reference.gather(*state, rows, lr, step, rows, 0.0, 0, *ADAM)])
+
+    grad = 1e-3 * torch.randn(batch, dim, generator=torch.Generator().manual_seed(1))
+    ours, wanted = clone(state), clone(state)
+    scatter_adam_(*ours, rows, grad, lr, step, *ADAM)
+    reference.scatter_adam_(*wanted, rows, grad, lr, step, *ADAM)
+    assert_close(ours, wanted)
+    others = ~torch.isin(torch.arange(n), rows)
+    assert all(torch.equal(a[others], b[others]) for a, b in zip(ours, state, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("dim", "adam"),
+    [(dim, ADAM) for dim in DIMS]
+    + [(16, Adam(0.9, 0.99)), (16, Adam(0.0, 0.999)), (16, Adam(eps=1e-3))],
+)
+def test_error_is_below_that_of_dense_float32_adam(dim, adam):
+    n, lr = 6, cosine(3e-3, 1e-5, 400)
+    rng = torch.Generator().manual_seed(dim)
+    start = torch.empty(n, dim).uniform_(-0.05, 0.05, generator=rng)
+    touched = touched_steps(n, 4, (0, 2, 9, 30, 31, 200), seed=dim)
+    ours = sparse(start, lr, touched, adam, gather, scatter_adam_)
+
+    exact = dense(start, lr, touched, adam, torch.float64)
+    own_error = (dense(start, lr, touched, adam, torch.float32) - exact).abs().max()
+    assert (ours - exact).abs().max() <= own_error
+    assert (exact - start).abs().max() > 1000 * own_error  # the comparison means something
+
+
+def test_repeats_are_summed_in_the_order_of_the_batch():
+    """More repeats than are in flight together, and a sum that depends on its order."""
+    rows = torch.tensor([3, 1, 3, 3, 1, 3, 3, 3, 1, 3, 3, 3])
+    grad = torch.tensor([1e8, 2, 1, -1e8, 2, 3, 1e7, 0.25, 5, 0.25, -1e7, 1])[:, None].repeat(1, 5)
+    ours = (*torch.zeros(3, 5, 5), torch.zeros(5, dtype=torch.int64))
+    wanted = clone(ours)
+    lr, step = torch.ones(3), torch.tensor(2)
+    scatter_adam_(*ours, rows, grad, lr, step, *ADAM)
+    reference.scatter_adam_(*wanted, rows, grad, lr, step, *ADAM)
+    assert torch.equal(ours[1], wanted[1])
+    assert ours[3].tolist() == [0, 3, 0, 3, 0]
+    total = torch.tensor(0.0)
+    for value in grad[rows == 3, 0]:
+        total = total + value
+    assert ours[1][3, 0] == 0.5 * total != 0.5 * grad[rows == 3, 0].sort().values.sum()
+
+
+def test_unique_rows_need_no_sort(monkeypatch):
+    state, lr, step = table(20, 16, 50), torch.full((60,), 1e-3), torch.tensor(55)
+    rows, grad = torch.tensor([19, 4, 0, 7, 11]), torch.randn(5, 16)
+    sorted_, unique = clone(state), clone(state)
+    scatter_adam_(*sorted_, rows, grad, lr, step, *ADAM)
+    monkeypatch.delattr(latent.torch, "sort")
+    scatter_adam_(*unique, rows, grad, lr, step, *ADAM, unique=True)
+    assert all(torch.equal(a, b) for a, b in zip(sorted_, unique, strict=True))
+
+
+def test_gather_reads_only():
+    state, rows = table(9, 16, 50), torch.tensor([1, 8, 1])
+    before = clone(state)
+    gather(*state, rows, torch.ones(60), torch.tensor(55), rows, 1.0, SEED, *ADAM)
+    assert all(torch.equal(a, b) for a, b in zip(before, state, strict=True))
+
+
+@pytest.mark.parametrize("dim", DIMS)
+def test_noise_equals_reference(dim):
+    """Ids and steps beyond 32 bits; the codes are 0, so that the noise is seen alone."""
+    state = (*torch.zeros(3, 3, dim), torch.full((3,), 2**32 + 7))
+    rows, ids = torch.tensor([2, 0, 2, 1]), torch.tensor([5, 2**33 + 1, 5, 2**40])
+    step = torch.tensor(2**32 + 7)
+    ours = gather(*state, rows, torch.ones(1), step, ids, 2.0, SEED, *ADAM)
+    wanted = 2 * reference.noise(ids, dim, step, SEED)
+    torch.testing.assert_close(ours, wanted, rtol=0, atol=2e-6)
+    assert torch.equal(ours[0], ours[2])
+    small = gather(*state, rows, torch.ones(1), step, ids, 2.0, 7, *ADAM)
+    torch.testing.assert_close(small, 2 * reference.noise(ids, dim, step, 7), rtol=0, atol=2e-6)
+
+
+def test_offsets_beyond_two_to_the_31(monkeypatch):
+    """The last row of tables of 2^31 + 2,048 elements; the memory in between is never touched."""
+    monkeypatch.undo()
+    # Copies the tensors onto themselves after a launch, all of their memory.
+    monkeypatch.setattr(interpreter.GridExecutor, "_restore_args_dev", lambda *args: None)
+    n, dim = 2**21 + 2, 1024
+    try:
+        huge = [torch.empty(n, dim) for _ in range(3)]
+    except RuntimeError as error:
+        pytest.skip(f"no address space for three tables of 8.6 GB: {error}")
+    state, rows = table(2, dim, 50), torch.tensor([n - 1, 0])
+    for big, small in zip(huge, state, strict=False):
+        big[rows] = small
+    last_step = torch.zeros(n, dtype=torch.int64)
+    last_step[rows] = state[3]
+    near, lr, step = torch.arange(2), torch.full((60,), 1e-3), torch.tensor(55)
+
+    codes = gather(*huge, last_step, rows, lr, step, rows, 0.0, 0, *ADAM)
+    assert torch.equal(codes, gather(*state, near, lr, step, near, 0.0, 0, *ADAM))
+    scatter_adam_(*huge, last_step, rows, codes, lr, step, *ADAM)
+    scatter_adam_(*state, near, codes, lr, step, *ADAM)
+    for big, small in zip((*huge, last_step), state, strict=True):
+        assert torch.equal(big[rows], small)
+
+
+def test_refuses_what_it_does_not_do():
+    rows, lr, step = torch.arange(2), torch.ones(3), torch.tensor(0)
+    for state in (table(2, 1025, 0), tuple(tensor.double() for tensor in table(2, 4, 0))):
+        with pytest.raises(ValueError, match="--kernels reference"):
+            gather(*state, rows, lr, step, rows, 0.0, 0, *ADAM)
