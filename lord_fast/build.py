@@ -26,14 +26,16 @@ def build_tables(
     config: TrainConfig, num_images: int, num_classes: int, steps: int, device: torch.device
 ) -> tuple[LatentTable, LatentTable]:
     """The content and the class table of a configuration, at their start."""
-    lr = cosine(config.latent_lr, config.min_lr, steps)
+    content_lr, class_lr = (
+        cosine(lr, config.min_lr, steps) for lr in (config.latent_lr, config.class_lr)
+    )
     adam = Adam(config.beta1, config.beta2, config.eps)
     content = LatentTable(
-        num_images, config.content_dim, lr,
+        num_images, config.content_dim, content_lr,
         adam=adam, seed=config.seed, std=config.content_std, device=device,
     )  # fmt: skip
     class_ = LatentTable(
-        num_classes, config.class_dim, lr, adam=adam, seed=config.seed + 1, device=device
+        num_classes, config.class_dim, class_lr, adam=adam, seed=config.seed + 1, device=device
     )
     return content, class_
 

@@ -106,9 +106,11 @@ class TrainConfig(LoopConfig):
     lr: float = 2e-3
     """Learning rate of generator and modulation."""
     latent_lr: float = 2e-2
-    """Learning rate of both tables of codes."""
+    """Learning rate of the content codes."""
+    class_lr: float = 2e-2
+    """Learning rate of the class codes."""
     min_lr: float = 1e-5
-    """Where the cosine schedule of both ends."""
+    """Where the cosine schedules of all three end."""
     beta1: float = 0.5
     """Adam's decay of the first moment."""
     beta2: float = 0.999
@@ -172,6 +174,7 @@ PRESETS: dict[str, TrainConfig] = {
         perceptual_input="unit",
         lr=3e-4,
         latent_lr=3e-3,
+        class_lr=3e-3,
         batch_size=128,
         epochs=200,
     ),
@@ -200,8 +203,8 @@ def check(config: LoopConfig) -> None:
     Raises:
         ValueError: names the flag.
     """
-    positive = ("content_dim", "class_dim", "adain_dim", "encoder_dim", "lr", "latent_lr", "eps",
-                "batch_size", "epochs", "steps", "log_every", "save_every",
+    positive = ("content_dim", "class_dim", "adain_dim", "encoder_dim", "lr", "latent_lr",
+                "class_lr", "eps", "batch_size", "epochs", "steps", "log_every", "save_every",
                 "grid_every")  # fmt: skip
     not_negative = ("content_std", "content_decay", "pixel_weight", "perceptual_weight",
                     "content_weight", "class_weight", "min_lr", "leaky_slope", "seed",

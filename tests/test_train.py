@@ -184,7 +184,7 @@ def test_paper_preset_is_the_published_settings():
     paper = PRESETS["paper"]
     assert (paper.content_dim, paper.class_dim, paper.adain_dim) == (128, 256, 256)
     assert (paper.content_std, paper.content_decay) == (1.0, 1e-4)
-    assert (paper.lr, paper.latent_lr, paper.min_lr) == (3e-4, 3e-3, 1e-5)
+    assert (paper.lr, paper.latent_lr, paper.class_lr) == (3e-4, 3e-3, 3e-3)
     assert (paper.beta1, paper.beta2, paper.eps) == (0.5, 0.999, 1e-8)
     assert (paper.batch_size, paper.epochs, paper.leaky_slope) == (128, 200, 0.01)
     assert paper.perceptual_taps == ("relu1_2", "relu2_2", "relu3_2", "relu4_3", "pool5")
