@@ -206,7 +206,8 @@ class Generator(nn.Module):
         for conv, (bias, scale) in zip(self.body, modulation, strict=True):
             x = leaky_adain(conv(x), self.leaky_slope, bias, scale)
         x = F.leaky_relu(self.hidden(x), self.leaky_slope)
-        return torch.sigmoid(self.image(x).float())
+        x = self.image(x)
+        return torch.sigmoid(x.to(torch.promote_types(x.dtype, torch.float32)))
 
 
 class Decoder(nn.Module):
