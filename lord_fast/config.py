@@ -106,6 +106,8 @@ class TrainConfig(LoopConfig):
     """vgg16: compute the features of the training images once and keep them in memory (1.8 MB an
     image of 64 px with the default taps in float32); the same losses, a quarter faster."""
 
+    optimizer: Literal["torch", "apex"] = "torch"
+    """Fused Adam of the networks: PyTorch's, or NVIDIA apex's (a build of your own, CUDA)."""
     lr: float = 2e-3
     """Learning rate of generator and modulation."""
     latent_lr: float = 8e-2
