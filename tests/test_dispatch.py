@@ -11,7 +11,6 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from lord_fast import kernels
 from lord_fast.cli import main
 from lord_fast.kernels import dispatch, native
-from lord_fast.model.latent import LatentTable
 from tests.test_train import train
 
 ADAM = kernels.Adam()
@@ -158,10 +157,12 @@ def test_opcheck(operator, choice):
 def test_fakes_have_the_shapes_of_the_results(device):
     """As for torch.compile and export: shapes, types and device, no memory and no GPU."""
     with torch._subclasses.FakeTensorMode():
-        table = LatentTable(50, 6, torch.ones(9), adam=ADAM, seed=0, std=1.0, device="cpu")
-        state = kernels.Table(*(tensor.to(device) for tensor in table.state))
-        rows, lr = torch.arange(3, device=device), torch.ones(9, device=device)
-        now = torch.tensor(2, device=device)
+        integers = {"dtype": torch.int64, "device": device}
+        moments = (torch.zeros(50, 6, device=device) for _ in range(3))
+        state = kernels.Table(*moments, torch.zeros(50, **integers))
+        rows, lr, now = (
+            torch.zeros(3, **integers), torch.ones(9, device=device), torch.zeros((), **integers),
+        )  # fmt: skip
         codes = kernels.gather(state, rows, lr, now, adam=ADAM, std=1.0)
         assert (codes.shape, codes.dtype, codes.device.type) == ((3, 6), torch.float32, device)
         kernels.scatter_adam_(state, rows, codes, lr, now, adam=ADAM, unique=True)

@@ -75,7 +75,7 @@ def sparse(table, lr, batch, steps, adam):
 @pytest.mark.parametrize(
     ("n", "dim", "batch", "steps", "adam"),
     [
-        pytest.param(60, 3, 4, 2000, ADAM, id="published"),
+        pytest.param(100, 6, 8, 2000, ADAM, id="published"),
         pytest.param(40, 3, 8, 300, Adam(0.9, 0.99), id="long-momentum"),
         pytest.param(40, 3, 8, 100, Adam(0.0, 0.999), id="no-momentum"),
         pytest.param(40, 3, 8, 300, Adam(eps=1e-3), id="large-eps"),
