@@ -122,7 +122,8 @@ class LatentStage:
 
         # Adam on the networks, and dense Adam at sparse cost on the codes.
         optimizer.step(self.adam, self.learning_rate(step))
-        self.content.scatter_adam_(image_ids, content_code, now)
+        # (no image is twice in a batch, many classes are).
+        self.content.scatter_adam_(image_ids, content_code, now, unique=True)
         self.class_.scatter_adam_(class_ids, class_code, now)
         return {"loss": loss, "reconstruction": reconstruction, "content_penalty": penalty}
 
