@@ -170,7 +170,21 @@ MACHINE_FIELDS = frozenset(
 
 PRESETS: dict[str, TrainConfig] = {
     "laptop": TrainConfig(),
-    "demo": TrainConfig(preset="demo"),
+    "demo": TrainConfig(
+        preset="demo",
+        content_dim=16,
+        class_dim=64,
+        adain_dim=32,
+        content_decay=3e-5,
+        loss="pyramid",
+        lr=3e-3,
+        latent_lr=0.3,
+        batch_size=32,
+        steps=6000,
+        save_every=1000,
+        grid_every=1000,
+        log_every=100,
+    ),
     "paper": TrainConfig(
         preset="paper",
         content_dim=128,
