@@ -11,7 +11,14 @@ import tyro
 from tyro.conf import OmitArgPrefixes, Positional
 
 from lord_fast import __version__
-from lord_fast.config import PRESETS, PackConfig, TrainConfig
+from lord_fast.config import (
+    PRESETS,
+    EncoderConfig,
+    PackConfig,
+    TrainConfig,
+    encoder_defaults,
+    load_config,
+)
 from lord_fast.errors import Interrupted
 
 
@@ -43,6 +50,20 @@ def train(
     from lord_fast.commands.train import run as command
 
     command(store, run, config)
+
+
+def train_encoders(
+    run: Positional[Path], config: OmitArgPrefixes[EncoderConfig], store: Path | None = None
+) -> None:
+    """Stage 2: encoders that give any image its codes. The same command resumes.
+
+    Args:
+        run: A run whose stage 1 is finished.
+        store: Where its store is now, if it has moved.
+    """
+    from lord_fast.commands.train_encoders import run as command
+
+    command(run, config, store)
 
 
 def evaluate(
@@ -107,7 +128,8 @@ def doctor() -> None:
 
 
 VERBS: dict[str, Callable[..., None]] = {
-    function.__name__: function for function in (demo, pack, train, evaluate, report, bench, doctor)
+    function.__name__.replace("_", "-"): function
+    for function in (demo, pack, train, train_encoders, evaluate, report, bench, doctor)
 }
 
 
@@ -145,6 +167,11 @@ def _call(verb: str, arguments: list[str]) -> int:
     if verb == "train":
         function = functools.partial(function, config=_preset(arguments))
     try:
+        if verb == "train-encoders" and not {"-h", "--help"} & set(arguments):
+            run = tyro.cli(_run_of, prog=prog, args=arguments)
+            function = functools.partial(
+                function, config=encoder_defaults(load_config(run / "config.yaml")[0])
+            )
         tyro.cli(function, prog=prog, args=arguments)
     except KeyboardInterrupt:
         return 130
@@ -157,6 +184,13 @@ def _call(verb: str, arguments: list[str]) -> int:
         print(f"{prog}: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _run_of(
+    run: Positional[Path], config: OmitArgPrefixes[EncoderConfig], store: Path | None = None
+) -> Path:
+    """The run that train-encoders is called for: its preset gives the flags their defaults."""
+    return run
 
 
 def _preset(arguments: list[str]) -> TrainConfig:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from lord_fast.build import build_decoder, build_loss, build_tables
-from lord_fast.config import TrainConfig, check
+from lord_fast.config import EncoderConfig, TrainConfig, check
 from lord_fast.data.sampler import EpochSampler, permutation
 from lord_fast.data.store import ImageStore, as_float
 from lord_fast.grid import tile
@@ -83,7 +83,7 @@ class LatentStage:
         ).to(self.device)
         self.run_graph = torch.compile(self.graph) if config.compile else self.graph
         self.lr = cosine(config.lr, config.min_lr, self.total_steps)
-        self.adam = optimizer.adam(self.decoder.parameters(), config)
+        self.adam = optimizer.adam(self.decoder.parameters(), config.lr, config)
         self.content, self.class_ = build_tables(
             config, store.num_images, store.num_classes, self.total_steps, self.device
         )
@@ -156,7 +156,7 @@ class LatentStage:
             yield as_float(self.store.images(image_ids).to(self.device))
 
 
-def total_steps(config: TrainConfig, store: ImageStore) -> int:
+def total_steps(config: TrainConfig | EncoderConfig, store: ImageStore) -> int:
     """--steps, or the steps of --epochs."""
     return config.steps or config.epochs * (store.num_images // config.batch_size)
 
