@@ -53,9 +53,7 @@ def build_tables(
     return content, class_
 
 
-def build_loss(
-    config: TrainConfig, weights: Path | None = None
-) -> PerceptualLoss | PyramidLoss:
+def build_loss(config: TrainConfig, weights: Path | None = None) -> PerceptualLoss | PyramidLoss:
     """The reconstruction loss of a configuration, with other weights if given.
 
     See `build_vgg` for its errors.
@@ -66,16 +64,22 @@ def build_loss(
     return PerceptualLoss(vgg, config.pixel_weight, config.perceptual_weight)
 
 
-def build_vgg(config: TrainConfig, weights: Path | None) -> VGG16:
+def build_vgg(
+    config: TrainConfig, weights: Path | None, taps: tuple[str, ...] | None = None
+) -> VGG16:
     """The perceptual features of a configuration, with weights from a file or downloaded.
+
+    Args:
+        config: The run's; its input convention goes with the weights.
+        weights: A file, or None: download them.
+        taps: Layers; default: those of the configuration.
 
     Raises:
         ValueError: a tap is unknown, or the weights cannot be had (see `load_weights`).
     """
-    unknown = set(config.perceptual_taps) - set(TAPS)
-    if unknown or not config.perceptual_taps:
-        raise ValueError(
-            f"--perceptual-taps {' '.join(config.perceptual_taps)}: choose from {' '.join(TAPS)}"
-        )
+    taps = config.perceptual_taps if taps is None else taps
+    unknown = set(taps) - set(TAPS)
+    if unknown or not taps:
+        raise ValueError(f"--perceptual-taps {' '.join(taps)}: choose from {' '.join(TAPS)}")
     loaded = load_weights(weights, config.perceptual_input)
-    return VGG16(loaded, config.perceptual_taps, config.perceptual_input)
+    return VGG16(loaded, taps, config.perceptual_input)

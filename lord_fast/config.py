@@ -154,6 +154,28 @@ class EncoderConfig(LoopConfig):
     """vgg16: file of the weights; none: what the run was trained with."""
 
 
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """What evaluate measures."""
+
+    store: Path | None = None
+    """latent: where the run's store is now, if it has moved; encoder: any store of the same size,
+    such as images held out (default: the run's); fit: classes held out."""
+    codes: Literal["latent", "encoder", "fit"] = "latent"
+    """latent: the codes that training optimized (RUN/metrics.json); encoder: those that the
+    encoders predict (RUN/metrics-encoder[-STORE].json); fit: new classes, a class code fitted to
+    a few images of each, with contents of training (RUN/metrics-fit-STORE.json)."""
+    perceptual_weights: Path | None = None
+    """VGG16 weights for perceptual distance and samples; none: those of the run; a run with --loss
+    pyramid has none, and the two are left out."""
+    shots: int = 5
+    """fit: images of each new class that its code is made from."""
+    fit_steps: int = 300
+    """fit: steps of each optimization."""
+    seed: int = 0
+    """Of every draw and of the probes."""
+
+
 MACHINE_FIELDS = frozenset(
     (*(field.name for field in dataclasses.fields(LoopConfig)), "perceptual_weights")
 )

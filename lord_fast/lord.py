@@ -6,12 +6,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lord_fast.build import build_decoder, build_encoders
+from lord_fast.build import build_decoder, build_encoders, build_loss
 from lord_fast.config import TrainConfig, load_config, load_encoder_config
+from lord_fast.density import Kind, fit_density, sample_training
 from lord_fast.machine import set_up
 from lord_fast.model.encoder import Encoders
 from lord_fast.train import checkpoint
 from lord_fast.train.amortized import codes_of
+from lord_fast.train.fit import fit_codes
 
 BATCH = 256
 
@@ -40,6 +42,7 @@ class Lord:
         self.content_codes = torch.empty(0, config.content_dim, device=device)
         self.class_codes = torch.empty(0, config.class_dim, device=device)
         self.encoders: Encoders | None = None
+        self._loss_state: dict[str, Tensor] = {}
 
     @classmethod
     def load(cls, run: Path | str, device: str = "auto", codes: Codes = "auto") -> "Lord":
@@ -124,6 +127,87 @@ class Lord:
         _, class_ = self.encode(class_images)
         return self.decode(content, class_.expand(len(content), -1))
 
+    def fit(
+        self,
+        images: Tensor,
+        new_class: bool = False,
+        steps: int = 300,
+        seed: int = 0,
+        perceptual_weights: Path | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Codes of images by optimizing them with the generator frozen; needs no encoder.
+
+        Args:
+            images: float [N, channels, size, size] in [0, 1].
+            new_class: The images show one class, unseen in training, and get one class code.
+            steps: Of the optimization.
+            seed: Of its start and noise.
+            perceptual_weights: VGG16 weights; default: those of the run.
+
+        Returns:
+            float32 [N, content_dim], and [N, class_dim] or, with `new_class`, [1, class_dim].
+
+        Raises:
+            ValueError: images of another shape, or the weights cannot be had.
+        """
+        self.check_images(images)
+        reconstruction = build_loss(self.config, perceptual_weights)
+        reconstruction.load_state_dict(self._loss_state)
+        return fit_codes(
+            images.to(self.device), self.decoder, reconstruction.to(self.device), self.config,
+            (self.content_codes, self.class_codes), new_class=new_class, steps=steps, seed=seed,
+        )  # fmt: skip
+
+    def sample(
+        self,
+        n: int,
+        new_classes: bool = False,
+        density: Kind = "mixture",
+        seed: int = 0,
+    ) -> Tensor:
+        """New images: content codes from a density fitted to those of training.
+
+        Args:
+            n: Number of images.
+            new_classes: Draw class codes from a density too, not from the training classes.
+            density: mixture (Gaussians, chosen by held-out likelihood) or training (the baseline:
+                training codes with the noise that training added).
+            seed: Of everything that is drawn.
+
+        Returns:
+            float32 [n, channels, size, size] in [0, 1].
+        """
+        content, class_ = self.sample_codes(n, new_classes, density, seed)
+        return self.decode(content, class_)
+
+    def sample_codes(
+        self, n: int, new_classes: bool = False, density: Kind = "mixture", seed: int = 0
+    ) -> tuple[Tensor, Tensor]:
+        """The codes of `sample`: float32 [n, content_dim] and [n, class_dim]."""
+        contents, classes = self.content_codes.cpu().numpy(), self.class_codes.cpu().numpy()
+        if density == "mixture":
+            content = fit_density(contents, seed).sample(n, seed)
+        else:
+            content = sample_training(contents, self.config.content_std, n, seed)
+        if new_classes and density == "mixture":
+            class_ = fit_density(classes, seed + 1).sample(n, seed + 1)
+        else:
+            class_ = sample_training(classes, 0.0, n, seed + 1)
+        return torch.from_numpy(content), torch.from_numpy(class_)
+
+    def interpolate(self, first: Tensor, second: Tensor, steps: int) -> Tensor:
+        """Codes on the line from one to another, ends included.
+
+        Args:
+            first: float32 [dim], a content or a class code.
+            second: float32 [dim].
+            steps: Number of codes, at least 2.
+
+        Returns:
+            float32 [steps, dim].
+        """
+        return torch.lerp(first, second, torch.linspace(0, 1, steps, device=first.device)[:, None])
+
     def check_images(self, images: Tensor) -> None:
         """Refuse images that the model was not made for.
 
@@ -140,7 +224,7 @@ class Lord:
             raise ValueError("images must be float and in [0, 1]; divide uint8 by 255")
 
     def _load_latent(self, step: int, state: checkpoint.State) -> None:
-        self.step = step
+        self.step, self._loss_state = step, state["loss"]
         self.decoder.load_state_dict(state["decoder"])
         counts = (self.data["num_images"], self.data["num_classes"])
         self.content_codes, self.class_codes = codes_of(
@@ -158,5 +242,3 @@ class Lord:
 
 def _no_encoders(run: Path | None) -> str:
     return f"{run}: no encoders (stage 2) yet; train them with: lord-fast train-encoders {run}"
-
-

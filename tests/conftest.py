@@ -13,7 +13,7 @@ from lord_fast.data.pack import pack
 collect_ignore = ["interpreter", "gate"]
 SHARED = Path(__file__).parents[2] / "shared"
 ENCODER_FLAGS = (
-    "--encoder-dim", "16", "--batch-size", "16", "--steps", "150", "--lr", "2e-3",
+    "--encoder-dim", "16", "--batch-size", "16", "--steps", "120", "--lr", "2e-3",
     "--log-every", "25", "--threads", "1",
 )  # fmt: skip
 
@@ -46,7 +46,7 @@ def trained_run(glyph_store, tmp_path_factory) -> Path:
     from tests.test_train import train
 
     run = tmp_path_factory.mktemp("runs") / "latent"
-    flags = ("--steps", "200", "--lr", "3e-3", "--latent-lr", "1e-1", "--threads", "1")
+    flags = ("--steps", "120", "--lr", "3e-3", "--latent-lr", "1e-1", "--threads", "1")
     assert train(glyph_store, run, *flags) == 0
     return run
 

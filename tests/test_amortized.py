@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -31,7 +32,7 @@ SMALL = EncoderConfig(
 def stage_of(run, **changes) -> EncoderStage:
     config, data = load_config(run / "config.yaml")
     latent = checkpoint.load(checkpoint.latest(run / "checkpoints", "latent"))
-    store, machine = ImageStore(data["store"]), set_up("cpu", "float32", 1)
+    store, machine = ImageStore(Path(data["store"])), set_up("cpu", "float32", 1)
     return EncoderStage(dataclasses.replace(SMALL, **changes), config, store, *latent, machine)
 
 
@@ -121,9 +122,9 @@ def test_interrupted_and_resumed_gives_the_same_bytes(trained_run, tmp_path, sto
     for run in (whole, broken):
         run.mkdir()
     run_stage(stage_of(trained_run), whole, SMALL, Console(quiet=True))
+    stopper, stage = StopAfter(f"amortized {stop_at}/", signal.SIGTERM), stage_of(trained_run)
     with pytest.raises(Interrupted):
-        stopper = StopAfter(f"amortized {stop_at}/", signal.SIGTERM)
-        run_stage(stage_of(trained_run), broken, SMALL, stopper)
+        run_stage(stage, broken, SMALL, stopper)
     assert checkpoint.steps_done(broken / "checkpoints", "amortized") == stop_at
     run_stage(stage_of(trained_run), broken, SMALL, Console(quiet=True))
     last = "checkpoints/amortized-000000012"
@@ -139,7 +140,7 @@ def test_compiled_step_tracks_the_eager_one(trained_run):
 
 
 def test_defaults_are_those_of_the_runs_preset(tmp_path):
-    from lord_fast.config import encoder_defaults, PRESETS
+    from lord_fast.config import PRESETS, encoder_defaults
 
     assert encoder_defaults(PRESETS["paper"]).lr == 1e-4
     assert encoder_defaults(PRESETS["paper"]).encoder_dim == 256

@@ -8,6 +8,7 @@ import torch
 
 from lord_fast.cli import main
 from lord_fast.data.store import ImageStore, as_float
+from lord_fast.evaluate.codes import LatentCodes
 from lord_fast.evaluate.evaluate import draw_images, evaluate
 from lord_fast.evaluate.images import compare, perceptual_distance, psnr, summary
 from lord_fast.evaluate.probes import probe, probe_factor, split
@@ -69,8 +70,8 @@ def test_compare_and_psnr():
     metrics = compare(lambda p: images[p], lambda p: targets[p], 10, None)
     assert psnr(metrics) == pytest.approx(20.0, abs=1e-3)
     same = compare(lambda p: targets[p], lambda p: targets[p], 10, None)
-    assert summary(same)["ssim"] == pytest.approx(1.0)
-    assert summary(same)["perceptual"] is None
+    assert summary(same, 0)["ssim"] == pytest.approx(1.0)
+    assert summary(same, 0)["perceptual"] is None
 
 
 def test_psnr_is_of_the_pooled_error():
@@ -94,6 +95,8 @@ def test_pairs_have_another_class_and_the_same_content(glyph_store):
     assert (store.class_ids[pairs.content] != pairs.class_).all()
     assert torch.equal(store.class_ids[pairs.target], pairs.class_)
     assert torch.equal(store.content_ids[pairs.target], store.content_ids[pairs.content])
+    assert torch.equal(store.class_ids[pairs.class_image], pairs.class_)
+    assert (pairs.class_image != pairs.target).all()
     assert torch.equal(pairs.content, draw_pairs(store, seed=0, most=300).content)
     assert len(torch.stack((pairs.content, pairs.target)).unique(dim=1).T) == 300
 
@@ -134,7 +137,8 @@ class Perfect:
 
 
 def test_a_perfect_model_scores_perfectly(glyph_store):
-    metrics = evaluate(Perfect(ImageStore(glyph_store)), ImageStore(glyph_store), None)
+    store = ImageStore(glyph_store)
+    metrics = evaluate(LatentCodes(Perfect(store), store), store, None)
     assert metrics["reconstruction"]["psnr"] > 100
     assert metrics["transfer"]["psnr"] > 100
     assert metrics["transfer"]["class_mean_psnr"] < 30
@@ -147,14 +151,17 @@ def test_the_command_writes_the_keys_of_the_contract(glyph_store, tmp_path, caps
     assert main(["evaluate", str(run)]) == 0
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["codes"] == "latent"
-    assert set(metrics["reconstruction"]) == {"psnr", "ssim", "perceptual"}
-    probes = {"accuracy", "mlp_accuracy", "chance", "trained_on", "scored_on"}
+    assert set(metrics["reconstruction"]) == {"psnr", "ssim", "perceptual", "interval"}
+    probes = {
+        "accuracy", "mlp_accuracy", "chance", "trained_on", "scored_on", "accuracy_interval",
+        "mlp_accuracy_interval",
+    }  # fmt: skip
     assert set(metrics["leakage"]["class_from_content"]) == probes
     assert set(metrics["leakage"]["content_from_class"]) == {"typeface", "rotation"}
     assert set(metrics["informativeness"]["content_from_content"]["typeface"]) == probes
     assert set(metrics["informativeness"]["class_from_class"]) == probes
     assert set(metrics["transfer"]) == {
-        "pairs", "psnr", "ssim", "perceptual", "class_mean_psnr", "copy_content_psnr",
+        "pairs", "psnr", "ssim", "perceptual", "interval", "class_mean_psnr", "copy_content_psnr",
     }  # fmt: skip
     assert "transfer" in capsys.readouterr().out
 

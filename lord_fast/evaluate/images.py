@@ -1,5 +1,6 @@
 """How far images are from their targets: PSNR, SSIM and a perceptual distance."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -7,6 +8,7 @@ from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from lord_fast.data.store import as_float
+from lord_fast.evaluate.bootstrap import interval
 from lord_fast.model.perceptual import VGG16
 
 BATCH = 128
@@ -38,17 +40,20 @@ def compare(
     return {name: torch.cat([part[name] for part in parts]).double() for name in parts[0]}
 
 
-def summary(metrics: ImageMetrics) -> dict[str, float | None]:
-    """The three figures of metrics.json.
+def summary(metrics: ImageMetrics, seed: int) -> dict:
+    """The three figures of metrics.json, and under `interval` the 95 % interval of each.
 
     `psnr` in dB is of the mean squared error over all pairs (a mean of each pair's PSNR would
     be higher and let a few perfect images hide the bad ones); the others are means.
     """
     perceptual = metrics.get("perceptual")
+    low, high = interval(metrics["mse"].numpy(), seed)
+    intervals = {name: interval(metrics[name].numpy(), seed) for name in metrics if name != "mse"}
     return {
         "psnr": psnr(metrics),
         "ssim": float(metrics["ssim"].mean()),
         "perceptual": None if perceptual is None else float(perceptual.mean()),
+        "interval": {"psnr": [-10 * math.log10(mse) for mse in (high, low)], **intervals},
     }
 
 

@@ -40,7 +40,9 @@ class Encoder(nn.Module):
         for a, b in itertools.pairwise(widths):
             self.convs.append(nn.Conv2d(a, b, kernel_size=4, stride=2, padding=1))
         flat = encoder_dim * (size >> NUM_STRIDED) ** 2
-        self.hidden = nn.ModuleList((nn.Linear(flat, encoder_dim), nn.Linear(encoder_dim, encoder_dim)))
+        self.hidden = nn.ModuleList(
+            (nn.Linear(flat, encoder_dim), nn.Linear(encoder_dim, encoder_dim))
+        )
         self.code = nn.Linear(encoder_dim, code_dim)
         for conv in self.convs:
             weight = conv.weight.detach()
