@@ -207,15 +207,16 @@ def interpolate(
     command(run, first, second, out, steps)
 
 
-def report(run: Positional[Path]) -> None:
+def report(run: Positional[Path], store: Path | None = None) -> None:
     """Write RUN/report.html, one page to look at, with everything inside.
 
     Args:
         run: The run's folder.
+        store: Where its store is now, if it has moved.
     """
     from lord_fast.commands.report import run as command
 
-    command(run)
+    command(run, store)
 
 
 def demo(run: Path = Path("runs/demo")) -> None:
@@ -227,6 +228,31 @@ def demo(run: Path = Path("runs/demo")) -> None:
     from lord_fast.commands.demo import run as command
 
     command(run)
+
+
+def export(run: Positional[Path], out: Path, onnx: bool = True) -> None:
+    """A trained run as files that need no lord-fast: safetensors, ONNX, a model card.
+
+    Args:
+        run: The run's folder; of stage 2, where it has it.
+        out: A folder, made anew.
+        onnx: Also write the networks as ONNX, checked against PyTorch (needs the onnx extra).
+    """
+    from lord_fast.commands.export import run as command
+
+    command(run, out, onnx)
+
+
+def import_lord(checkpoint: Positional[Path], run: Path) -> None:
+    """A published lord-pytorch model directory (latent.pth, amortized.pth) as a run.
+
+    Args:
+        checkpoint: The model directory; its pickled configuration is not opened.
+        run: The run's folder, made anew.
+    """
+    from lord_fast.commands.import_lord import run as command
+
+    command(checkpoint, run)
 
 
 def bench(what: Positional[Literal["latent"]] = "latent", json: Path | None = None) -> None:
@@ -252,8 +278,8 @@ def doctor() -> None:
 VERBS: dict[str, Callable[..., None]] = {
     function.__name__.replace("_", "-"): function
     for function in (
-        demo, pack, split, train, train_encoders, evaluate, encode, translate, fit, sample, interpolate,
-        report, bench, doctor,
+        demo, pack, split, train, train_encoders, evaluate, encode, translate, fit, sample,
+        interpolate, report, export, import_lord, bench, doctor,
     )
 }
 # fmt: on

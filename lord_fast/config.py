@@ -243,7 +243,7 @@ def check(config: LoopConfig) -> None:
 
 def save_config(path: Path, config: TrainConfig, data: dict[str, Any]) -> None:
     """Write a run's config.yaml: every field of `config`, and under `data` what it trains on."""
-    _write(path, {**_fields(config), "data": data})
+    _write(path, {**as_plain(config), "data": data})
 
 
 def load_config(path: Path) -> tuple[TrainConfig, dict[str, Any]]:
@@ -266,7 +266,7 @@ def load_config(path: Path) -> tuple[TrainConfig, dict[str, Any]]:
 
 def save_encoder_config(path: Path, config: EncoderConfig) -> None:
     """Write a run's encoders.yaml: every field of `config`."""
-    _write(path, _fields(config))
+    _write(path, as_plain(config))
 
 
 def load_encoder_config(path: Path) -> EncoderConfig:
@@ -281,7 +281,8 @@ def load_encoder_config(path: Path) -> EncoderConfig:
     return EncoderConfig(**values)
 
 
-def _fields(config: LoopConfig) -> dict[str, Any]:
+def as_plain(config: LoopConfig) -> dict[str, Any]:
+    """Every field as YAML and JSON can hold it."""
     return {name: _plain(value) for name, value in dataclasses.asdict(config).items()}
 
 

@@ -83,6 +83,8 @@ def open_store(run: Path, data: dict[str, Any], moved_to: Path | None = None) ->
     """
     if moved_to is not None:
         return same_store(run, data, ImageStore(moved_to))
+    if not data["store"]:
+        raise ValueError(f"{run}: was imported, and has no store of its images")
     path = Path(data["store"])
     if not path.exists():
         raise ValueError(f"{run}: its store {path} is gone; say where it is with --store")

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from rich.console import Console
+from rich.table import Table
 
 from lord_fast.build import build_vgg
 from lord_fast.config import EvaluateConfig, load_config
@@ -12,7 +13,7 @@ from lord_fast.evaluate.codes import EncoderCodes, LatentCodes
 from lord_fast.evaluate.evaluate import evaluate
 from lord_fast.evaluate.new_classes import evaluate_new_classes
 from lord_fast.evaluate.samples import samples
-from lord_fast.evaluate.table import table
+from lord_fast.figures import rows, title
 from lord_fast.lord import Lord
 from lord_fast.model.perceptual import VGG16
 from lord_fast.run import open_store
@@ -28,7 +29,10 @@ def run(run_path: Path, config: EvaluateConfig) -> dict:
     partial = file.with_suffix(".partial")
     partial.write_text(json.dumps(metrics, indent=1) + "\n")
     partial.replace(file)
-    Console().print(table(metrics))
+    table = Table("what", "figure", "chance or baseline", title=title(metrics))
+    for row in rows(metrics):
+        table.add_row(*row)
+    Console().print(table)
     Console(stderr=True, soft_wrap=True).print(f"all figures: {file}")
     return metrics
 

@@ -61,8 +61,9 @@ def probe(codes: np.ndarray, labels: np.ndarray, parts: Split, seed: int) -> dic
         seed: Of the probes' start.
 
     Returns:
-        accuracy (linear), mlp_accuracy, the 95 % interval of both over the images scored, chance (the share of the commonest label among the
-        images scored), trained_on and scored_on (numbers of images).
+        accuracy (linear), mlp_accuracy, the 95 % interval of both over the images scored, chance
+        (the share of the commonest label among the images scored), trained_on and scored_on
+        (numbers of images).
     """
     linear = LogisticRegression(max_iter=1000, random_state=seed)
     mlp = MLPClassifier(
