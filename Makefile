@@ -39,5 +39,5 @@ $(VENV)/.installed: $(VENV)/.created $(SOURCES)
 	touch $@
 
 $(VENV)/.tested: $(VENV)/.installed
-	$(INSTALL) --editable '.[dev,triton]'
+	$(INSTALL) --editable '.[dev,triton,onnx]'
 	touch $@

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import itertools
 
 import numpy as np
 import torch
@@ -76,7 +77,7 @@ def class_interpolations(lord: Lord, store: ImageStore) -> str:
     classes = torch.linspace(0, store.num_classes - 1, DIRECTIONS + 1).long().unique()
     lines = [
         lord.interpolate(lord.class_codes[a], lord.class_codes[b], STEPS)
-        for a, b in zip(classes[:-1], classes[1:], strict=True)
+        for a, b in itertools.pairwise(classes)
     ]
     content = lord.content_codes[class_sources(store, classes[:-1])]
     return _strips(lord, content.repeat_interleave(STEPS, 0), torch.cat(lines))
