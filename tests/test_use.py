@@ -1,4 +1,4 @@
-"""A trained model in use: encode, translate, fit, sample, interpolate, as commands and in Python."""
+"""A trained model in use: encode, translate, fit, sample, interpolate; commands and Python."""
 
 import numpy as np
 import pytest
@@ -62,9 +62,8 @@ def test_translate_command(encoder_run, photos, images, tmp_path):
     assert names[0] == "000-image-2--000-image-0.png"
     assert len(names) == 6
     wanted = lord.translate(images[1:2], images[4:5])[0, 0]
-    found = torch.from_numpy(
-        np.asarray(Image.open(singles / "002-image-4--001-image-1.png")).copy()
-    )
+    with Image.open(singles / "002-image-4--001-image-1.png") as single:
+        found = torch.from_numpy(np.array(single))
     torch.testing.assert_close(found[:, :, 0].float() / 255, wanted, atol=0.5 / 255 + 1e-6, rtol=0)
     with Image.open(out) as grid:
         assert grid.width > 2 * 3 * 32
@@ -219,8 +218,8 @@ def test_wrong_inputs_of_every_verb(encoder_run, trained_run, photos, tmp_path, 
 def test_wrong_inputs_of_the_verbs_that_need_a_run_only(tmp_path, trained_run, capsys):
     out = tmp_path / "out"
     for command in (
-        ("sample", tmp_path, "--out", out), ("report", tmp_path), ("export", tmp_path, "--out", out),
-        ("train-encoders", tmp_path), ("evaluate", tmp_path),
+        ("sample", tmp_path, "--out", out), ("export", tmp_path, "--out", out),
+        ("report", tmp_path), ("train-encoders", tmp_path), ("evaluate", tmp_path),
     ):  # fmt: skip
         assert "not a run of lord-fast" in fails(capsys, *command)
     assert "-n 0" in fails(capsys, "sample", trained_run, "-n", "0", "--out", out)
