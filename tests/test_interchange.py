@@ -1,5 +1,6 @@
 """Export, and import of published checkpoints."""
 
+import itertools
 import json
 
 import pytest
@@ -40,7 +41,7 @@ class PublishedEncoder(nn.Module):
         super().__init__()
         w = (width // 4, width // 2, width, width, width)
         convs: list[nn.Module] = [nn.Conv2d(channels, w[0], 7, 1, 3), nn.LeakyReLU()]
-        for a, b in zip(w[:-1], w[1:], strict=True):
+        for a, b in itertools.pairwise(w):
             convs += [nn.Conv2d(a, b, 4, 2, 1), nn.LeakyReLU()]
         self.conv_layers = nn.Sequential(*convs)
         self.fc_layers = nn.Sequential(

@@ -1,6 +1,7 @@
-"""The report: one file, nothing fetched, no error, and it answers to a click and to the keyboard."""
+"""The report: one file, nothing fetched, no error; it answers to clicks and to the keyboard."""
 
 import re
+import shutil
 
 import pytest
 
@@ -9,11 +10,18 @@ from tests.browser import Browser
 
 
 @pytest.fixture(scope="module")
-def report(encoder_run):
+def run(encoder_run, tmp_path_factory):
+    run = tmp_path_factory.mktemp("report") / "run"
+    shutil.copytree(encoder_run, run)
     for extra in ((), ("--codes", "encoder")):
-        assert main(["evaluate", str(encoder_run), *extra]) == 0
-    assert main(["report", str(encoder_run)]) == 0
-    return encoder_run / "report.html"
+        assert main(["evaluate", str(run), *extra]) == 0
+    assert main(["report", str(run)]) == 0
+    return run
+
+
+@pytest.fixture(scope="module")
+def report(run):
+    return run / "report.html"
 
 
 @pytest.fixture
@@ -29,7 +37,7 @@ def browser(report, tmp_path):
 CELLS = "document.querySelectorAll('#swap button').length"
 
 
-def test_the_file_is_whole_and_small(report, encoder_run):
+def test_the_file_is_whole_and_small(report, run):
     page = report.read_text()
     assert "{{" not in page
     assert len(page) < 600_000
@@ -37,7 +45,7 @@ def test_the_file_is_whole_and_small(report, encoder_run):
     assert not re.findall(r"url\((?!data:)", page)
     for expected in (
         "metrics.json", "metrics-encoder.json", "lord-fast train ", "--adain-dim 8", "torch 2.",
-        f"lord-fast train-encoders {encoder_run}", "encoder_dim: 16",
+        f"lord-fast train-encoders {run}", "encoder_dim: 16",
     ):  # fmt: skip
         assert expected in page
 
