@@ -55,7 +55,9 @@ def fit_density(codes: np.ndarray, seed: int) -> Density:
     """
     scale = float(codes.std()) or 1.0
     scaled = codes.astype(np.float64) / scale
-    folds = list(KFold(min(FOLDS, len(codes)), shuffle=True, random_state=seed).split(scaled))
+    if len(codes) < FOLDS:  # nothing to choose by
+        return Density(_fit(scaled, 1, "diag", seed), scale, float("nan"))
+    folds = list(KFold(FOLDS, shuffle=True, random_state=seed).split(scaled))
     smallest = min(len(train) for train, _ in folds)
     tried = {
         (components, kind): float(

@@ -36,7 +36,8 @@ class Browser:
             assert self.process.poll() is None, "Chromium ended at once"
             time.sleep(0.05)
         port = port_file.read_text().split("\n")[0]
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list") as answer:
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with direct.open(f"http://127.0.0.1:{port}/json/list") as answer:
             pages = [page for page in json.load(answer) if page["type"] == "page"]
         self.socket = websocket.create_connection(pages[0]["webSocketDebuggerUrl"], timeout=120)
         self.numbers = itertools.count(1)
@@ -55,6 +56,7 @@ class Browser:
 
     def open(self, url: str) -> None:
         """Load a page and wait until it is complete."""
+        self.send("Emulation.setFocusEmulationEnabled", enabled=True)
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.send(f"{domain}.enable")
         self.send("Page.navigate", url=url)

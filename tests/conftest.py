@@ -12,10 +12,6 @@ from lord_fast.data.pack import pack
 # Each needs a process of its own: `python -m pytest tests/interpreter`, `... tests/gate`.
 collect_ignore = ["interpreter", "gate"]
 SHARED = Path(__file__).parents[2] / "shared"
-ENCODER_FLAGS = (
-    "--encoder-dim", "16", "--batch-size", "16", "--steps", "120", "--lr", "2e-3",
-    "--log-every", "25", "--threads", "1",
-)  # fmt: skip
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -54,6 +50,8 @@ def trained_run(glyph_store, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def encoder_run(trained_run, tmp_path_factory) -> Path:
     """The same run with a short stage 2; read only."""
+    from tests.test_amortized import ENCODER_FLAGS
+
     run = tmp_path_factory.mktemp("runs") / "encoders"
     shutil.copytree(trained_run, run)
     assert main(["train-encoders", str(run), *ENCODER_FLAGS]) == 0

@@ -19,13 +19,17 @@ from lord_fast.model.encoder import Encoder
 from lord_fast.train import checkpoint
 from lord_fast.train.amortized import EncoderStage
 from lord_fast.train.loop import run_stage
-from tests.conftest import ENCODER_FLAGS
 from tests.test_cli import fails
 from tests.test_train import StopAfter, files_of, train
 
 SMALL = EncoderConfig(
     encoder_dim=16, batch_size=16, steps=12, log_every=1, save_every=5, grid_every=1000,
     device="cpu", lr=2e-3,
+)  # fmt: skip
+
+ENCODER_FLAGS = (
+    "--encoder-dim", "16", "--batch-size", "16", "--steps", "120", "--lr", "2e-3",
+    "--log-every", "25", "--threads", "1",
 )  # fmt: skip
 
 

@@ -93,7 +93,7 @@ def test_imported_images_equal_the_published_ones(checkpoint, tmp_path):
     torch.testing.assert_close(lord.content_codes[:3], content, rtol=0, atol=1e-7)
     torch.testing.assert_close(lord.class_codes, class_, rtol=0, atol=1e-7)
     wanted = images_of(model, content, class_)
-    assert wanted.std() > 0.01
+    assert wanted.std() > 1e-3
     torch.testing.assert_close(lord.decode(content, class_), wanted, rtol=0, atol=1e-4)
 
     amortized = Lord.load(run, device="cpu")

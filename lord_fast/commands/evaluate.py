@@ -19,6 +19,9 @@ from lord_fast.model.perceptual import VGG16
 from lord_fast.run import open_store
 from lord_fast.train import checkpoint
 
+FEWEST_FOR_SAMPLES = 20
+"""Images that a set of samples needs to be compared with."""
+
 
 def run(run_path: Path, config: EvaluateConfig) -> dict:
     """Measure a run, print a table and write its metrics*.json."""
@@ -53,7 +56,9 @@ def _latent(run_path: Path, config: EvaluateConfig) -> tuple[dict, ImageStore]:
     vgg = _vgg(lord, config, lord.config.perceptual_taps)
     metrics = evaluate(LatentCodes(lord, store), store, vgg, config.seed)
     top = _vgg(lord, config, ("pool5",))
-    if top is None:
+    if store.num_images < FEWEST_FOR_SAMPLES:
+        metrics["samples"] = {"missing": f"fewer than {FEWEST_FOR_SAMPLES} images"}
+    elif top is None:
         metrics["samples"] = {"missing": "needs VGG16: give --perceptual-weights"}
     else:
         metrics["samples"] = samples(lord, store, top, config.seed)
@@ -68,6 +73,9 @@ def _encoder(run_path: Path, config: EvaluateConfig) -> tuple[dict, ImageStore]:
 
 
 def _fit(run_path: Path, config: EvaluateConfig) -> tuple[dict, ImageStore]:
+    for flag, value in (("--shots", config.shots), ("--fit-steps", config.fit_steps)):
+        if value < 1:
+            raise ValueError(f"{flag} {value}: must be positive")
     latent = Lord.load(run_path, codes="latent")
     trained = open_store(run_path, latent.data)
     if config.store is None:

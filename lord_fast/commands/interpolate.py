@@ -15,7 +15,10 @@ def run(run_path: Path, first: Path, second: Path, out: Path, steps: int) -> Non
     if steps < 2:
         raise ValueError(f"--steps {steps}: must be 2 or more")
     lord = Lord.load(run_path, codes="encoder")
-    images = read_images(list_images([first, second]), lord)
+    files = list_images([first, second])
+    if len(files) != 2:
+        raise ValueError(f"{first} {second}: name two images, not folders of several")
+    images = read_images(files, lord)
     content, class_ = lord.encode(images)
     contents = lord.interpolate(content[0], content[1], steps)
     classes = lord.interpolate(class_[0], class_[1], steps)

@@ -1,6 +1,5 @@
 """How far images are from their targets: PSNR, SSIM and a perceptual distance."""
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -53,7 +52,10 @@ def summary(metrics: ImageMetrics, seed: int) -> dict:
         "psnr": psnr(metrics),
         "ssim": float(metrics["ssim"].mean()),
         "perceptual": None if perceptual is None else float(perceptual.mean()),
-        "interval": {"psnr": [-10 * math.log10(mse) for mse in (high, low)], **intervals},
+        "interval": {
+            "psnr": [float(-10 * torch.tensor(mse).log10()) for mse in (high, low)],
+            **intervals,
+        },
     }
 
 

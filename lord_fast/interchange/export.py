@@ -85,10 +85,9 @@ def _onnx(network: nn.Module, inputs: tuple[Tensor, ...], names: list[str], file
             f"it out with --no-onnx"
         ) from error
     network = network.cpu().eval()
-    batch = {0: torch.export.Dim("batch", min=1)}
     program = torch.onnx.export(
         network, inputs, input_names=names[:-1], output_names=names[-1:],
-        dynamic_shapes=tuple(batch for _ in inputs), dynamo=True, verbose=False,
+        dynamic_shapes=tuple({0: "batch"} for _ in inputs), dynamo=True, verbose=False,
     )  # fmt: skip
     assert program is not None
     program.save(file)

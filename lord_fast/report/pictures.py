@@ -87,15 +87,16 @@ def plane(lord: Lord, store: ImageStore) -> dict:
     """The content codes of some images on their first two principal axes, with their labels."""
     drawn = np.random.default_rng(0).permutation(store.num_images)[:POINTS]
     codes = lord.content_codes.cpu().numpy()
-    pca = PCA(2).fit(codes)
+    pca = PCA(min(2, codes.shape[1])).fit(codes)
+    points = np.zeros((len(drawn), 2))
+    points[:, : pca.n_components_] = pca.transform(codes[drawn])
     labels = {"class": store.class_ids.numpy()[drawn].tolist()}
     for column, (name, values) in enumerate(store.factors.items()):
         if len(values) <= MOST_LABELS:
             labels[name] = store.content_ids[drawn, column].tolist()
     return {
-        "points": pca.transform(codes[drawn]).round(3).tolist(),
+        "points": points.round(3).tolist(),
         "labels": labels,
-        "explained": pca.explained_variance_ratio_.round(3).tolist(),
     }
 
 
