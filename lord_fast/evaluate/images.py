@@ -46,7 +46,7 @@ def summary(metrics: ImageMetrics, seed: int) -> dict:
     be higher and let a few perfect images hide the bad ones); the others are means.
     """
     perceptual = metrics.get("perceptual")
-    low, high = interval(metrics["mse"].numpy(), seed)
+    decibels = -10 * torch.tensor(interval(metrics["mse"].numpy(), seed)).log10().flip(0)
     intervals = {name: interval(metrics[name].numpy(), seed) for name in metrics if name != "mse"}
     return {
         "psnr": psnr(metrics),
