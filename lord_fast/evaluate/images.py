@@ -52,10 +52,7 @@ def summary(metrics: ImageMetrics, seed: int) -> dict:
         "psnr": psnr(metrics),
         "ssim": float(metrics["ssim"].mean()),
         "perceptual": None if perceptual is None else float(perceptual.mean()),
-        "interval": {
-            "psnr": [float(-10 * torch.tensor(mse).log10()) for mse in (high, low)],
-            **intervals,
-        },
+        "interval": {"psnr": decibels.tolist(), **intervals},
     }
 
 
