@@ -10,7 +10,7 @@ from lord_fast.cli import main
 from lord_fast.data.store import ImageStore, as_float
 from lord_fast.density import fit_density, sample_training
 from lord_fast.grid import label, tile
-from tests.test_cli import fails
+from tests.test_cli import fails, packed
 
 
 @pytest.fixture(scope="module")
@@ -215,11 +215,25 @@ def test_wrong_inputs_of_every_verb(encoder_run, trained_run, photos, tmp_path, 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "letter.png"]
 
 
+@pytest.mark.parametrize("verb", ["report", "train-encoders", "evaluate"])
+def test_another_runs_store(trained_run, tmp_path, capsys, verb):
+    other = packed(tmp_path, {"a": 4, "b": 4})
+    error = fails(capsys, verb, trained_run, "--store", other)
+    assert "not the images that" in error
+    assert not (trained_run / "encoders.yaml").exists()
+
+
 def test_wrong_inputs_of_the_verbs_that_need_a_run_only(tmp_path, trained_run, capsys):
     out = tmp_path / "out"
     for command in (
         ("sample", tmp_path, "--out", out), ("export", tmp_path, "--out", out),
         ("report", tmp_path), ("train-encoders", tmp_path), ("evaluate", tmp_path),
+    ):  # fmt: skip
+        assert "not a run of lord-fast" in fails(capsys, *command)
+    file = trained_run / "config.yaml"
+    for command in (
+        ("sample", file, "--out", out), ("export", file, "--out", out), ("report", file),
+        ("train-encoders", file), ("evaluate", file), ("encode", file, file, "--out", out),
     ):  # fmt: skip
         assert "not a run of lord-fast" in fails(capsys, *command)
     assert "-n 0" in fails(capsys, "sample", trained_run, "-n", "0", "--out", out)
