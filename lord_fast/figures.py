@@ -25,7 +25,7 @@ def rows(metrics: dict) -> list[Row]:
 
 
 def _probes(metrics: dict) -> list[Row]:
-    found = []
+    found: list[Row] = []
     for direction in ("leakage", "informativeness"):
         for name, results in (metrics[direction] or {}).items():
             factors = results if name.startswith("content_from") else {"": results}

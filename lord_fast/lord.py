@@ -36,7 +36,7 @@ class Lord:
 
     def __init__(self, config: TrainConfig, data: dict[str, Any], device: torch.device):
         self.config, self.data, self.device, self.step = config, data, device, 0
-        self.codes = "latent"
+        self.codes: str = "latent"
         self.run: Path | None = None
         self.decoder = build_decoder(config, data["size"], data["channels"]).to(device).eval()
         self.content_codes = torch.empty(0, config.content_dim, device=device)

@@ -6,6 +6,7 @@ give the dimensions.
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -65,7 +66,7 @@ class Published:
             preset, content_dim=content.shape[1], class_dim=class_.shape[1], adain_dim=adain_dim,
             steps=STEP,
         )  # fmt: skip
-        self.data = {
+        self.data: dict[str, Any] = {
             "store": "",
             "sha256": sha256(file),
             "num_images": len(content),

@@ -94,10 +94,7 @@ def plane(lord: Lord, store: ImageStore) -> dict:
     for column, (name, values) in enumerate(store.factors.items()):
         if len(values) <= MOST_LABELS:
             labels[name] = store.content_ids[drawn, column].tolist()
-    return {
-        "points": points.round(3).tolist(),
-        "labels": labels,
-    }
+    return {"points": points.round(3).tolist(), "labels": labels}
 
 
 def class_sources(store: ImageStore, class_ids: Tensor) -> Tensor:
@@ -146,7 +143,7 @@ def _choose(store: ImageStore) -> tuple[Tensor, Tensor, Tensor]:
     if not store.factors:
         images = np.sort(rng.permutation(store.num_images)[:CONTENTS])
         truth = np.full((len(classes), len(images)), -1)
-        return tuple(torch.from_numpy(part) for part in (classes, images, truth))
+        return torch.from_numpy(classes), torch.from_numpy(images), torch.from_numpy(truth)
     _, groups = np.unique(store.content_ids.numpy(), axis=0, return_inverse=True)
     groups = groups.reshape(-1)
     image_of = {
@@ -158,4 +155,4 @@ def _choose(store: ImageStore) -> tuple[Tensor, Tensor, Tensor]:
     members = [np.flatnonzero(groups == g) for g in chosen]
     images = np.array([rng.choice(ids) for ids in members])
     truth = np.array([[image_of.get((c, g), -1) for g in chosen] for c in classes])
-    return tuple(torch.from_numpy(part) for part in (classes, images, truth))
+    return torch.from_numpy(classes), torch.from_numpy(images), torch.from_numpy(truth)
