@@ -1,5 +1,7 @@
 """Stage 2: two encoders learn to predict the codes of stage 1, so that any image has codes."""
 
+import dataclasses
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -111,7 +113,7 @@ class EncoderStage:
         self.run_graph = torch.compile(self.graph) if config.compile else self.graph
         self.lr = cosine(config.lr, config.min_lr, self.total_steps)
         parameters = (*self.encoders.parameters(), *self.decoder.parameters())
-        self.adam = optimizer.adam(parameters, config.lr, run_config)
+        self.adam = optimizer.adam(parameters, dataclasses.replace(run_config, lr=config.lr))
         self.content_codes, self.class_codes = codes_of(
             latent_state, latent_step, run_config, store.num_images, store.num_classes, self.device
         )

@@ -83,7 +83,7 @@ class LatentStage:
         ).to(self.device)
         self.run_graph = torch.compile(self.graph) if config.compile else self.graph
         self.lr = cosine(config.lr, config.min_lr, self.total_steps)
-        self.adam = optimizer.adam(self.decoder.parameters(), config.lr, config)
+        self.adam = optimizer.adam(self.decoder.parameters(), config)
         self.content, self.class_ = build_tables(
             config, store.num_images, store.num_classes, self.total_steps, self.device
         )

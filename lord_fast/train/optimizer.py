@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from lord_fast.config import TrainConfig
 
 
-def adam(parameters: Iterable[nn.Parameter], lr: float, config: TrainConfig) -> torch.optim.Adam:
+def adam(parameters: Iterable[nn.Parameter], config: TrainConfig) -> torch.optim.Adam:
     """PyTorch's fused Adam with the betas and the epsilon of a configuration."""
     return torch.optim.Adam(
-        parameters, lr=lr, betas=(config.beta1, config.beta2), eps=config.eps, fused=True
+        parameters, lr=config.lr, betas=(config.beta1, config.beta2), eps=config.eps, fused=True
     )
 
 
