@@ -159,6 +159,28 @@ class EncoderConfig(LoopConfig):
     """vgg16: file of the weights; none: what the run was trained with."""
 
 
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """What evaluate measures."""
+
+    store: Path | None = None
+    """latent: where the run's store is now, if it has moved; encoder: any store of the same size,
+    such as images held out (default: the run's); fit: classes held out."""
+    codes: Literal["latent", "encoder", "fit"] = "latent"
+    """latent: the codes that training optimized (RUN/metrics.json); encoder: those that the
+    encoders predict (RUN/metrics-encoder[-STORE].json); fit: new classes, a class code fitted to
+    a few images of each, with contents of training (RUN/metrics-fit-STORE.json)."""
+    perceptual_weights: Path | None = None
+    """VGG16 weights for perceptual distance and samples; none: those of the run; a run with --loss
+    pyramid has none, and the two are left out."""
+    shots: int = 5
+    """fit: images of each new class that its code is made from."""
+    fit_steps: int = 300
+    """fit: steps of each optimization."""
+    seed: int = 0
+    """Of every draw and of the probes."""
+
+
 MACHINE_FIELDS = frozenset(
     (
         *(field.name for field in dataclasses.fields(LoopConfig)),
@@ -244,7 +266,7 @@ def check(config: LoopConfig) -> None:
 
 def save_config(path: Path, config: TrainConfig, data: dict[str, Any]) -> None:
     """Write a run's config.yaml: every field of `config`, and under `data` what it trains on."""
-    _write(path, {**_fields(config), "data": data})
+    _write(path, {**as_plain(config), "data": data})
 
 
 def load_config(path: Path) -> tuple[TrainConfig, dict[str, Any]]:
@@ -267,7 +289,7 @@ def load_config(path: Path) -> tuple[TrainConfig, dict[str, Any]]:
 
 def save_encoder_config(path: Path, config: EncoderConfig) -> None:
     """Write a run's encoders.yaml: every field of `config`."""
-    _write(path, _fields(config))
+    _write(path, as_plain(config))
 
 
 def load_encoder_config(path: Path) -> EncoderConfig:
@@ -282,7 +304,8 @@ def load_encoder_config(path: Path) -> EncoderConfig:
     return EncoderConfig(**values)
 
 
-def _fields(config: LoopConfig) -> dict[str, Any]:
+def as_plain(config: LoopConfig) -> dict[str, Any]:
+    """Every field as YAML and JSON can hold it."""
     return {name: _plain(value) for name, value in dataclasses.asdict(config).items()}
 
 
