@@ -43,7 +43,7 @@ def draw_targets(held_out: ImageStore, trained: ImageStore, shots: int, seed: in
     by_label: dict[tuple, list[int]] = {}
     for image, labels in enumerate(_labels(trained)):
         by_label.setdefault(labels, []).append(image)
-    labels = _labels(held_out)
+    wanted = _labels(held_out)
     drawn, rows = [], []
     for class_id in range(held_out.num_classes):
         members = rng.permutation((held_out.class_ids == class_id).nonzero()[:, 0].numpy())
@@ -54,8 +54,8 @@ def draw_targets(held_out: ImageStore, trained: ImageStore, shots: int, seed: in
             )
         drawn.append(members[:shots])
         for image in members[shots:]:
-            if labels[image] and labels[image] in by_label:
-                content = rng.choice(by_label[labels[image]])
+            if wanted[image] and wanted[image] in by_label:
+                content = rng.choice(by_label[wanted[image]])
                 rows.append((image, class_id, rng.choice(drawn[-1]), content))
     if not rows:
         raise ValueError(f"{held_out.path}: shares no content label with {trained.path}")

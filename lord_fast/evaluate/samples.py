@@ -6,6 +6,7 @@ from torch import Tensor
 from torchmetrics.image.kid import poly_mmd
 
 from lord_fast.data.store import ImageStore, as_float
+from lord_fast.density import Kind
 from lord_fast.lord import Lord
 from lord_fast.model.perceptual import VGG16
 
@@ -33,10 +34,11 @@ def samples(lord: Lord, store: ImageStore, vgg: VGG16, seed: int) -> dict:
         _features(vgg, as_float(store.images(ids))) for ids in order[: 2 * count].split(count)
     )
     found = {"images": count, "real": quality(reference, others, seed)}
-    for name, density, new_classes in (
+    kinds: tuple[tuple[str, Kind, bool], ...] = (
         ("mixture", "mixture", False), ("training", "training", False),
         ("mixture_new_classes", "mixture", True),
-    ):  # fmt: skip
+    )  # fmt: skip
+    for name, density, new_classes in kinds:
         images = lord.sample(count, new_classes, density, seed).cpu()
         found[name] = quality(reference, _features(vgg, images), seed)
     return found
@@ -56,12 +58,11 @@ def quality(real: Tensor, made: Tensor, seed: int) -> dict:
         the other's third-neighbour balls (Kynkaanniemi et al., 2019).
     """
     rng = np.random.default_rng(seed)
-    halves = [
-        float(
-            poly_mmd(*(f[torch.from_numpy(rng.permutation(len(f))[: len(f) // 2])] for f in pair))
-        )
-        for pair in [(real, made)] * SUBSETS
-    ]
+
+    def half(features: Tensor) -> Tensor:
+        return features[torch.from_numpy(rng.permutation(len(features))[: len(features) // 2])]
+
+    halves = [float(poly_mmd(half(real), half(made))) for _ in range(SUBSETS)]
     return {
         "kernel_distance": float(poly_mmd(real, made)),
         "interval": [float(end) for end in np.percentile(halves, (2.5, 97.5))],

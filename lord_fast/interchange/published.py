@@ -29,7 +29,7 @@ ENCODER = {
     **{f"conv_layers.{2 * i}": f"convs.{i}" for i in range(5)},
     "fc_layers.0": "hidden.0",
     "fc_layers.2": "hidden.1",
-    "fc_layers.4": "code",
+    "fc_layers.4": "last",
 }
 """The same for an encoder."""
 

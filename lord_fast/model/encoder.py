@@ -36,17 +36,18 @@ class Encoder(nn.Module):
             raise ValueError(f"--encoder-dim {encoder_dim}: must be a multiple of 4")
         self.leaky_slope = leaky_slope
         widths = (encoder_dim // 4, encoder_dim // 2, *(encoder_dim,) * (NUM_STRIDED - 1))
-        self.convs = nn.ModuleList([nn.Conv2d(channels, widths[0], kernel_size=7, padding=3)])
+        convs = [nn.Conv2d(channels, widths[0], kernel_size=7, padding=3)]
         for a, b in itertools.pairwise(widths):
-            self.convs.append(nn.Conv2d(a, b, kernel_size=4, stride=2, padding=1))
+            convs.append(nn.Conv2d(a, b, kernel_size=4, stride=2, padding=1))
         flat = encoder_dim * (size >> NUM_STRIDED) ** 2
         self.hidden = nn.ModuleList(
             (nn.Linear(flat, encoder_dim), nn.Linear(encoder_dim, encoder_dim))
         )
-        self.code = nn.Linear(encoder_dim, code_dim)
-        for conv in self.convs:
+        self.last = nn.Linear(encoder_dim, code_dim)
+        for conv in convs:
             weight = conv.weight.detach()
             conv.weight = nn.Parameter(weight.contiguous(memory_format=torch.channels_last))
+        self.convs = nn.ModuleList(convs)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images [B, channels, size, size] in [0, 1] -> codes, float32 [B, code_dim]."""
@@ -56,7 +57,7 @@ class Encoder(nn.Module):
         x = x.flatten(1)
         for linear in self.hidden:
             x = F.leaky_relu(linear(x), self.leaky_slope)
-        return self.code(x).float()
+        return self.last(x).float()
 
 
 class Encoders(nn.Module):
