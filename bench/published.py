@@ -44,9 +44,7 @@ class PublishedModel(nn.Module):
             nn.Linear(pixels * (adain_dim // 8), pixels * (adain_dim // 4)), nn.LeakyReLU(),
             nn.Linear(pixels * (adain_dim // 4), pixels * adain_dim), nn.LeakyReLU(),
         )  # fmt: skip
-        self.convs = nn.ModuleList(
-            nn.Conv2d(adain_dim, adain_dim, 3, padding=1) for _ in range(4)
-        )
+        self.convs = nn.ModuleList(nn.Conv2d(adain_dim, adain_dim, 3, padding=1) for _ in range(4))
         self.last = nn.Sequential(
             nn.Conv2d(adain_dim, adain_dim // 4, 5, padding=2), nn.LeakyReLU(),
             nn.Conv2d(adain_dim // 4, channels, 7, padding=3), nn.Sigmoid(),

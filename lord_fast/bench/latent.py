@@ -19,7 +19,11 @@ AGE = 100_000
 """Steps that our table has behind it when it is timed: its rows have missed up to so many."""
 
 STEP_SIZE, STEP_BATCHES, STEP_ROUNDS = 1_000_000, (64, 512, 4096), 10
-SCALING_SIZES, SCALING_BATCHES, SCALING_ROUNDS = (100_000, 1_000_000, 4_000_000), (64, 512, 4096), 50
+SCALING_SIZES, SCALING_BATCHES, SCALING_ROUNDS = (
+    (100_000, 1_000_000, 4_000_000),
+    (64, 512, 4096),
+    50,
+)
 NOISE_BATCHES, NOISE_ROUNDS = (64, 4096), 100
 
 

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lord_fast.data.pack import STORE_VERSION
+from lord_fast.data.writer import STORE_VERSION
 
 
 class ImageStore:
-    """Read access to a packed store (see `lord_fast.data.pack` for its files).
+    """Read access to a packed store (see `lord_fast.data.writer` for its files).
 
     Attributes:
         path: The store's folder.
