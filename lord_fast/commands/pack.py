@@ -1,5 +1,6 @@
 """lord-fast pack."""
 
+import json
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -68,11 +69,8 @@ def run_verify(store: Path) -> None:
 
 
 def _print_left_out(console: Console, store: Path) -> None:
-    left_out = (store / "left_out.jsonl").read_text()
-    if left_out:
-        import json
-
-        rows = [json.loads(line) for line in left_out.splitlines()]
+    rows = [json.loads(line) for line in (store / "left_out.jsonl").read_text().splitlines()]
+    if rows:
         console.print(f"left out {len(rows)} images ({store / 'left_out.jsonl'}):")
         for row in rows:
             console.print(f"  {row['name']}: {row['reason']}", highlight=False, markup=False)

@@ -25,9 +25,10 @@ MAX_PIXELS = 100_000_000
 MAX_BYTES = 1 << 30
 """Larger files are refused before reading."""
 GREY_MODES = {"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "F"}
-FORMATS = (
-    "AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM", "SGI", "TGA", "TIFF",
-    "WEBP",
+Image.init()
+FORMATS = sorted(
+    {"AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM", "SGI", "TGA", "TIFF",
+     "WEBP"} & set(Image.OPEN)
 )  # fmt: skip
 """Pillow's names of what is read: no format whose reader starts another program (EPS)."""
 

@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from lord_fast.config import PackConfig
 from lord_fast.data.decode import BadImageError, read_file
 from lord_fast.data.store import read_manifest
 
