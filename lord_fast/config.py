@@ -14,8 +14,12 @@ Preset = Literal["demo", "laptop", "paper", "a100"]
 class PackConfig:
     """How a source becomes a store."""
 
-    format: Literal["auto", "folder", "archive", "npz", "glyphs"] = "auto"
-    """What SOURCE is; auto: a folder, a zip or tar of one, an .npz file, or the word glyphs."""
+    format: Literal[
+        "auto", "folder", "archive", "npz", "glyphs", "smallnorb", "cars3d", "shapes3d", "celeba",
+        "kth", "rafd", "mnist",
+    ] = "auto"  # fmt: skip
+    """What SOURCE is; auto: a folder, a zip or tar of one, an .npz file, or the word glyphs. The
+    data sets are read from the files that they are published as (docs/data.md)."""
     size: int = 64
     """Side of the packed images: the shorter side is resized to it, the longer one cropped."""
     channels: Literal["auto", 1, 3] = "auto"
@@ -63,6 +67,8 @@ class LoopConfig:
     kernels: Literal["auto", "reference", "native", "triton"] = "auto"
     """Kernels of the tables of codes: reference (plain PyTorch), native (C++, for the CPU), triton
     (for CUDA); auto: the fastest that the device has."""
+    decoder: Literal["auto", "dali", "pillow"] = "auto"
+    """Encoded stores: who decodes; auto: who decoded when the store was packed."""
     compile: bool = False
     """Let torch.compile fuse the step (half a minute at the start)."""
     threads: int = 0

@@ -7,8 +7,14 @@ from lord_fast.config import PackConfig
 from lord_fast.data.glyphs import Glyphs
 from lord_fast.data.records import Source
 from lord_fast.data.sources.archive import Archive, is_archive
+from lord_fast.data.sources.cars3d import open_cars3d
+from lord_fast.data.sources.faces import CelebA, Rafd
 from lord_fast.data.sources.folder import Folder
+from lord_fast.data.sources.kth import Kth
+from lord_fast.data.sources.mnist import Mnist
 from lord_fast.data.sources.npz import NpzFile
+from lord_fast.data.sources.shapes3d import Shapes3d
+from lord_fast.data.sources.smallnorb import open_smallnorb
 
 __all__ = ["Archive", "Folder", "NpzFile", "open_source"]
 
@@ -16,6 +22,13 @@ OPEN: dict[str, Callable[[Path, PackConfig], Source]] = {
     "folder": lambda path, config: Folder(path, config.content_pattern),
     "archive": lambda path, config: Archive(path, config.content_pattern),
     "npz": lambda path, config: NpzFile(path),
+    "smallnorb": lambda path, config: open_smallnorb(path, config.class_factors),
+    "cars3d": lambda path, config: open_cars3d(path, config.class_factors),
+    "shapes3d": lambda path, config: Shapes3d(path, config.class_factors),
+    "celeba": lambda path, config: CelebA(path),
+    "kth": lambda path, config: Kth(path, config.class_factors, config.every),
+    "rafd": lambda path, config: Rafd(path, config.class_factors),
+    "mnist": lambda path, config: Mnist(path),
 }
 """--format -> the source at a path."""
 
