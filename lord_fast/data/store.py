@@ -1,6 +1,5 @@
 """The packed store as tensors."""
 
-import json
 import os
 from pathlib import Path
 from typing import Literal
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lord_fast.data.decode import BadImageError, Decoder, Shape, open_decoder
-from lord_fast.data.writer import STORE_VERSION
+from lord_fast.data.writer import read_manifest
 
 
 class ImageStore:
@@ -133,28 +132,6 @@ class ImageStore:
 
 def _tuple(values: list[int] | None):
     return None if values is None else tuple(values)
-
-
-def read_manifest(path: Path) -> dict:
-    """The manifest of a store.
-
-    Raises:
-        ValueError: not a store, or one of another version.
-    """
-    file = path / "manifest.json"
-    if not file.is_file():
-        raise ValueError(f"{path}: not a packed store; make one with: lord-fast pack SOURCE {path}")
-    try:
-        manifest = json.loads(file.read_text())
-        version = manifest["version"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{file}: not the manifest of a store; pack again") from error
-    if version != STORE_VERSION:
-        raise ValueError(
-            f"{path}: store version {version}, this lord-fast reads version {STORE_VERSION}; "
-            f"pack again"
-        )
-    return manifest
 
 
 def as_float(images: Tensor) -> Tensor:

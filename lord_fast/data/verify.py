@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lord_fast.data.decode import BadImageError, read_file
-from lord_fast.data.store import read_manifest
+from lord_fast.data.writer import read_manifest
 
 
 def verify(store: Path, progress: Callable[[int, int], None] = lambda n, total: None) -> str:

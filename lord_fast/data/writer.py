@@ -185,6 +185,28 @@ class StoreWriter:
         )
 
 
+def read_manifest(path: Path) -> dict:
+    """The manifest of a store.
+
+    Raises:
+        ValueError: not a store, or one of another version.
+    """
+    file = path / "manifest.json"
+    if not file.is_file():
+        raise ValueError(f"{path}: not a packed store; make one with: lord-fast pack SOURCE {path}")
+    try:
+        manifest = json.loads(file.read_text())
+        version = manifest["version"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{file}: not the manifest of a store; pack again") from error
+    if version != STORE_VERSION:
+        raise ValueError(
+            f"{path}: store version {version}, this lord-fast reads version {STORE_VERSION}; "
+            f"pack again"
+        )
+    return manifest
+
+
 def _lines(file: Path) -> Iterator[dict]:
     """The rows of a JSON lines file up to the first that is not whole."""
     for line in file.read_text().splitlines(keepends=True):
