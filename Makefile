@@ -5,7 +5,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
 
-SOURCES := pyproject.toml setup.py constraints.txt CMakeLists.txt $(wildcard kernels/native/*.cpp kernels/native/*.h)
+NATIVE := $(wildcard kernels/native/*.cpp kernels/native/*.h)
+SOURCES := pyproject.toml setup.py constraints.txt CMakeLists.txt $(NATIVE)
 
 .PHONY: demo test lint format bench clean
 
@@ -14,15 +15,19 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.tested
 	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest tests/interpreter
+	$(BIN)/python -m pytest tests/gate
 
 lint: $(VENV)/.tested
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $(NATIVE)
 
 format: $(VENV)/.tested
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(NATIVE)
 
 bench: $(VENV)/.tested
 	$(BIN)/python -m pytest bench --benchmark-only

@@ -6,11 +6,16 @@ its weights are computed through both branches (nothing uses them). Our own code
 description of the method: the oracle of correctness and the other side of every ratio.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lord_fast.model.perceptual import CONVOLUTIONS, POOLS
+from lord_fast.data.store import as_float
+from lord_fast.kernels import reference
+from lord_fast.model.perceptual import CONVOLUTIONS, POOLS, PerceptualLoss
+from lord_fast.train.latent import LatentStage
 
 TAPS = (3, 8, 13, 22, 30)
 """Outputs of torchvision's `features` that are compared; see `PublishedVGG`."""
@@ -50,7 +55,13 @@ class PublishedModel(nn.Module):
             nn.Conv2d(adain_dim // 4, channels, 7, padding=3), nn.Sigmoid(),
         )  # fmt: skip
 
-    def forward(self, image_ids: Tensor, class_ids: Tensor, noise: Tensor | None = None):
+    def layers(self) -> list[nn.Module]:
+        """Every layer with parameters, in the order of `layers_of`."""
+        return [*self.adain, *self.fc[::2], *self.convs, *self.last[:3:2]]
+
+    def forward(
+        self, image_ids: Tensor, class_ids: Tensor, noise: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Images and the noisy content code of a batch."""
         code = self.content_embedding(image_ids)
         noise = torch.randn_like(code) if noise is None else noise
@@ -69,10 +80,11 @@ class PublishedModel(nn.Module):
 class PublishedVGG(nn.Module):
     """VGG16 features with torchvision's numbering; its parameters require gradients."""
 
-    def __init__(self, weights: dict[str, Tensor]):
+    def __init__(self, weights: dict[str, Tensor], taps: Sequence[int] = TAPS):
         super().__init__()
+        self.taps = taps
         layers: list[nn.Module] = []
-        for n in range(TAPS[-1] + 1):
+        for n in range(taps[-1] + 1):
             if n in CONVOLUTIONS:
                 layers.append(nn.Conv2d(*CONVOLUTIONS[n], 3, padding=1))
             else:
@@ -81,24 +93,58 @@ class PublishedVGG(nn.Module):
         self.load_state_dict(weights)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """The five tapped feature maps of RGB images in [0, 1], not normalised."""
+        """The tapped feature maps of RGB images in [0, 1], not normalised."""
         taps = []
         for n, layer in enumerate(self.features):
             images = layer(images)
-            if n in TAPS:
+            if n in self.taps:
                 taps.append(images)
         return taps
 
 
 class PublishedStep:
-    """Model, loss and optimizer: one call is one step on a batch of float32 images."""
+    """Model, loss, optimizer and schedule: one call is one step on a batch of float32 images."""
 
-    def __init__(self, model: PublishedModel, vgg: PublishedVGG, content_decay: float = 1e-4):
+    def __init__(
+        self,
+        model: PublishedModel,
+        vgg: PublishedVGG,
+        total_steps: int,
+        content_decay: float = 1e-4,
+    ):
         self.model, self.vgg, self.content_decay = model, vgg, content_decay
         tables = (*model.content_embedding.parameters(), *model.class_embedding.parameters())
         networks = [p for p in model.parameters() if all(p is not table for table in tables)]
         self.optimizer = torch.optim.Adam(
             [{"params": networks, "lr": 3e-4}, {"params": tables, "lr": 3e-3}], betas=(0.5, 0.999)
+        )
+        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
+            self.optimizer, total_steps, eta_min=1e-5
+        )
+
+    @classmethod
+    def like(cls, stage: LatentStage) -> "PublishedStep":
+        """The published step from the present parameters of ours, for --preset paper."""
+        config, store, loss = stage.config, stage.store, stage.graph.reconstruction
+        assert isinstance(loss, PerceptualLoss)
+        model = PublishedModel(
+            store.num_images, store.num_classes, content_dim=config.content_dim,
+            class_dim=config.class_dim, adain_dim=config.adain_dim, size=store.size,
+            content_std=config.content_std,
+        )  # fmt: skip
+        model.content_embedding.weight.data.copy_(stage.content.state.weight)
+        model.class_embedding.weight.data.copy_(stage.class_.state.weight)
+        for ours, theirs in zip(layers_of(stage), model.layers(), strict=True):
+            theirs.load_state_dict(ours.state_dict())
+        kinds = ("weight", "bias")
+        weights = {
+            f"features.{n}.{k}": getattr(loss.vgg, f"features_{n}_{k}")
+            for n in CONVOLUTIONS
+            if n <= loss.vgg.taps[-1]
+            for k in kinds
+        }
+        return cls(
+            model, PublishedVGG(weights, loss.vgg.taps), stage.total_steps, config.content_decay
         )
 
     def loss(
@@ -119,4 +165,35 @@ class PublishedStep:
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
+        self.schedule.step()
         return loss.detach()
+
+
+def layers_of(stage: LatentStage) -> list[nn.Module]:
+    """Every layer of our networks that has parameters, in the order of `PublishedModel.layers`."""
+    generator, modulation = stage.decoder.generator, stage.decoder.modulation
+    return [
+        *modulation.layers, *generator.head, *generator.body, generator.hidden, generator.image,
+    ]  # fmt: skip
+
+
+def batch_of(stage: LatentStage, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What step number `step` of ours trains on: image ids, class ids, uint8 images, noise."""
+    ids = stage.sampler.image_ids(step)
+    noise = reference.noise(ids, stage.config.content_dim, torch.tensor(step), stage.config.seed)
+    return ids, stage.store.class_ids[ids], stage.store.images(ids), noise
+
+
+def curves(stage: LatentStage, published: PublishedStep, steps: int) -> tuple[Tensor, Tensor]:
+    """Losses of our step and of the published one: same start, same batches, same noise.
+
+    Returns:
+        [steps], twice.
+    """
+    ours, theirs = [], []
+    for step in range(steps):
+        ids, classes, pixels, noise = batch_of(stage, step)
+        dtype = published.model.content_embedding.weight.dtype
+        theirs.append(published(ids, classes, as_float(pixels).to(dtype), noise.to(dtype)))
+        ours.append(stage.step(step)["loss"].detach())
+    return torch.stack(ours), torch.stack(theirs)

@@ -24,7 +24,7 @@ GATHER = (
 SCATTER_ADAM = (
     "scatter_adam_(Tensor(a!) weight, Tensor(b!) exp_avg, Tensor(c!) exp_avg_sq, "
     "Tensor(d!) last_step, Tensor rows, Tensor grad, Tensor lr, Tensor step, float beta1, "
-    "float beta2, float eps) -> ()"
+    "float beta2, float eps, bool unique=False) -> ()"
 )
 _library = torch.library.Library("lord_fast", "DEF")
 _library.define(GATHER)
@@ -131,7 +131,14 @@ def gather(
 
 
 def scatter_adam_(
-    table: Table, rows: Tensor, grad: Tensor, lr: Tensor, step: Tensor, *, adam: Adam
+    table: Table,
+    rows: Tensor,
+    grad: Tensor,
+    lr: Tensor,
+    step: Tensor,
+    *,
+    adam: Adam,
+    unique: bool = False,
 ) -> None:
     """One dense-Adam update of a latent table, touching only the rows of the batch.
 
@@ -146,5 +153,8 @@ def scatter_adam_(
         lr: Learning rate of every update, float32 [total_steps].
         step: Updates done so far, int64 scalar on the table's device, < total_steps.
         adam: Adam's constants.
+        unique: A promise that no row repeats, which saves CUDA a sort. Where it is broken, CUDA
+            leaves anything in the rows that do repeat (nothing else is harmed, and nothing is
+            reported: to look would cost the sort); the CPU and the reference sum as ever.
     """
-    torch.ops.lord_fast.scatter_adam_(*table, rows, grad, lr, step, *adam)
+    torch.ops.lord_fast.scatter_adam_(*table, rows, grad, lr, step, *adam, unique)

@@ -28,8 +28,9 @@ def gather(
 def scatter_adam_(
     weight: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, last_step: Tensor, rows: Tensor,
     grad: Tensor, lr: Tensor, step: Tensor, beta1: float, beta2: float, eps: float,
+    unique: bool = False,
 ) -> None:  # fmt: skip
-    """See `lord_fast.kernels.scatter_adam_`."""
+    """See `lord_fast.kernels.scatter_adam_`; `unique` changes nothing here."""
     rows, inverse = torch.unique(rows, return_inverse=True)
     summed = grad.new_zeros(len(rows), grad.shape[1]).index_add_(0, inverse, grad)
     state = (weight[rows], exp_avg[rows], exp_avg_sq[rows], last_step[rows])

@@ -1,14 +1,25 @@
-"""The two operators against dense Adam: `nn.Embedding` and `torch.optim.Adam` on the full table."""
+"""The two operators against dense Adam: `nn.Embedding` and `torch.optim.Adam` on the full table.
 
+Everything here runs on the reference and on the native kernels.
+"""
+
+import functools
 import math
 
 import pytest
 import torch
 
-from lord_fast.kernels import Adam, Table, gather, reference, replay_terms, scatter_adam_
+from lord_fast.kernels import Adam, Table, gather, reference, replay_terms, scatter_adam_, use
 from lord_fast.train.schedule import cosine
 
 ADAM = Adam()
+
+
+@pytest.fixture(autouse=True, params=["reference", "native"])
+def implementation(request):
+    use(request.param)
+    yield request.param
+    use("auto")
 
 
 def new_table(n: int, dim: int, dtype=torch.float32, seed: int = 0) -> Table:
@@ -33,10 +44,12 @@ def gradient(codes: torch.Tensor, size: torch.Tensor, step: int) -> torch.Tensor
     return size.to(codes.dtype) * (torch.sin(phase) + codes)
 
 
-def dense(start, lr, n, dim, batch, steps, adam, dtype):
-    """The table after `steps`, by nn.Embedding and dense torch.optim.Adam."""
+@functools.cache  # the same for every implementation
+def dense(n, dim, batch, steps, adam, dtype):
+    """The table after `steps`, by nn.Embedding and dense torch.optim.Adam, and its moments."""
+    lr = cosine(3e-3, 1e-5, steps)
     embedding = torch.nn.Embedding(n, dim, dtype=dtype)
-    embedding.weight.data.copy_(start)
+    embedding.weight.data.copy_(new_table(n, dim).weight)
     optimizer = torch.optim.Adam(
         embedding.parameters(), lr=1.0, betas=(adam.beta1, adam.beta2), eps=adam.eps
     )
@@ -71,8 +84,8 @@ def sparse(table, lr, batch, steps, adam):
 )
 def test_equals_dense_adam(n, dim, batch, steps, adam):
     lr = cosine(3e-3, 1e-5, steps)
-    exact, _ = dense(new_table(n, dim).weight, lr, n, dim, batch, steps, adam, torch.float64)
-    rounded, _ = dense(new_table(n, dim).weight, lr, n, dim, batch, steps, adam, torch.float32)
+    exact, _ = dense(n, dim, batch, steps, adam, torch.float64)
+    rounded, _ = dense(n, dim, batch, steps, adam, torch.float32)
     table = new_table(n, dim)
     ours = sparse(table, lr, batch, steps, adam)
 
@@ -83,11 +96,11 @@ def test_equals_dense_adam(n, dim, batch, steps, adam):
 
 
 def test_moments_equal_dense_adam_in_float64():
+    """The reference alone takes float64 tables."""
+    use("reference")
     n, dim, batch, steps = 30, 4, 8, 200
     lr = cosine(3e-3, 1e-5, steps).double()
-    exact, moments = dense(
-        new_table(n, dim).weight.double(), lr, n, dim, batch, steps, ADAM, torch.float64
-    )
+    exact, moments = dense(n, dim, batch, steps, ADAM, torch.float64)
     table = new_table(n, dim, torch.float64)
     table = table._replace(weight=new_table(n, dim).weight.double())
     sparse(table, lr, batch, steps, ADAM)
@@ -138,6 +151,14 @@ def test_empty_batch():
     assert table.last_step.tolist() == [0, 0, 0]
 
 
+def test_a_promise_of_unique_rows_changes_nothing_when_it_is_kept():
+    lr, rows, grad = torch.full((10,), 1e-2), torch.tensor([5, 0, 3]), torch.randn(3, 5)
+    plain, promised = new_table(6, 5), new_table(6, 5)
+    scatter_adam_(plain, rows, grad, lr, torch.tensor(4), adam=ADAM)
+    scatter_adam_(promised, rows, grad, lr, torch.tensor(4), adam=ADAM, unique=True)
+    assert all(torch.equal(a, b) for a, b in zip(plain, promised, strict=True))
+
+
 def test_replay_terms():
     assert replay_terms(0.5, 0.999) == 33
     assert replay_terms(0.0, 0.999) == 0
@@ -163,7 +184,11 @@ def test_philox_known_answers():
 
 
 def sample_noise(ids=4096, dim=96, step=5, seed=11):
-    return reference.noise(torch.arange(ids), dim, torch.tensor(step), seed)
+    """What gather adds to codes that are 0."""
+    zeros = torch.zeros(ids, dim)
+    table = Table(zeros, zeros, zeros, torch.zeros(ids, dtype=torch.int64))
+    now, lr = torch.tensor(step), torch.ones(10)
+    return gather(table, torch.arange(ids), lr, now, adam=ADAM, std=1.0, seed=seed)
 
 
 def test_noise_is_gaussian():

@@ -116,8 +116,12 @@ def gather(
 def scatter_adam_(
     weight: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, last_step: Tensor, rows: Tensor,
     grad: Tensor, lr: Tensor, step: Tensor, beta1: float, beta2: float, eps: float,
+    unique: bool = False,
 ) -> None:  # fmt: skip
     """See `lord_fast.kernels.scatter_adam_`; on an error nothing was written.
+
+    `unique` changes nothing: the sort takes some hundredths of a call at most, and without it a
+    broken promise would be a race between threads.
 
     Raises:
         ValueError: a tensor's type, shape or layout, or `step`, is not as described there.

@@ -36,7 +36,11 @@ void gather(const GatherTask& task, int64_t begin, int64_t end, float* scratch) 
   for (int64_t b = begin; b < end && b < begin + kAhead; ++b) {
     prefetch<false>(table, task.rows[b]);
   }
+  for (int64_t b = begin + kAhead; b < end && b < begin + kFar; ++b) {
+    translate(table, task.rows[b]);
+  }
   for (int64_t b = begin; b < end; ++b) {
+    if (b + kFar < end) translate(table, task.rows[b + kFar]);
     if (b + kAhead < end) prefetch<false>(table, task.rows[b + kAhead]);
     const int64_t row = task.rows[b];
     const Replay replay(task.schedule, table.last_step[row], scratch);

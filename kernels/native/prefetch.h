@@ -8,7 +8,16 @@
 namespace {
 
 constexpr int64_t kAhead = 4;  // rows on their way while one is computed
+constexpr int64_t kFar = 24;   // rows whose addresses are
 constexpr int64_t kFloatsPerLine = 16;
+
+// The ends of a row, whose parts may lie side by side: in a large table finding a page takes as
+// long as reading the row, and is begun earlier still.
+inline void translate(const lord_fast::Table& table, int64_t row) {
+  const float* weight = table.weight + row * table.stride;
+  __builtin_prefetch(weight);
+  __builtin_prefetch(weight + table.stride - 1);
+}
 
 // The state of a row, with the lines to be written if `kWrite`.
 template <bool kWrite>

@@ -4,7 +4,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lord_fast import kernels
 from lord_fast.bench import latent
 from lord_fast.bench.measure import describe, save, table
 from lord_fast.machine import set_up

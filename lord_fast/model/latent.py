@@ -70,16 +70,21 @@ class LatentTable:
         return codes.requires_grad_()
 
     @torch.no_grad()
-    def scatter_adam_(self, rows: Tensor, codes: Tensor, step: Tensor) -> None:
+    def scatter_adam_(
+        self, rows: Tensor, codes: Tensor, step: Tensor, unique: bool = False
+    ) -> None:
         """Update the rows of a batch with the gradients of their gathered codes.
 
         Args:
-            rows: int64 [B]; may repeat.
+            rows: int64 [B]; may repeat, but for `unique`.
             codes: What `gather` returned for them, after the backward pass, [B, dim].
             step: Updates done so far, int64 scalar on the table's device.
+            unique: A promise that no row repeats; see `kernels.scatter_adam_`.
         """
         assert codes.grad is not None
-        kernels.scatter_adam_(self.state, rows, codes.grad, self.lr, step, adam=self.adam)
+        kernels.scatter_adam_(
+            self.state, rows, codes.grad, self.lr, step, adam=self.adam, unique=unique
+        )
 
     @torch.no_grad()
     def codes(self, step: int, rows: Tensor | None = None) -> Tensor:

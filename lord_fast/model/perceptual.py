@@ -173,10 +173,19 @@ class PerceptualLoss(nn.Module):
         ]
         self.tap_scale.copy_(torch.stack(sums).mean(0))
 
-    def forward(self, images: Tensor, targets: Tensor) -> Tensor:
-        """[B, C, H, W] in [0, 1], twice -> scalar; no gradient to the targets."""
-        with torch.no_grad():
-            wanted = self.vgg(targets)
+    def forward(
+        self, images: Tensor, targets: Tensor, wanted: list[Tensor] | None = None
+    ) -> Tensor:
+        """[B, C, H, W] in [0, 1], twice -> scalar; no gradient to the targets.
+
+        Args:
+            images: Generated.
+            targets: What they should be.
+            wanted: The targets' features, if they are at hand; default: computed here.
+        """
+        if wanted is None:
+            with torch.no_grad():
+                wanted = self.vgg(targets)
         loss = self.pixel_weight * (images - targets).abs().mean()
         for got, want, scale in zip(self.vgg(images), wanted, self.tap_scale, strict=True):
             loss = loss + self.perceptual_weight * (got - want).abs().mean() / scale
@@ -186,8 +195,8 @@ class PerceptualLoss(nn.Module):
 class PyramidLoss(nn.Module):
     """L1 summed over four scales of the image, each half the size of the last; no weights."""
 
-    def forward(self, images: Tensor, targets: Tensor) -> Tensor:
-        """[B, C, H, W] in [0, 1], twice -> scalar."""
+    def forward(self, images: Tensor, targets: Tensor, wanted: None = None) -> Tensor:
+        """[B, C, H, W] in [0, 1], twice -> scalar; `wanted` is the other loss's."""
         difference = images - targets
         loss = difference.abs().mean()
         for _ in range(PYRAMID_LEVELS - 1):

@@ -1,5 +1,7 @@
 """Stage 1: every image's content code, every class's code and the generator, optimized together."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -11,6 +13,7 @@ from lord_fast.data.sampler import EpochSampler, permutation
 from lord_fast.data.store import ImageStore, as_float
 from lord_fast.grid import tile
 from lord_fast.machine import Machine
+from lord_fast.model.features import FeatureCache
 from lord_fast.model.generator import Decoder
 from lord_fast.model.perceptual import SCALE_IMAGES, PerceptualLoss
 from lord_fast.train import optimizer
@@ -38,19 +41,27 @@ class LatentGraph(nn.Module):
         self.content_decay, self.dtype = content_decay, dtype
 
     def forward(
-        self, content_code: Tensor, class_code: Tensor, pixels: Tensor
+        self,
+        content_code: Tensor,
+        class_code: Tensor,
+        pixels: Tensor,
+        wanted: list[Tensor] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """[B, content_dim], [B, class_dim], uint8 [B, C, H, W] -> loss, reconstruction, penalty.
 
+        `wanted` are the pixels' features, where they are cached.
         The penalty is the mean over the batch of the noisy content code's sum of squares, as in
         the published PyTorch code.
         """
-        enabled = self.dtype != torch.float32
-        with torch.autocast(pixels.device.type, self.dtype, enabled=enabled):
+        with self.autocast(pixels.device):
             images = self.decoder(content_code, class_code)
-            reconstruction = self.reconstruction(images, as_float(pixels))
+            reconstruction = self.reconstruction(images, as_float(pixels), wanted)
         penalty = self.content_decay * content_code.square().sum(1).mean()
         return reconstruction + penalty, reconstruction, penalty
+
+    def autocast(self, device: torch.device) -> torch.autocast:
+        """What convolutions run under."""
+        return torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32)
 
 
 class LatentStage:
@@ -91,6 +102,7 @@ class LatentStage:
         )
         if isinstance(reconstruction, PerceptualLoss) and config.perceptual_scale == "normalized":
             reconstruction.measure_scale(self._sample())
+        self.features = self._cache() if config.cache_target_features else None
 
     def step(self, step: int) -> dict[str, Tensor]:
         """One step of latent optimization."""
@@ -99,6 +111,7 @@ class LatentStage:
         class_ids = self.store.class_ids[image_ids].to(self.device)
         pixels = self.loader.pixels(step)
         image_ids = image_ids.to(self.device)
+        wanted = self.features(image_ids) if self.features else None
 
         # Their codes: leaves of the graph, the content code with its noise.
         now = torch.tensor(step, device=self.device)
@@ -106,12 +119,13 @@ class LatentStage:
         class_code = self.class_.gather(class_ids, now)
 
         # Generate, compare, differentiate.
-        loss, reconstruction, penalty = self.run_graph(content_code, class_code, pixels)
+        loss, reconstruction, penalty = self.run_graph(content_code, class_code, pixels, wanted)
         loss.backward()
 
         # Adam on the networks, and dense Adam at sparse cost on the codes.
         optimizer.step(self.adam, self.learning_rate(step))
-        self.content.scatter_adam_(image_ids, content_code, now)
+        # (no image is twice in a batch, many classes are).
+        self.content.scatter_adam_(image_ids, content_code, now, unique=True)
         self.class_.scatter_adam_(class_ids, class_code, now)
         return {"loss": loss, "reconstruction": reconstruction, "content_penalty": penalty}
 
@@ -152,10 +166,21 @@ class LatentStage:
         ]
         return tile([[None, *sources[0]], *cells])
 
-    def _sample(self):
+    def _sample(self) -> Iterator[Tensor]:
         order = permutation(self.store.num_images, self.config.seed, 0)[:SCALE_IMAGES]
-        for image_ids in order.split(self.batch_size):
-            yield as_float(self.store.images(image_ids).to(self.device))
+        return self._images(order)
+
+    def _images(self, image_ids: Tensor) -> Iterator[Tensor]:
+        for part in image_ids.split(self.batch_size):
+            yield as_float(self.store.images(part).to(self.device))
+
+    def _cache(self) -> FeatureCache:
+        loss = self.graph.reconstruction
+        if not isinstance(loss, PerceptualLoss):
+            raise ValueError(f"--cache-target-features: --loss {self.config.loss} has no features")
+        with self.graph.autocast(self.device):
+            images = self._images(torch.arange(self.store.num_images))
+            return FeatureCache(loss.vgg, images, self.store.num_images)
 
 
 def total_steps(config: TrainConfig, store: ImageStore) -> int:

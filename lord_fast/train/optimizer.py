@@ -1,6 +1,7 @@
 """Adam for the dense parameters, its state as named tensors."""
 
-from collections.abc import Iterable
+import importlib
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -8,11 +9,29 @@ from torch import Tensor, nn
 from lord_fast.config import TrainConfig
 
 
-def adam(parameters: Iterable[nn.Parameter], config: TrainConfig) -> torch.optim.Adam:
-    """PyTorch's fused Adam with the betas and the epsilon of a configuration."""
-    return torch.optim.Adam(
-        parameters, lr=config.lr, betas=(config.beta1, config.beta2), eps=config.eps, fused=True
-    )
+def adam(parameters: Iterable[nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:
+    """Fused Adam, PyTorch's or apex's, with the betas and the epsilon of a configuration.
+
+    Raises:
+        ValueError: --optimizer apex, and NVIDIA's apex is not there.
+    """
+    betas = (config.beta1, config.beta2)
+    if config.optimizer == "apex":
+        make = _apex_fused_adam()
+        return make(parameters, lr=config.lr, betas=betas, eps=config.eps, adam_w_mode=False)
+    return torch.optim.Adam(parameters, lr=config.lr, betas=betas, eps=config.eps, fused=True)
+
+
+def _apex_fused_adam() -> Callable[..., torch.optim.Optimizer]:
+    try:
+        importlib.import_module("amp_C")
+        return importlib.import_module("apex.optimizers").FusedAdam
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"--optimizer apex: NVIDIA's apex with its CUDA extensions is needed ({error}); build "
+            f"it from https://github.com/NVIDIA/apex (the package named apex on PyPI is another "
+            f"project: do not install it), or leave --optimizer at torch"
+        ) from error
 
 
 def step(optimizer: torch.optim.Optimizer, lr: float) -> None:
@@ -25,11 +44,14 @@ def step(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 def state_dict(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The state of every parameter as INDEX.NAME -> tensor; empty before the first step."""
-    return {
+    found = {
         f"{index}.{name}": tensor
         for index, state in optimizer.state_dict()["state"].items()
         for name, tensor in state.items()
     }
+    if "step" in optimizer.param_groups[0]:  # where apex counts
+        found["step"] = torch.tensor(optimizer.param_groups[0]["step"])
+    return found
 
 
 def load_state_dict(optimizer: torch.optim.Optimizer, state: dict[str, Tensor]) -> None:
@@ -38,6 +60,9 @@ def load_state_dict(optimizer: torch.optim.Optimizer, state: dict[str, Tensor]) 
     (The fused kernel walks parameters and moments in storage order: a channels-last weight beside
     moments that were saved contiguous would be updated with other elements' moments.)
     """
+    state = dict(state)
+    if "step" in state:
+        optimizer.param_groups[0]["step"] = int(state.pop("step"))
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     nested: dict[int, dict[str, Tensor]] = {}
     for key, tensor in state.items():

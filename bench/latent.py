@@ -2,6 +2,8 @@
 
 import importlib.util
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -19,11 +21,7 @@ AGE = 100_000
 """Steps that our table has behind it when it is timed: its rows have missed up to so many."""
 
 STEP_SIZE, STEP_BATCHES, STEP_ROUNDS = 1_000_000, (64, 512, 4096), 10
-SCALING_SIZES, SCALING_BATCHES, SCALING_ROUNDS = (
-    (100_000, 1_000_000, 4_000_000),
-    (64, 512, 4096),
-    50,
-)
+SCALING_SIZES, SCALING_ROUNDS = (100_000, 1_000_000, 4_000_000), 50
 NOISE_BATCHES, NOISE_ROUNDS = (64, 4096), 100
 
 
@@ -58,17 +56,20 @@ class Ours:
         self.now = torch.tensor(0, device=device)
 
     def age(self) -> None:
+        """See `Contender`."""
         _age(self.table.state.exp_avg, self.table.state.exp_avg_sq)
         self.table.state.last_step.random_(AGE)
         self.now.fill_(AGE)
 
     def step(self, rows: Tensor, grad: Tensor) -> None:
+        """See `Contender`."""
         codes = self.table.gather(rows, self.now)
         codes.grad = grad
         self.table.scatter_adam_(rows, codes, self.now)
         self.now += 1
 
     def weight(self) -> Tensor:
+        """Every row as it is now, [N, D]."""
         return self.table.codes(int(self.now))
 
 
@@ -85,15 +86,18 @@ class Dense:
         self.optimizer = self.make_optimizer()
 
     def make_optimizer(self) -> torch.optim.Optimizer:
+        """Over the table."""
         return torch.optim.Adam(self.table.parameters(), lr=LR, betas=BETAS)
 
     def age(self) -> None:
+        """See `Contender`."""
         weight = self.table.weight
         self.step(torch.zeros(1, dtype=torch.int64, device=weight.device), weight[:1].detach())
         state = self.optimizer.state[weight]
         _age(state["exp_avg"], state["exp_avg_sq"])
 
     def step(self, rows: Tensor, grad: Tensor) -> None:
+        """See `Contender`."""
         self.table(rows).backward(grad)
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -106,6 +110,7 @@ class DenseFused(Dense):
     tables = 4
 
     def make_optimizer(self) -> torch.optim.Optimizer:
+        """Over the table."""
         return torch.optim.Adam(self.table.parameters(), lr=LR, betas=BETAS, fused=True)
 
 
@@ -117,6 +122,7 @@ class Sparse(Dense):
     sparse = True
 
     def make_optimizer(self) -> torch.optim.Optimizer:
+        """Over the table."""
         return torch.optim.SparseAdam(list(self.table.parameters()), lr=LR, betas=BETAS)
 
 
@@ -142,11 +148,13 @@ class Fbgemm:
         )  # fmt: skip
 
     def age(self) -> None:
+        """See `Contender`."""
         self.table.split_embedding_weights()[0].uniform_(-0.05, 0.05)
         for state in self.table.split_optimizer_states()[0]:
             state.fill_(1e-3)
 
     def step(self, rows: Tensor, grad: Tensor) -> None:
+        """See `Contender`."""
         offsets = torch.arange(len(rows) + 1, device=rows.device)
         self.table(rows, offsets).backward(grad)
 
@@ -209,7 +217,7 @@ def scaling_rows(device: torch.device) -> list[Row]:
     for one in tables.values():
         one.age()
     found = []
-    for batch in SCALING_BATCHES:
+    for batch in STEP_BATCHES:
         cases = [
             Case(
                 f"size of the table, B={batch} D={DIM}", f"{one.name}, N={size}",
@@ -225,26 +233,32 @@ def noise_rows(device: torch.device) -> list[Row]:
     """What noise adds to a gather, against torch.randn of the same shape."""
     found = []
     for batch in NOISE_BATCHES:
-        rows = torch.arange(batch, device=device)
-        table = Ours(batch, DIM, device).table
-        now = torch.tensor(0, device=device)
-
-        def gather(std: float, table=table, rows=rows, now=now) -> Callable[[], object]:
-            table.std = std
-            return lambda: table.gather(rows, now)
-
-        group, params = f"noise, B={batch} D={DIM}", {"B": batch, "D": DIM}
-        cases = [
-            Case(group, "torch.randn", params,
-                 lambda batch=batch: lambda: torch.randn(batch, DIM, device=device)),
-            Case(group, "gather", params, lambda gather=gather: gather(0.0)),
-            Case(group, "gather with noise", params, lambda gather=gather: gather(1.0)),
-        ]  # fmt: skip
+        cases = noise_cases(batch, device)
         times = measure(cases, NOISE_ROUNDS, device)
         difference = [noisy - plain for plain, noisy in zip(times[1], times[2], strict=True)]
-        noise = Case(group, "noise of gather (the difference)", params, cases[2].prepare)
+        noise = replace(cases[2], name="noise of gather (the difference)")
         found += rows_of([*cases, noise], [*times, difference])
     return found
+
+
+def noise_cases(batch: int, device: torch.device) -> list[Case]:
+    """torch.randn, a gather, and a gather with noise, of the same shape."""
+    table = Ours(batch, DIM, device).table
+    rows, now = torch.arange(batch, device=device), torch.tensor(0, device=device)
+
+    def randn() -> Callable[[], Tensor]:
+        return lambda: torch.randn(batch, DIM, device=device)
+
+    def gather(std: float) -> Callable[[], Tensor]:
+        table.std = std
+        return lambda: table.gather(rows, now)
+
+    group, params = f"noise, B={batch} D={DIM}", {"B": batch, "D": DIM}
+    return [
+        Case(group, "torch.randn", params, randn),
+        Case(group, "gather", params, partial(gather, 0.0)),
+        Case(group, "gather with noise", params, partial(gather, 1.0)),
+    ]
 
 
 def batches(

@@ -1,6 +1,6 @@
 """Timing in one process, the cases in turn: what disturbs the machine disturbs all of them.
 
-A turn is one call that does not count and `CALLS` that do, each with an input of its own: the
+A turn is one call that does not count and a few that do, each with an input of its own: the
 caches hold a case's code, as they do in a loop over steps, and not its data.
 """
 
@@ -55,7 +55,9 @@ class Row:
     ratio_to_base: float
 
 
-def measure(cases: list[Case], rounds: int, device: torch.device) -> list[list[float]]:
+def measure(
+    cases: list[Case], rounds: int, device: torch.device, calls: int = CALLS
+) -> list[list[float]]:
     """Let every case take a turn a round.
 
     Returns:
@@ -67,7 +69,7 @@ def measure(cases: list[Case], rounds: int, device: torch.device) -> list[list[f
     try:
         for _ in track(range(rounds), cases[0].group, transient=True):
             for case, mine in zip(cases, times, strict=True):
-                turn = [_time(case.prepare(), device) for _ in range(1 + CALLS)]
+                turn = [_time(case.prepare(), device) for _ in range(1 + calls)]
                 mine += turn[1:]
     finally:
         gc.enable()

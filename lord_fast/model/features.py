@@ -1,0 +1,60 @@
+"""The VGG16 features of all training images, computed once and kept in memory."""
+
+import os
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from lord_fast.model.perceptual import VGG16
+
+MOST_OF_MEMORY = 0.8
+"""Share of the free memory that the features may take."""
+
+
+class FeatureCache:
+    """What `vgg` computes for every image, in its type and layout, up to a batch's rounding.
+
+    Args:
+        vgg: The features.
+        batches: All images in the order of their rows, [B, C, H, W] in [0, 1].
+        num_images: How many they are.
+
+    Raises:
+        ValueError: the features would take more than `MOST_OF_MEMORY` of the free memory.
+    """
+
+    @torch.no_grad()
+    def __init__(self, vgg: VGG16, batches: Iterable[Tensor], num_images: int):
+        self.maps: list[Tensor] = []
+        row = 0
+        for images in batches:
+            found = [feature.permute(0, 2, 3, 1) for feature in vgg(images)]
+            if not self.maps:
+                _check_memory(found, num_images)
+                self.maps = [feature.new_empty(num_images, *feature.shape[1:]) for feature in found]
+            for kept, feature in zip(self.maps, found, strict=True):
+                kept[row : row + len(feature)] = feature
+            row += len(images)
+
+    def __call__(self, image_ids: Tensor) -> list[Tensor]:
+        """int64 [B] -> the feature maps of each tap, [B, C, H, W], channels last."""
+        return [kept[image_ids].permute(0, 3, 1, 2) for kept in self.maps]
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be had on a device."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _check_memory(found: list[Tensor], num_images: int) -> None:
+    needed = num_images * sum(feature[0].nbytes for feature in found)
+    free = free_memory(found[0].device)
+    if needed > MOST_OF_MEMORY * free:
+        raise ValueError(
+            f"--cache-target-features: the features of {num_images} images take "
+            f"{needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free; train without it, or "
+            f"with fewer --perceptual-taps"
+        )

@@ -1,0 +1,190 @@
+"""Which implementation runs, what is said about it, and what torch.compile makes of it."""
+
+import re
+import warnings
+
+import pytest
+import torch
+from latent_cases import clone, table
+from torch._dynamo.testing import CompileCounterWithBackend
+
+from lord_fast import kernels
+from lord_fast.cli import main
+from lord_fast.kernels import dispatch, native
+from tests.test_train import train
+
+ADAM = kernels.Adam()
+on_the_cpu = pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without CUDA")
+
+
+@pytest.fixture(autouse=True)
+def restored():
+    yield
+    kernels.use("auto")
+
+
+@pytest.fixture
+def library(monkeypatch, tmp_path):
+    """Where the native library is looked for, as if the process had just begun."""
+    path = tmp_path / "liblord_fast_kernels.so"
+    monkeypatch.setattr(native, "LIBRARY", path)
+    monkeypatch.setattr(native, "_library", None)
+    monkeypatch.setattr(dispatch, "_told", set())
+    yield path
+    monkeypatch.undo()
+
+
+def takes_float64() -> bool:
+    """Which implementation answers: the reference takes any type, the native kernels float32."""
+    state = [t.double() if t.is_floating_point() else t for t in table(3, 4, 0)]
+    try:
+        codes = kernels.gather(
+            kernels.Table(*state), torch.arange(3), torch.ones(1), torch.tensor(0), adam=ADAM
+        )
+    except ValueError:
+        return False
+    assert codes.dtype == torch.float64
+    return True
+
+
+def test_auto_takes_the_native_kernels():
+    kernels.use("reference")
+    kernels.use("auto")
+    assert kernels.live("cpu") == ("native", native.instructions())
+    assert not takes_float64()
+
+
+@pytest.mark.parametrize("device", [None, "cpu", "cuda"])
+def test_reference_runs_everywhere(device):
+    kernels.use("reference", device)
+    assert str(kernels.live("cpu")) == "reference (--kernels reference)"
+    assert str(kernels.live("cuda")) == "reference (--kernels reference)"
+    assert takes_float64()
+
+
+def test_native_leaves_other_devices_to_the_reference():
+    kernels.use("native", "cpu")
+    assert kernels.live("cpu").name == "native"
+    assert str(kernels.live("cuda")) == "reference (--kernels native)"
+    assert kernels.live("mps").name == "reference"
+
+
+def refused(*choice) -> str:
+    """The error; what ran before it runs on."""
+    before = kernels.live("cpu"), kernels.live("cuda"), takes_float64()
+    with pytest.raises(ValueError, match=f"^--kernels {choice[0]}: ") as error:
+        kernels.use(*choice)
+    assert (kernels.live("cpu"), kernels.live("cuda"), takes_float64()) == before
+    return str(error.value)
+
+
+def test_an_explicit_request_that_cannot_be_met_is_an_error(monkeypatch):
+    assert "are for cpu and the tables are on cuda" in refused("native", "cuda")
+    assert "are for cuda and the tables are on cpu" in refused("triton", "cpu")
+    assert "choose from auto, reference, native, triton" in refused("quick")
+    monkeypatch.setattr(dispatch.importlib.util, "find_spec", lambda name: None)
+    assert "pip install 'lord-fast[triton]'" in refused("triton")
+
+
+@on_the_cpu
+def test_triton_needs_a_gpu():
+    pytest.importorskip("triton", reason="Triton is not installed")
+    assert "sees no GPU" in refused("triton")
+
+
+def assert_native_is_missing(reason: str):
+    """Said once, by name; the reference runs."""
+    with pytest.warns(RuntimeWarning, match="slow reference kernels") as told:
+        kernels.use("auto")
+    assert len(told) == 1
+    assert reason in str(told[0].message)
+    assert reason in str(kernels.live("cpu"))
+    assert kernels.live("cpu").name == "reference"
+    assert takes_float64()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        kernels.use("auto")
+        kernels.use("reference")
+    assert reason in refused("native")
+    assert "python setup.py build_ext --inplace" in refused("native")
+
+
+def test_a_missing_library_is_said_once_and_the_reference_runs(library):
+    assert_native_is_missing("liblord_fast_kernels.so is not built")
+
+
+def test_a_broken_library_likewise(library):
+    library.write_text("nothing that can be loaded")
+    assert_native_is_missing("liblord_fast_kernels.so cannot be loaded")
+
+
+def test_a_library_that_is_too_old_likewise(library, monkeypatch):
+    library.symlink_to(native.Path(native.__file__).with_name(library.name))
+    monkeypatch.setattr(native, "ABI_VERSION", 99)
+    assert_native_is_missing("is of version 1 and 99 is needed")
+
+
+def test_the_header_and_the_doctor_say_what_runs(glyph_store, tmp_path, capsys):
+    assert train(glyph_store, tmp_path / "a", "--steps", "1", "--kernels", "reference") == 0
+    assert "kernels: reference (--kernels reference)" in capsys.readouterr().err
+    assert train(glyph_store, tmp_path / "b", "--steps", "1") == 0
+    assert re.search(r"kernels: native \((baseline|avx2|avx512)\)", capsys.readouterr().err)
+    assert main(["doctor"]) == 0
+    assert re.search(r"kernels, cpu +│ native \(", capsys.readouterr().out)
+
+
+@on_the_cpu
+def test_train_refuses_kernels_that_are_not_there(glyph_store, tmp_path, capsys):
+    assert train(glyph_store, tmp_path / "run", "--kernels", "triton") == 2
+    assert "--kernels triton: " in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("choice", ["reference", "native"])
+@pytest.mark.parametrize("operator", ["gather", "scatter_adam_"])
+def test_opcheck(operator, choice):
+    kernels.use(choice)
+    state, rows = table(9, 6, 5), torch.tensor([8, 0, 8])
+    lr, step = torch.ones(20), torch.tensor(7)
+    if operator == "gather":
+        arguments = (*state, rows, lr, step, rows + 10, 1.0, 3, *ADAM)
+    else:
+        arguments = (*state, rows, torch.ones(3, 6), lr, step, *ADAM, False)
+    torch.library.opcheck(getattr(torch.ops.lord_fast, operator).default, arguments)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_fakes_have_the_shapes_of_the_results(device):
+    """As for torch.compile and export: shapes, types and device, no memory and no GPU."""
+    with torch._subclasses.FakeTensorMode():
+        integers = {"dtype": torch.int64, "device": device}
+        moments = (torch.zeros(50, 6, device=device) for _ in range(3))
+        state = kernels.Table(*moments, torch.zeros(50, **integers))
+        rows, lr, now = (
+            torch.zeros(3, **integers), torch.ones(9, device=device), torch.zeros((), **integers),
+        )  # fmt: skip
+        codes = kernels.gather(state, rows, lr, now, adam=ADAM, std=1.0)
+        assert (codes.shape, codes.dtype, codes.device.type) == ((3, 6), torch.float32, device)
+        kernels.scatter_adam_(state, rows, codes, lr, now, adam=ADAM, unique=True)
+
+
+@pytest.mark.parametrize("choice", ["reference", "native"])
+def test_compiles_to_one_graph_that_serves_every_step(choice):
+    kernels.use(choice)
+    lr = torch.full((50,), 1e-2)
+    eager, compiled = kernels.Table(*table(20, 6, 3)), kernels.Table(*table(20, 6, 3))
+
+    def update(state, rows, now):
+        codes = kernels.gather(state, rows, lr, now, adam=ADAM, std=1.0, seed=3)
+        kernels.scatter_adam_(state, rows, codes.sin() + codes, lr, now, adam=ADAM)
+        return codes
+
+    torch.compiler.reset()
+    counter = CompileCounterWithBackend("aot_eager")
+    run = torch.compile(update, fullgraph=True, backend=counter)
+    for step in range(4, 12):
+        rows, now = torch.randint(20, (8,)), torch.tensor(step)
+        assert torch.equal(run(compiled, rows, now), update(eager, rows, now))
+        assert all(torch.equal(a, b) for a, b in zip(compiled, eager, strict=True))
+    assert counter.frame_count == 1
+    assert not torch.equal(clone(compiled)[0], table(20, 6, 3)[0])

@@ -1,0 +1,40 @@
+"""The cache of the training images' VGG16 features."""
+
+import pytest
+import torch
+
+from lord_fast.model import features
+from lord_fast.model.features import FeatureCache
+from lord_fast.model.perceptual import CONVOLUTIONS, VGG16, PerceptualLoss
+
+TAPS = ("relu1_2", "relu2_2")
+
+
+@pytest.fixture
+def vgg():
+    rng = torch.Generator().manual_seed(0)
+    weights = {}
+    for n, (inputs, outputs) in CONVOLUTIONS.items():
+        weights[f"features.{n}.weight"] = torch.randn(outputs, inputs, 3, 3, generator=rng) * 0.05
+        weights[f"features.{n}.bias"] = torch.zeros(outputs)
+    return VGG16(weights, TAPS, "caffe")
+
+
+def test_cached_features_give_the_same_loss_and_gradient(vgg):
+    targets = torch.rand(10, 1, 32, 32)
+    cache = FeatureCache(vgg, targets.split(4), len(targets))
+    rows = torch.tensor([9, 0, 5])
+    loss = PerceptualLoss(vgg, 1.0, 0.1)
+    found = []
+    for wanted in (None, cache(rows)):
+        images = torch.full((3, 1, 32, 32), 0.5, requires_grad=True)
+        value = loss(images, targets[rows], wanted)
+        value.backward()
+        found.append((value.detach(), images.grad))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-7)
+
+
+def test_refuses_more_than_the_memory_holds(vgg, monkeypatch):
+    monkeypatch.setattr(features, "free_memory", lambda device: 10**6)
+    with pytest.raises(ValueError, match=r"--cache-target-features: .* 10 images take"):
+        FeatureCache(vgg, torch.rand(10, 1, 32, 32).split(4), 10)

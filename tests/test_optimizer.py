@@ -1,0 +1,72 @@
+"""The optimizer of the dense parameters; apex is played by a stand-in of the same interface."""
+
+import dataclasses
+import sys
+import types
+
+import pytest
+import torch
+
+from lord_fast.config import TrainConfig
+from lord_fast.train import optimizer
+
+APEX = dataclasses.replace(TrainConfig(), optimizer="apex", lr=1e-2)
+
+
+class FusedAdam(torch.optim.Optimizer):
+    """Adam that counts its steps in the group, as apex's does."""
+
+    def __init__(self, params, lr, betas, eps, adam_w_mode):
+        assert not adam_w_mode
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps})
+
+    def step(self):
+        (group,) = self.param_groups
+        group["step"] = group.get("step", 0) + 1
+        (beta1, beta2), t = group["betas"], group["step"]
+        for p in group["params"]:
+            state = self.state[p]
+            for name in ("exp_avg", "exp_avg_sq"):
+                state.setdefault(name, torch.zeros_like(p))
+            state["exp_avg"].lerp_(p.grad, 1 - beta1)
+            state["exp_avg_sq"].lerp_(p.grad.square(), 1 - beta2)
+            root = (state["exp_avg_sq"] / (1 - beta2**t)).sqrt() + group["eps"]
+            p.data -= group["lr"] * state["exp_avg"] / (1 - beta1**t) / root
+
+
+@pytest.fixture
+def apex(monkeypatch):
+    optimizers = types.ModuleType("apex.optimizers")
+    optimizers.FusedAdam = FusedAdam
+    monkeypatch.setitem(sys.modules, "apex.optimizers", optimizers)
+    monkeypatch.setitem(sys.modules, "amp_C", types.ModuleType("amp_C"))
+
+
+def test_apex_is_asked_for_by_name_and_missing():
+    with pytest.raises(ValueError, match=r"--optimizer apex: .*amp_C.*another project"):
+        optimizer.adam([torch.nn.Parameter(torch.zeros(2))], APEX)
+
+
+def run(config, resume_at=None):
+    torch.manual_seed(0)
+    weight = torch.nn.Parameter(torch.randn(4, 3))
+    adam = optimizer.adam([weight], config)
+    for step in range(6):
+        if step == resume_at:
+            state = {name: tensor.clone() for name, tensor in optimizer.state_dict(adam).items()}
+            adam = optimizer.adam([weight], config)
+            optimizer.load_state_dict(adam, state)
+        weight.grad = torch.sin(weight.detach() + step)
+        optimizer.step(adam, config.lr)
+    return weight.detach()
+
+
+def test_apex_is_the_same_optimizer(apex):
+    wanted = run(dataclasses.replace(APEX, optimizer="torch"))
+    torch.testing.assert_close(run(APEX), wanted)
+
+
+@pytest.mark.parametrize("which", ["torch", "apex"])
+def test_resumes(apex, which):
+    config = dataclasses.replace(APEX, optimizer=which)
+    assert torch.equal(run(config, resume_at=3), run(config))
