@@ -98,11 +98,12 @@ def demo(run: Path = Path("runs/demo")) -> None:
     command(run)
 
 
-def bench(what: Positional[Literal["latent"]] = "latent", json: Path | None = None) -> None:
+def bench(what: Positional[Literal["latent", "data"]] = "latent", json: Path | None = None) -> None:
     """Measure on this machine; prints a table.
 
     Args:
-        what: latent: one step of a table of codes, against PyTorch's own and others.
+        what: latent: one step of a table of codes, against PyTorch's own and others; data: decoding
+            images, reading stores, and how long a training step waits for them.
         json: Also write the figures to this file.
     """
     from lord_fast.commands.bench import run as command
