@@ -199,17 +199,20 @@ def test_an_interrupted_packing_goes_on(images, tmp_path, keep):
     assert not (tmp_path / "store.partial").exists()
 
 
-@pytest.mark.parametrize("change", ["image", "size", "name", "damage"])
+@pytest.mark.parametrize("change", ["image", "repaired", "size", "name", "damage"])
 def test_what_changed_since_is_packed_anew(images, tmp_path, change):
-    config = PackConfig(size=16, decoder="pillow", workers=1)
+    config = PackConfig(size=16, decoder="pillow", workers=1, max_bad=1)
+    (images / "a" / "02x.png").write_bytes(b"x")
     interrupted(open_source(str(images), config), tmp_path / "store", config, 48)
     if change == "image":
         file = images / "a" / "03.png"
         modified = file.stat().st_mtime_ns
         file.write_bytes(encoded("PNG", seed=1000))
         os.utime(file, ns=(modified, modified))
+    elif change == "repaired":
+        (images / "a" / "02x.png").write_bytes(encoded("PNG", seed=1000))
     elif change == "size":
-        config = PackConfig(size=32, decoder="pillow", workers=1)
+        config = PackConfig(size=32, decoder="pillow", workers=1, max_bad=1)
     elif change == "name":
         (images / "a" / "03.png").rename(images / "a" / "03b.png")
     else:
@@ -224,14 +227,14 @@ def test_what_changed_since_is_packed_anew(images, tmp_path, change):
 
 
 def test_sigterm_keeps_what_is_done(images, tmp_path):
-    """The verb, killed at its first image, exits with 143; the next call ends it."""
+    """The verb, killed in its third chunk of images, exits with 143; the next call ends it."""
     code = (
         "import os, signal, sys\n"
         "from lord_fast.data import decode\n"
         "from lord_fast.cli import main\n"
         "real = decode.read_file\n"
         "def read_file(path):\n"
-        "    if path.name == '20.png': os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    if path.name == '39.png': os.kill(os.getpid(), signal.SIGTERM)\n"
         "    return real(path)\n"
         "decode.read_file = read_file\n"
         "sys.exit(main(sys.argv[1:]))\n"
@@ -246,6 +249,7 @@ def test_sigterm_keeps_what_is_done(images, tmp_path):
     steps = []
     config = PackConfig(size=16, channels=3, decoder="pillow")
     pack(open_source(str(images), config), tmp_path / "store", config, steps.append)
+    assert steps[0] >= 16
     assert sum(steps) == 80
 
 

@@ -17,6 +17,7 @@ from lord_fast.data import decode
 from lord_fast.data.decode import BadImageError, Decoder, Shape
 from lord_fast.data.records import Record, Source
 from lord_fast.data.writer import StoreWriter
+from lord_fast.errors import Interrupted
 
 CHUNK = 16
 """Images that a worker reads and decodes at a time; each holds at most one chunk, and one waits."""
@@ -74,7 +75,9 @@ def pack(
             raise ValueError(f"none of {len(source)} images can be used")
         manifest = writer.finish(source.describe(), decoder.describe())
         partial.rename(out)
-    except Exception:  # not an interruption, which leaves the part to go on with
+    except Interrupted:  # leaves its part to go on with, as Ctrl-C does
+        raise
+    except Exception:
         shutil.rmtree(partial, ignore_errors=True)
         raise
     return manifest

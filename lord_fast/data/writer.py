@@ -224,25 +224,26 @@ def _rewritten(file: Path, rows: list[dict]):
 
 
 def _same_records(
-    records: Iterable[Record], rows: list[dict], left_out: list[dict], started: float
+    records: Iterable[Record], rows: list[dict], broken: list[dict], started: float
 ) -> int | None:
     """How many of `records` the rows are of; None if they are of others, or of files changed since.
 
     The change time is compared and not the modification time, which a copy may bring along.
     """
-    reasons = {entry["position"]: entry["name"] for entry in left_out}
+    reasons = {entry["position"]: entry["name"] for entry in broken}
     done = taken = 0
     for record in records:
-        if reasons.get(done) == record.name:
+        left_out = reasons.get(done) == record.name
+        if taken == len(rows) and not left_out:
+            break
+        if isinstance(record.image, Path) and os.stat(record.image).st_ctime > started:
+            return None
+        if left_out:
             done += 1
             continue
-        if taken == len(rows):
-            break
         row = rows[taken]
         labels = (record.name, record.class_name, record.content)
         if labels != (row["name"], row["class"], row["content"]):
-            return None
-        if isinstance(record.image, Path) and os.stat(record.image).st_ctime > started:
             return None
         done, taken = done + 1, taken + 1
     return done if taken == len(rows) else None
