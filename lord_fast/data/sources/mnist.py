@@ -75,10 +75,11 @@ def read_idx(path: Path, magic: int) -> np.ndarray:
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{path}: cannot be read ({error})") from error
     dimensions = magic & 0xFF
-    header = np.frombuffer(data[: 4 * (1 + dimensions)], dtype=">u4").tolist()
-    if len(header) != 1 + dimensions or header[0] != magic:
+    length = 4 * (1 + dimensions)
+    header = np.frombuffer(data[:length].ljust(length, b"\0"), dtype=">u4").tolist()
+    if header[0] != magic or len(data) < length:
         raise ValueError(f"{path}: does not begin with {magic:#010x}, not such an idx file")
-    shape, values = header[1:], data[4 * (1 + dimensions) :]
+    shape, values = header[1:], data[length:]
     if len(values) != int(np.prod(shape)):
         raise ValueError(f"{path}: {len(values):,} bytes where {shape} are due; truncated?")
     return np.frombuffer(values, dtype=np.uint8).reshape(shape)

@@ -45,12 +45,12 @@ class Matrix:
     def __init__(self, path: Path):
         self.path = path
         with self._open() as file:
-            magic, dimensions = np.frombuffer(file.read(8), dtype="<i4").tolist()
+            magic, dimensions = _ints(file, 2)
             if magic not in TYPES or not 1 <= dimensions <= 8:
                 raise ValueError(f"{path}: not a binary matrix of bytes or ints (magic {magic:#x})")
-            header = np.frombuffer(file.read(4 * max(3, dimensions)), dtype="<i4")
+            header = _ints(file, max(3, dimensions))
             self.offset = file.tell()
-            self.dtype, self.shape = TYPES[magic], tuple(header[:dimensions].tolist())
+            self.dtype, self.shape = TYPES[magic], tuple(header[:dimensions])
             length = self.offset + int(np.prod(self.shape)) * self.dtype.itemsize
             if file.seek(0, os.SEEK_END) != length:
                 raise ValueError(f"{path}: not {length:,} bytes of {list(self.shape)}; truncated?")
@@ -192,6 +192,11 @@ def open_smallnorb(path: Path, class_factors: Sequence[str]) -> Source:
 def choose(class_factors: Sequence[str]) -> Labels:
     """What is class and what is content."""
     return Labels.chosen(class_factors, CLASS, ("azimuth",), ("azimuth", *CLASS))
+
+
+def _ints(file: BinaryIO, count: int) -> list[int]:
+    """The next little-endian int32s; zeros where the file has ended."""
+    return np.frombuffer(file.read(4 * count).ljust(4 * count, b"\0"), dtype="<i4").tolist()
 
 
 def _find(path: Path, split: str, kind: str) -> Path:
