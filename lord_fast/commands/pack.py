@@ -2,6 +2,7 @@
 
 import json
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,7 +39,15 @@ def run(source: str, store: Path, config: PackConfig) -> None:
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("images"), _Speed())
     with _progress(console, *columns) as progress, _sigterm(store):
         task = progress.add_task("pack", total=len(records))
-        manifest = pack(records, store, config, lambda n: progress.advance(task, n))
+        steps, start = [], time.perf_counter()
+
+        def advance(count: int) -> None:
+            steps.append(count)
+            progress.advance(task, count)
+
+        manifest = pack(records, store, config, advance)
+    # The first step is what an earlier packing had done.
+    speed = sum(steps[1:]) / (time.perf_counter() - start)
     _print_left_out(console, store)
     counts = np.bincount(np.load(store / "class_ids.npy"))
     factors = ", ".join(f"{name} ({len(v)})" for name, v in manifest["factors"].items()) or "none"
@@ -46,7 +55,7 @@ def run(source: str, store: Path, config: PackConfig) -> None:
         f"{store}: {manifest['num_images']} images of {len(counts)} classes "
         f"({counts.min()}-{counts.max()} each), {manifest['size']} x {manifest['size']}, "
         f"{'grey' if manifest['channels'] == 1 else 'RGB'}, {manifest['storage']} by "
-        f"{manifest['decoder']['name']}; content factors: {factors}"
+        f"{manifest['decoder']['name']}; content factors: {factors}; {speed:,.0f} images/s"
     )
     if counts.min() < 2 or len(counts) < 2:
         console.print(

@@ -92,6 +92,7 @@ class Glyphs(Source):
     """
 
     channels = 1
+    has_files = False
 
     def __init__(
         self,

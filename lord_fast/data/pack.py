@@ -55,10 +55,13 @@ def pack(
     """
     if out.exists():
         raise ValueError(f"{out}: exists already; give another folder or remove it")
+    if config.encoded and not source.has_files:
+        raise ValueError("--encoded: this source holds pixels, not encoded images")
     records = _LargeClasses(source, config.min_class_size)
     workers = config.workers or len(os.sched_getaffinity(0))
     shape = Shape(config.size, _channels(source, records, config, workers), _crop(source, config))
-    decoder = decode.open_decoder(config.decoder, shape, workers)
+    name = config.decoder if source.has_files else "pillow"  # which scales pixels, too
+    decoder = decode.open_decoder(name, shape, workers)
     partial = out.with_name(out.name + ".partial")
     writer = StoreWriter(partial, shape, config.encoded, {
         "source": source.describe(), "decoder": decoder.describe(), "size": shape.size,
@@ -99,8 +102,6 @@ def _fill(
             for loaded in chunk:
                 if isinstance(loaded.pixels, BadImageError):
                     writer.leave_out(done, loaded.record.name, str(loaded.pixels))
-                elif writer.encoded and loaded.source is None:
-                    raise ValueError("--encoded: this source holds pixels, not encoded images")
                 else:
                     writer.add(loaded.record, loaded.pixels, loaded.source, loaded.sha256)
                 done += 1

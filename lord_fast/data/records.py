@@ -33,10 +33,12 @@ class Source:
     Attributes:
         crop: What is cut out of its images unless --crop says otherwise.
         channels: Of its images where that is known without looking at them.
+        has_files: Whether its images are encoded files; pixels need no decoder.
     """
 
     crop: Crop | None = None
     channels: int | None = None
+    has_files: bool = True
 
     def __len__(self) -> int:
         raise NotImplementedError

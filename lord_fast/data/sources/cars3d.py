@@ -30,6 +30,7 @@ class Cars3dMeshes(Source):
     """
 
     channels = 3
+    has_files = False
 
     def __init__(self, path: Path, class_factors: Sequence[str] = ()):
         self.path, self.labels = path, choose(class_factors)
@@ -97,6 +98,7 @@ class Cars3dNpz(Source):
     """
 
     channels = 3
+    has_files = False
 
     def __init__(self, path: Path, class_factors: Sequence[str] = ()):
         self.path, self.labels = path, choose(class_factors)

@@ -48,7 +48,7 @@ class Kth(Source):
         if not self.videos and not self.frames:
             raise ValueError(f"{path}: no person01_boxing_d1_uncomp.avi, and no folder called so")
         if self.videos:
-            self.channels = 1
+            self.channels, self.has_files = 1, False
             _av()
         self.count = len(self.frames) + sum(-(-_count(f) // every) for f in self.videos)
 

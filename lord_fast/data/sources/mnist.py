@@ -26,6 +26,7 @@ class Mnist(Source):
     """
 
     channels = 1
+    has_files = False
 
     def __init__(self, path: Path):
         self.path, self.splits = path, {}

@@ -21,6 +21,8 @@ class NpzFile(Source):
         ValueError: not such a file.
     """
 
+    has_files = False
+
     def __init__(self, path: Path):
         self.path = path
         try:

@@ -28,6 +28,7 @@ class Shapes3d(Source):
     """
 
     channels = 3
+    has_files = False
 
     def __init__(self, path: Path, class_factors: Sequence[str] = ()):
         others = tuple(name for name in FACTORS if name != "shape")

@@ -85,6 +85,7 @@ class SmallNorb(Source):
     """
 
     channels = 1
+    has_files = False
 
     def __init__(self, path: Path, class_factors: Sequence[str] = ()):
         self.path, self.labels = path, choose(class_factors)
