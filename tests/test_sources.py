@@ -99,8 +99,9 @@ def test_smallnorb_damaged(tmp_path):
     swapped = np.frombuffer(whole[:24], dtype="<i4").astype(">i4").tobytes()
     dat.write_bytes(swapped + whole[24:])
     refuses("dat.mat: not a binary matrix", tmp_path, "smallnorb")
-    dat.write_bytes(whole[:6])
-    refuses("dat.mat: not a binary matrix", tmp_path, "smallnorb")
+    for length in (6, 20):
+        dat.write_bytes(whole[:length])
+        refuses("dat.mat: not a binary matrix", tmp_path, "smallnorb")
     dat.write_bytes(whole)
     (tmp_path / NORB.format("training", "cat")).unlink()
     refuses("no smallnorb-...-training-cat.mat", tmp_path, "smallnorb")

@@ -45,10 +45,11 @@ class Matrix:
     def __init__(self, path: Path):
         self.path = path
         with self._open() as file:
-            magic, dimensions = _ints(file, 2)
-            if magic not in TYPES or not 1 <= dimensions <= 8:
+            magic, dimensions = _ints(file, 2) or (0, 0)
+            known = magic in TYPES and 1 <= dimensions <= 8
+            header = _ints(file, max(3, dimensions)) if known else []
+            if not header:
                 raise ValueError(f"{path}: not a binary matrix of bytes or ints (magic {magic:#x})")
-            header = _ints(file, max(3, dimensions))
             self.offset = file.tell()
             self.dtype, self.shape = TYPES[magic], tuple(header[:dimensions])
             length = self.offset + int(np.prod(self.shape)) * self.dtype.itemsize
@@ -196,8 +197,9 @@ def choose(class_factors: Sequence[str]) -> Labels:
 
 
 def _ints(file: BinaryIO, count: int) -> list[int]:
-    """The next little-endian int32s; zeros where the file has ended."""
-    return np.frombuffer(file.read(4 * count).ljust(4 * count, b"\0"), dtype="<i4").tolist()
+    """The next little-endian int32s; none where the file ends before."""
+    data = file.read(4 * count)
+    return np.frombuffer(data, dtype="<i4").tolist() if len(data) == 4 * count else []
 
 
 def _find(path: Path, split: str, kind: str) -> Path:
