@@ -122,7 +122,8 @@ def idle_rows(stores: dict[str, ImageStore], machine: Machine) -> list[Row]:
     for name, store in stores.items():
         config = TrainConfig(loss="pyramid", batch_size=BATCH)
         stage = LatentStage(config, store, machine)
-        steps, waits = [], []
+        steps: list[float] = []
+        waits: list[float] = []
         for step in range(2 + STEPS):
             before, start = stage.loader.waited, time.perf_counter()
             stage.step(step)

@@ -39,7 +39,8 @@ def run(source: str, store: Path, config: PackConfig) -> None:
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("images"), _Speed())
     with _progress(console, *columns) as progress, _sigterm(store):
         task = progress.add_task("pack", total=len(records))
-        steps, start = [], time.perf_counter()
+        steps: list[int] = []
+        start = time.perf_counter()
 
         def advance(count: int) -> None:
             steps.append(count)

@@ -36,6 +36,9 @@ Crop = tuple[int, int] | tuple[int, int, int, int]
 """(width, height) around the centre, or (width, height, left, top), in pixels."""
 
 
+DecoderName = Literal["auto", "dali", "pillow"]
+
+
 class BadImageError(ValueError):
     """An image that cannot be used; the message says why, without its name."""
 
@@ -114,17 +117,20 @@ class PillowDecoder:
 
     def decode(self, files: Sequence[bytes]) -> list[np.ndarray | BadImageError]:
         """See `Decoder`."""
-        return list((self._pool.map if self._pool else map)(self._one, files))
+        if self._pool is None:
+            return [self._one(file) for file in files]
+        return list(self._pool.map(self._one, files))
 
     def batch(self, files: Sequence[bytes]) -> "Tensor":
         """See `Decoder`."""
         import torch
 
-        decoded = self.decode(files)
-        for image in decoded:
+        images = []
+        for image in self.decode(files):
             if isinstance(image, BadImageError):
                 raise image
-        return torch.from_numpy(np.stack(decoded))
+            images.append(image)
+        return torch.from_numpy(np.stack(images))
 
     def describe(self) -> dict[str, str]:
         """Name and version."""
@@ -137,9 +143,7 @@ class PillowDecoder:
             return error
 
 
-def open_decoder(
-    name: Literal["auto", "dali", "pillow"], shape: Shape, threads: int, device: str = "cpu"
-) -> Decoder:
+def open_decoder(name: DecoderName, shape: Shape, threads: int, device: str = "cpu") -> Decoder:
     """The decoder that --decoder names; auto: DALI if it works here, else Pillow.
 
     Args:

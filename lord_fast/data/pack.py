@@ -60,7 +60,8 @@ def pack(
     records = _LargeClasses(source, config.min_class_size)
     workers = config.workers or len(os.sched_getaffinity(0))
     shape = Shape(config.size, _channels(source, records, config, workers), _crop(source, config))
-    name = config.decoder if source.has_files else "pillow"  # which scales pixels, too
+    # Pillow scales pixels, too.
+    name: decode.DecoderName = config.decoder if source.has_files else "pillow"
     decoder = decode.open_decoder(name, shape, workers)
     partial = out.with_name(out.name + ".partial")
     writer = StoreWriter(partial, shape, config.encoded, {
@@ -155,7 +156,8 @@ class _LargeClasses:
     """The records of classes with at least `least` images."""
 
     def __init__(self, source: Source, least: int):
-        self.source, self.kept = source, None
+        self.source = source
+        self.kept: set[str] | None = None
         if least > 1:
             sizes = collections.Counter(record.class_name for record in source)
             self.kept = {name for name, size in sizes.items() if size >= least}

@@ -2,13 +2,12 @@
 
 import os
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lord_fast.data.decode import BadImageError, Decoder, Shape, open_decoder
+from lord_fast.data.decode import BadImageError, Decoder, DecoderName, Shape, open_decoder
 from lord_fast.data.writer import read_manifest
 
 
@@ -72,9 +71,7 @@ class ImageStore:
             raise ValueError(f"{self.path}: an encoded store; pack one without --encoded for this")
         return torch.from_numpy(self._data)
 
-    def decode_with(
-        self, name: Literal["auto", "dali", "pillow"], device: str = "cpu", threads: int = 0
-    ) -> None:
+    def decode_with(self, name: DecoderName, device: str = "cpu", threads: int = 0) -> None:
         """Choose who decodes an encoded store; a decoded one has nothing to choose.
 
         Args:
@@ -87,9 +84,10 @@ class ImageStore:
             ValueError: DALI is asked for and does not work here.
         """
         if self.encoded:
-            chosen = "pillow" if name == "auto" and self._packed_by == "pillow" else name
+            if name == "auto" and self._packed_by == "pillow":
+                name = "pillow"
             threads = threads or len(os.sched_getaffinity(0))
-            self._decoder = open_decoder(chosen, self._shape, threads, device)
+            self._decoder = open_decoder(name, self._shape, threads, device)
 
     def describe_decoder(self) -> str:
         """Who decodes at a read; empty for a decoded store."""

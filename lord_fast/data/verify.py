@@ -9,6 +9,9 @@ from pathlib import Path
 from lord_fast.data.decode import BadImageError, read_file
 from lord_fast.data.writer import read_manifest
 
+NAMED_BY_PATH = ("folder", "kth", "rafd", "smallnorb")
+"""Formats whose files are named by their path below the source."""
+
 
 def verify(store: Path, progress: Callable[[int, int], None] = lambda n, total: None) -> str:
     """Hash the index and every image, and the files that they were packed from if they are there.
@@ -50,9 +53,9 @@ def verify(store: Path, progress: Callable[[int, int], None] = lambda n, total: 
 
 
 def _source_folder(source: dict) -> Path | None:
-    """The folder that a store's names lie in, if it is of files and is there."""
+    """The folder that a store's names lie in, if it is there."""
     path = Path(source.get("path", ""))
-    return path if source.get("format") == "folder" and path.is_dir() else None
+    return path if source.get("format") in NAMED_BY_PATH and path.is_dir() else None
 
 
 def _changed(file: Path, row: dict) -> list[str]:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from lord_fast.data.decode import BadImageError
 from lord_fast.data.records import Record, Source
-from lord_fast.data.sources.folder import refused_link
-from lord_fast.data.sources.labels import Labels, image_extensions, printable, refuse
+from lord_fast.data.sources.folder import followed
+from lord_fast.data.sources.labels import Labels, image_extensions, printable
 
 IDENTITIES = "identity_CelebA.txt"
 ALIGNED = "img_align_celeba"
@@ -128,9 +128,8 @@ class Rafd(Source):
             match = RAFD.match(file.stem)
             assert match is not None
             class_name, content = self.labels.split(match.groupdict())
-            refused = refused_link(file, self.root)
-            image = file if refused is None else functools.partial(refuse, refused)
-            yield Record(printable(file.relative_to(self.path)), class_name, content, image)
+            name = printable(file.relative_to(self.path))
+            yield Record(name, class_name, content, followed(file, self.root))
 
     def describe(self) -> dict:
         """Format, folder and class."""

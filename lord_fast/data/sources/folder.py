@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,6 +73,12 @@ def _entries(path: Path) -> Iterator[Entry]:
             for file in sorted(folder.iterdir()):
                 if file.suffix.lower() in extensions and not file.name.startswith("."):
                     yield Entry(file, refused_link(file, root))
+
+
+def followed(path: Path, root: Path) -> Path | Callable[[], bytes]:
+    """The `image` of a record for a file: the file, or the refusal of its link."""
+    refused = refused_link(path, root)
+    return path if refused is None else functools.partial(refuse, refused)
 
 
 def refused_link(path: Path, root: Path) -> str | None:

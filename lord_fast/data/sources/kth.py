@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lord_fast.data.records import Record, Source
-from lord_fast.data.sources.folder import refused_link
-from lord_fast.data.sources.labels import Labels, image_extensions, printable, refuse
+from lord_fast.data.sources.folder import followed
+from lord_fast.data.sources.labels import Labels, image_extensions, printable
 
 VIDEO = re.compile(r"person(?P<person>\d{2})_(?P<action>[a-z]+)_d(?P<scenario>\d)")
 
@@ -57,9 +57,8 @@ class Kth(Source):
 
     def __iter__(self) -> Iterator[Record]:
         for file in self.frames:
-            refused = refused_link(file, self.root)
-            image = file if refused is None else functools.partial(refuse, refused)
-            yield Record(printable(file.relative_to(self.path)), *self._label(file.parent), image)
+            name = printable(file.relative_to(self.path))
+            yield Record(name, *self._label(file.parent), followed(file, self.root))
         for video in self.videos:
             name = printable(video.relative_to(self.path))
             for number, pixels in enumerate(_pictures(video)):

@@ -112,7 +112,7 @@ def printable(path: str | os.PathLike) -> str:
     return os.fsencode(Path(path).as_posix()).decode("utf-8", "backslashreplace")
 
 
-def refuse(reason: str):
+def refuse(reason: str) -> bytes:
     """The `image` of a record that is known to be unusable.
 
     Raises:

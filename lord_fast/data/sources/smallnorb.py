@@ -17,8 +17,8 @@ import numpy as np
 
 from lord_fast.data.records import Record, Source
 from lord_fast.data.sources.blocks import Blocks
-from lord_fast.data.sources.folder import refused_link
-from lord_fast.data.sources.labels import Labels, printable, refuse
+from lord_fast.data.sources.folder import followed
+from lord_fast.data.sources.labels import Labels, printable
 
 CATEGORIES = ("animal", "human", "airplane", "truck", "car")
 CAMERAS = ("lt", "rt")
@@ -172,9 +172,8 @@ class SmallNorbJpg(Source):
             assert match is not None
             labels = {"category": file.parts[-3], "instance": file.parts[-2], **match.groupdict()}
             class_name, content = self.labels.split(labels)
-            refused = refused_link(file, self.root)
-            image = file if refused is None else functools.partial(refuse, refused)
-            yield Record(printable(file.relative_to(self.path)), class_name, content, image)
+            name = printable(file.relative_to(self.path))
+            yield Record(name, class_name, content, followed(file, self.root))
 
     def describe(self) -> dict:
         """Format, folder and class."""
