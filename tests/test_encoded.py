@@ -60,7 +60,7 @@ def test_both_stores_hold_the_same_images(stores, photos):
 def flags(run: Path) -> list[str]:
     values = {
         "--run": run, "--loss": "pyramid", "--steps": 6, "--batch-size": 16, "--content-dim": 4,
-        "--class-dim": 4, "--adain-dim": 8, "--threads": 1, "--device": "cpu", "--log-every": 2,
+        "--class-dim": 4, "--adain-dim": 8, "--threads": 1, "--device": "cpu", "--log-every": 3,
         "--grid-every": 6, "--save-every": 3,
     }  # fmt: skip
     return [str(word) for pair in values.items() for word in pair]

@@ -36,9 +36,12 @@ def encoded(form: str, seed: int = 0, size=(20, 16)) -> bytes:
 
 def png_of(width: int, height: int) -> bytes:
     """A small file that says it is a large image."""
-    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
-    return b"\x89PNG\r\n\x1a\n" + chunk
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    file = b"\x89PNG\r\n\x1a\n"
+    for name, data in ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(999))), (b"IEND", b"")):
+        crc = struct.pack(">I", zlib.crc32(name + data))
+        file += struct.pack(">I", len(data)) + name + data + crc
+    return file
 
 
 def flipped(data: bytes) -> bytes:
@@ -56,7 +59,7 @@ TEN_WAYS = {
     "text.jpg": (put(b"not an image at all"), "not an image"),
     "cut.jpg": (put(encoded("JPEG")[:-200]), "truncated"),
     "cut.png": (put(encoded("PNG")[:-300]), "truncated"),
-    "flipped.png": (put(flipped(encoded("PNG"))), "broken PNG"),
+    "flipped.png": (put(flipped(encoded("PNG"))), "broken"),
     "bomb.png": (put(png_of(40_000, 40_000)), "more than 100,000,000 pixels"),
     "loop.png": (lambda path: path.symlink_to(path.name), "round in a circle"),
     "out.png": (lambda path: path.symlink_to(sys.executable), "a link out of the folder"),

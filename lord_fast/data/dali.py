@@ -65,11 +65,14 @@ class DaliDecoder:
             # DALI writes the next batch into the same memory.
             return torch.from_dlpack(images.as_tensor()).clone().unbind()
 
-        decoded = self._each(files, tensors)
-        for image in decoded:
+        images = []
+        for image in self._each(files, tensors):
             if isinstance(image, BadImageError):
                 raise image
-        return torch.stack([torch.as_tensor(image, device=self.device) for image in decoded])
+            if isinstance(image, np.ndarray):  # Pillow's, which cannot be written to
+                image = torch.from_numpy(image.copy()).to(self.device)
+            images.append(image)
+        return torch.stack(images)
 
     def describe(self) -> dict[str, str]:
         """Name, version and device."""

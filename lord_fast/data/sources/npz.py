@@ -5,6 +5,7 @@ import os
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -85,5 +86,5 @@ def stored_array(path: Path, name: str) -> np.ndarray:
         file.seek(info.header_offset + 26)
         name_length, extra_length = np.frombuffer(file.read(4), dtype="<u2").tolist()
     offset = info.header_offset + 30 + name_length + extra_length + header
-    order = "F" if fortran_order else "C"
+    order: Literal["F", "C"] = "F" if fortran_order else "C"
     return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape, order=order)
