@@ -1,5 +1,6 @@
 """Images in: decoding and scaling, reading a store, and how long a training step waits for them."""
 
+import functools
 import itertools
 import multiprocessing
 import os
@@ -17,7 +18,7 @@ from PIL import Image
 from lord_fast.bench.measure import Case, Row, measure, rows_of
 from lord_fast.config import PackConfig, TrainConfig
 from lord_fast.data.dali import DaliDecoder, DaliUnavailableError
-from lord_fast.data.decode import Decoder, PillowDecoder, Shape
+from lord_fast.data.decode import Decoder, DecoderName, PillowDecoder, Shape
 from lord_fast.data.pack import pack
 from lord_fast.data.sources import open_source
 from lord_fast.data.store import ImageStore
@@ -40,7 +41,7 @@ def decode_rows(folder: Path, machine: Machine) -> list[Row]:
     group = f"decode {WIDTH} x {HEIGHT} JPEG to {SIZE} x {SIZE}, B={BATCH}"
     with _decoders(machine) as contenders:
         cases = [
-            Case(group, name, {"B": BATCH}, lambda work=work: _with(work, next(batches)))
+            Case(group, name, {"B": BATCH}, functools.partial(_next, work, batches))
             for name, work in contenders.items()
         ]
         return rows_of(cases, measure(cases, ROUNDS, machine.device))
@@ -92,7 +93,7 @@ def read_rows(stores: dict[str, ImageStore], machine: Machine) -> list[Row]:
                     group,
                     f"{name}, {'from disk' if cold else 'in memory'}",
                     {"B": BATCH},
-                    lambda store=store, cold=cold: _read(store, cold),
+                    functools.partial(_read, store, cold),
                 )
             )
     return rows_of(cases, measure(cases, ROUNDS, machine.device))
@@ -165,11 +166,12 @@ def write_images(folder: Path) -> None:
 def pack_stores(folder: Path) -> dict[str, ImageStore]:
     """The images decoded, and encoded for each decoder that works here."""
     stores = {}
-    for name, encoded, decoder in (
+    kinds: tuple[tuple[str, bool, DecoderName], ...] = (
         ("decoded", False, "pillow"),
         ("encoded (Pillow)", True, "pillow"),
         ("encoded (DALI)", True, "dali"),
-    ):
+    )
+    for name, encoded, decoder in kinds:
         config = PackConfig(size=SIZE, encoded=encoded, decoder=decoder)
         try:
             pack(open_source(str(folder / "images"), config), folder / name, config)
@@ -182,8 +184,10 @@ def pack_stores(folder: Path) -> dict[str, ImageStore]:
     return stores
 
 
-def _with(work: Callable[[list[bytes]], object], files: list[bytes]) -> Callable[[], object]:
-    return lambda: work(files)
+def _next(
+    work: Callable[[list[bytes]], object], batches: Iterator[list[bytes]]
+) -> Callable[[], object]:
+    return functools.partial(work, next(batches))
 
 
 def _nothing() -> Callable[[], object]:

@@ -28,7 +28,7 @@ LIMITS = (9, 8, 34, 5)
 """Largest value of each; azimuths are even."""
 CLASS = ("category", "instance", "elevation", "lighting", "camera")
 BYTE, INT = 0x1E3D4C55, 0x1E3D4C54
-TYPES = {BYTE: np.dtype("u1"), INT: np.dtype("<i4")}
+TYPES: dict[int, np.dtype] = {BYTE: np.dtype("u1"), INT: np.dtype("<i4")}
 JPG = re.compile(
     r"azimuth(?P<azimuth>\d+)_elevation(?P<elevation>\d+)_lighting(?P<lighting>\d+)"
     r"_(?P<camera>lt|rt)\.jpe?g$"
