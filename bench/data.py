@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import mmap
 import multiprocessing
 import os
 import tempfile
@@ -102,17 +103,17 @@ def read_rows(stores: dict[str, ImageStore], machine: Machine) -> list[Row]:
 def _read(store: ImageStore, cold: bool) -> Callable[[], object]:
     image_ids = torch.randint(store.num_images, (BATCH,))
     if cold:
-        _forget(store.path)
+        _forget(store)
     return lambda: store.images(image_ids)
 
 
-def _forget(store: Path) -> None:
-    """Ask the system to drop a store from its cache, as far as it will."""
-    for file in (store / "images.u8", store / "images.bin"):
-        if file.exists():
-            descriptor = os.open(file, os.O_RDONLY)
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-            os.close(descriptor)
+def _forget(store: ImageStore) -> None:
+    """Have the system drop a store from its cache, which it does not while pages are mapped."""
+    store._data._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
+    descriptor = os.open(store._data.filename, os.O_RDONLY)
+    os.fsync(descriptor)  # pages not yet written stay
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(descriptor)
 
 
 def idle_rows(stores: dict[str, ImageStore], machine: Machine) -> list[Row]:
