@@ -44,5 +44,5 @@ $(VENV)/.installed: $(VENV)/.created $(SOURCES)
 	touch $@
 
 $(VENV)/.tested: $(VENV)/.installed
-	$(INSTALL) --editable '.[dev,triton]'
+	$(INSTALL) --editable '.[dev,triton,onnx]'
 	touch $@

@@ -22,9 +22,14 @@ FLOAT = 4
 
 def synchronized(work, device):
     """The work, and on CUDA the wait for its end."""
-    if device.type == "cuda":
-        return lambda: (work(), torch.cuda.synchronize())
-    return work
+    if device.type != "cuda":
+        return work
+
+    def both():
+        work()
+        torch.cuda.synchronize()
+
+    return both
 
 
 def run(benchmark, group: str, prepare, device, floats: int, rounds: int) -> None:

@@ -57,7 +57,7 @@ class PublishedModel(nn.Module):
 
     def layers(self) -> list[nn.Module]:
         """Every layer with parameters, in the order of `layers_of`."""
-        return [*self.adain, *self.fc[::2], *self.convs, *self.last[:3:2]]
+        return [*self.adain, *list(self.fc)[::2], *self.convs, *list(self.last)[:3:2]]
 
     def forward(
         self, image_ids: Tensor, class_ids: Tensor, noise: Tensor | None = None

@@ -4,6 +4,7 @@ published one (bench/published.py), which is the base of the ratios.
 
 import dataclasses
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -63,7 +64,7 @@ def setting(
         save_file(random_weights(), folder / "vgg16.safetensors")
         config = dataclasses.replace(
             PRESETS["paper"], batch_size=batch, steps=TOTAL_STEPS, adain_dim=adain_dim,
-            perceptual_weights=folder / "vgg16.safetensors", device=machine.device.type,
+            perceptual_weights=folder / "vgg16.safetensors",
         )  # fmt: skip
         yield Setting(ImageStore(folder / "store"), config, machine.device, machine.threads)
 
@@ -79,34 +80,38 @@ def random_weights(seed: int = 0) -> dict[str, Tensor]:
     return weights
 
 
-def variants(found: Setting) -> dict[str, Callable[[], object]]:
-    """Name -> one step of it; the first is the base. bf16 only where it is computed fast."""
-    bf16 = has_fast_bf16(found.device.type)
-    stages = {"exact rewrites, eager float32": found.stage()}
-    stages["+ cached features"] = found.stage(cache_target_features=True)
-    stages["compiled float32"] = found.stage(compile=True)
-    if bf16:
-        stages["bf16, eager"] = found.stage(torch.bfloat16)
-        stages["bf16, compiled"] = found.stage(torch.bfloat16, compile=True)
-        stages["bf16, compiled, cached features"] = found.stage(
-            torch.bfloat16, compile=True, cache_target_features=True
-        )
-    plain = next(iter(stages.values()))
-    steps: dict[str, Callable[[], object]] = {
-        "published": _published(plain, frozen=False),
-        "published, VGG frozen": _published(plain, frozen=True),
-    }
-    return {**steps, **{name: _ours(stage) for name, stage in stages.items()}}
+FORMS: dict[str, Callable[[Setting], Callable[[], object]]] = {
+    "published": lambda found: _published(found.stage(), frozen=False),
+    "published, VGG frozen": lambda found: _published(found.stage(), frozen=True),
+    "exact rewrites, float32": lambda found: _ours(found.stage()),
+    "float32, compiled": lambda found: _ours(found.stage(compile=True)),
+    "float32, cached features": lambda found: _ours(found.stage(cache_target_features=True)),
+    "bf16": lambda found: _ours(found.stage(torch.bfloat16)),
+    "bf16, compiled": lambda found: _ours(found.stage(torch.bfloat16, compile=True)),
+    "bf16, compiled, cached features": lambda found: _ours(
+        found.stage(torch.bfloat16, compile=True, cache_target_features=True)
+    ),
+}
+"""Name -> maker of a step; the first is the base."""
+
+
+def forms(device: str) -> list[str]:
+    """The names of `FORMS` that are worth a try: bf16 only where it is computed fast."""
+    return [name for name in FORMS if has_fast_bf16(device) or "bf16" not in name]
 
 
 def step_rows(found: Setting, rounds: int = 3) -> list[Row]:
-    """The ladder of variants; their order in a round is the ladder's."""
-    cases = [
-        Case(f"step, B={found.config.batch_size} {found.store.size} px", name,
-             {"B": found.config.batch_size}, lambda step=step: step)
-        for name, step in variants(found).items()
-    ]  # fmt: skip
-    return rows_of(cases, measure(cases, rounds, found.device, calls=1))
+    """The ladder of variants, by the clock on the wall and by what all cores worked."""
+    steps = {name: FORMS[name](found) for name in forms(found.device.type)}
+    rows: list[Row] = []
+    for clock, label in ((time.perf_counter, "wall"), (time.process_time, "processor")):
+        if clock is time.process_time and found.device.type != "cpu":
+            continue
+        group = f"step, B={found.config.batch_size} {found.store.size} px, {label} time"
+        params = {"B": found.config.batch_size}
+        cases = [Case(group, name, params, _always(step)) for name, step in steps.items()]
+        rows += rows_of(cases, measure(cases, rounds, found.device, calls=1, clock=clock))
+    return rows
 
 
 def scaling_rows(found: Setting, axis: str, sizes: tuple[int, ...], rounds: int = 5) -> list[Row]:
@@ -115,9 +120,7 @@ def scaling_rows(found: Setting, axis: str, sizes: tuple[int, ...], rounds: int 
     for size in sizes:
         store = _Repeated(found.store, **{axis: size})
         step = _ours(dataclasses.replace(found, store=store).stage())
-        cases.append(
-            Case(f"step over {axis}", f"{axis}={size}", {axis: size}, lambda step=step: step)
-        )
+        cases.append(Case(f"step over {axis}", f"{axis}={size}", {axis: size}, _always(step)))
     return rows_of(cases, measure(cases, rounds, found.device, calls=1))
 
 
@@ -135,6 +138,10 @@ def operations(found: Setting) -> dict[str, float]:
             step()
         counted[name] = counter.get_total_flops() / found.config.batch_size / 1e9
     return counted
+
+
+def _always(step: Callable[[], object]) -> Callable[[], Callable[[], object]]:
+    return lambda: step
 
 
 def _ours(stage: LatentStage) -> Callable[[], object]:

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import torch
 
-from lord_fast.config import TrainConfig
+from lord_fast.config import EncoderConfig, TrainConfig
 from lord_fast.kernels import Adam
+from lord_fast.model.encoder import Encoders
 from lord_fast.model.generator import Decoder
 from lord_fast.model.latent import LatentTable
 from lord_fast.model.perceptual import TAPS, VGG16, PerceptualLoss, PyramidLoss, load_weights
@@ -19,6 +20,18 @@ def build_decoder(config: TrainConfig, size: int, channels: int) -> Decoder:
         return Decoder(
             config.content_dim, config.class_dim, config.adain_dim, size, channels,
             config.leaky_slope, config.adain_init,
+        )  # fmt: skip
+
+
+def build_encoders(
+    config: EncoderConfig, run_config: TrainConfig, size: int, channels: int
+) -> Encoders:
+    """The encoders of a run, their start a function of stage 2's seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return Encoders(
+            run_config.content_dim, run_config.class_dim, config.encoder_dim, size, channels,
+            run_config.leaky_slope,
         )  # fmt: skip
 
 
@@ -40,24 +53,33 @@ def build_tables(
     return content, class_
 
 
-def build_loss(config: TrainConfig) -> PerceptualLoss | PyramidLoss:
-    """The reconstruction loss of a configuration; see `build_vgg` for its errors."""
+def build_loss(config: TrainConfig, weights: Path | None = None) -> PerceptualLoss | PyramidLoss:
+    """The reconstruction loss of a configuration, with other weights if given.
+
+    See `build_vgg` for its errors.
+    """
     if config.loss == "pyramid":
         return PyramidLoss()
-    vgg = build_vgg(config, config.perceptual_weights)
+    vgg = build_vgg(config, weights or config.perceptual_weights)
     return PerceptualLoss(vgg, config.pixel_weight, config.perceptual_weight)
 
 
-def build_vgg(config: TrainConfig, weights: Path | None) -> VGG16:
+def build_vgg(
+    config: TrainConfig, weights: Path | None, taps: tuple[str, ...] | None = None
+) -> VGG16:
     """The perceptual features of a configuration, with weights from a file or downloaded.
+
+    Args:
+        config: The run's; its input convention goes with the weights.
+        weights: A file, or None: download them.
+        taps: Layers; default: those of the configuration.
 
     Raises:
         ValueError: a tap is unknown, or the weights cannot be had (see `load_weights`).
     """
-    unknown = set(config.perceptual_taps) - set(TAPS)
-    if unknown or not config.perceptual_taps:
-        raise ValueError(
-            f"--perceptual-taps {' '.join(config.perceptual_taps)}: choose from {' '.join(TAPS)}"
-        )
+    taps = config.perceptual_taps if taps is None else taps
+    unknown = set(taps) - set(TAPS)
+    if unknown or not taps:
+        raise ValueError(f"--perceptual-taps {' '.join(taps)}: choose from {' '.join(TAPS)}")
     loaded = load_weights(weights, config.perceptual_input)
-    return VGG16(loaded, config.perceptual_taps, config.perceptual_input)
+    return VGG16(loaded, taps, config.perceptual_input)

@@ -5,13 +5,21 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
-from tyro.conf import OmitArgPrefixes, Positional
+from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from lord_fast import __version__
-from lord_fast.config import PRESETS, PackConfig, TrainConfig
+from lord_fast.config import (
+    PRESETS,
+    EncoderConfig,
+    EvaluateConfig,
+    PackConfig,
+    TrainConfig,
+    encoder_defaults,
+    load_config,
+)
 from lord_fast.errors import Interrupted
 
 
@@ -40,6 +48,29 @@ def pack(
         command.run(source, store, config)
 
 
+def split(
+    store: Positional[Path],
+    train: Positional[Path],
+    test: Positional[Path],
+    classes: int | None = None,
+    images: float | None = None,
+    seed: int = 0,
+) -> None:
+    """Hold out classes, or a fraction of every class's images: two stores from one.
+
+    Args:
+        store: A packed store.
+        train: The store to train on, made anew.
+        test: The store of what is held out, made anew.
+        classes: Number of classes to hold out.
+        images: Fraction of every class's images to hold out.
+        seed: Of the draw.
+    """
+    from lord_fast.commands.split import run as command
+
+    command(store, train, test, classes, images, seed)
+
+
 def train(
     store: Positional[Path],
     run: Path,
@@ -56,35 +87,147 @@ def train(
     command(store, run, config)
 
 
-def evaluate(
-    run: Positional[Path],
-    store: Path | None = None,
-    perceptual_weights: Path | None = None,
-    seed: int = 0,
+def train_encoders(
+    run: Positional[Path], config: OmitArgPrefixes[EncoderConfig], store: Path | None = None
 ) -> None:
-    """Measure a run: reconstruction, leakage, informativeness, transfer; writes metrics.json.
+    """Stage 2: encoders that give any image its codes. The same command resumes.
 
     Args:
-        run: The run's folder.
-        store: Where the store is now, if it has moved.
-        perceptual_weights: VGG16 weights for the perceptual distance; default: those of the run;
-            a run with --loss pyramid has none, and the distance is left out.
-        seed: Of every draw and of the probes.
+        run: A run whose stage 1 is finished.
+        store: Where its store is now, if it has moved.
+    """
+    from lord_fast.commands.train_encoders import run as command
+
+    command(run, config, store)
+
+
+def evaluate(run: Positional[Path], config: OmitArgPrefixes[EvaluateConfig]) -> None:
+    """Measure a run: reconstruction, leakage, informativeness, transfer, samples.
+
+    Args:
+        run: The run's folder; a metrics*.json is written to it.
     """
     from lord_fast.commands.evaluate import run as command
 
-    command(run, store, perceptual_weights, seed)
+    command(run, config)
 
 
-def report(run: Positional[Path]) -> None:
+def encode(
+    run: Positional[Path], files: Positional[list[Path]], out: Path = Path("codes.npz")
+) -> None:
+    """Codes of new images by the encoders of stage 2, as an npz file.
+
+    Args:
+        run: A run with stage 2.
+        files: Images, or folders of images.
+        out: Written: names, content [N, content_dim], class_ [N, class_dim].
+    """
+    from lord_fast.commands.encode import run as command
+
+    command(run, files, out)
+
+
+def translate(
+    run: Positional[Path],
+    content: list[Path],
+    class_: Annotated[list[Path], arg(name="class")],
+    out: Path = Path("grid.png"),
+    singles: Path | None = None,
+) -> None:
+    """The content of some images with the class of others, as a labelled grid.
+
+    Args:
+        run: A run with stage 2.
+        content: Images, or folders of images, whose content is wanted: the columns.
+        class_: Images, or folders of images, whose class is wanted: the rows.
+        out: The grid, a PNG.
+        singles: A folder that every translated image is written to as well.
+    """
+    from lord_fast.commands.translate import run as command
+
+    command(run, content, class_, out, singles)
+
+
+def fit(
+    run: Positional[Path],
+    files: Positional[list[Path]],
+    out: Path = Path("codes.npz"),
+    new_class: bool = False,
+    steps: int = 300,
+    seed: int = 0,
+    perceptual_weights: Path | None = None,
+) -> None:
+    """Codes of new images by optimizing them with the generator frozen; needs no encoder.
+
+    Args:
+        run: The run's folder.
+        files: Images, or folders of images.
+        out: Written: names, content [N, content_dim], class_ [N or 1, class_dim].
+        new_class: The images show one class, unseen in training, and get one class code.
+        steps: Of the optimization.
+        seed: Of its start and noise.
+        perceptual_weights: VGG16 weights; default: those of the run.
+    """
+    from lord_fast.commands.fit import run as command
+
+    command(run, files, out, new_class, steps, seed, perceptual_weights)
+
+
+def sample(
+    run: Positional[Path],
+    n: Annotated[int, arg(aliases=["-n"])] = 64,
+    out: Path = Path("grid.png"),
+    new_classes: bool = False,
+    density: Literal["mixture", "training"] = "mixture",
+    seed: int = 0,
+) -> None:
+    """New images: content (and classes) from a density fitted to the codes of training.
+
+    Args:
+        run: The run's folder.
+        n: Number of images.
+        out: A grid of them, a PNG.
+        new_classes: Draw class codes from a density too, not from the training classes.
+        density: mixture: Gaussians, as many as give held-out codes the highest likelihood;
+            training: the baseline, training codes with the noise that training added.
+        seed: Of everything that is drawn.
+    """
+    from lord_fast.commands.sample import run as command
+
+    command(run, n, out, new_classes, density, seed)
+
+
+def interpolate(
+    run: Positional[Path],
+    first: Positional[Path],
+    second: Positional[Path],
+    out: Path = Path("grid.png"),
+    steps: int = 8,
+) -> None:
+    """From one image to another: content changes across the grid, class down.
+
+    Args:
+        run: A run with stage 2.
+        first: An image.
+        second: Another.
+        out: The grid, a PNG.
+        steps: Its side.
+    """
+    from lord_fast.commands.interpolate import run as command
+
+    command(run, first, second, out, steps)
+
+
+def report(run: Positional[Path], store: Path | None = None) -> None:
     """Write RUN/report.html, one page to look at, with everything inside.
 
     Args:
         run: The run's folder.
+        store: Where its store is now, if it has moved.
     """
     from lord_fast.commands.report import run as command
 
-    command(run)
+    command(run, store)
 
 
 def demo(run: Path = Path("runs/demo")) -> None:
@@ -96,6 +239,31 @@ def demo(run: Path = Path("runs/demo")) -> None:
     from lord_fast.commands.demo import run as command
 
     command(run)
+
+
+def export(run: Positional[Path], out: Path, onnx: bool = True) -> None:
+    """A trained run as files that need no lord-fast: safetensors, ONNX, a model card.
+
+    Args:
+        run: The run's folder; of stage 2, where it has it.
+        out: A folder, made anew.
+        onnx: Also write the networks as ONNX, checked against PyTorch (needs the onnx extra).
+    """
+    from lord_fast.commands.export import run as command
+
+    command(run, out, onnx)
+
+
+def import_lord(checkpoint: Positional[Path], run: Path) -> None:
+    """A published lord-pytorch model directory (latent.pth, amortized.pth) as a run.
+
+    Args:
+        checkpoint: The model directory; its pickled configuration is not opened.
+        run: The run's folder, made anew.
+    """
+    from lord_fast.commands.import_lord import run as command
+
+    command(checkpoint, run)
 
 
 def bench(what: Positional[Literal["latent", "data"]] = "latent", json: Path | None = None) -> None:
@@ -118,9 +286,15 @@ def doctor() -> None:
     command()
 
 
+# fmt: off
 VERBS: dict[str, Callable[..., None]] = {
-    function.__name__: function for function in (demo, pack, train, evaluate, report, bench, doctor)
+    function.__name__.replace("_", "-"): function
+    for function in (
+        demo, pack, split, train, train_encoders, evaluate, encode, translate, fit, sample,
+        interpolate, report, export, import_lord, bench, doctor,
+    )
 }
+# fmt: on
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -157,6 +331,11 @@ def _call(verb: str, arguments: list[str]) -> int:
     if verb == "train":
         function = functools.partial(function, config=_preset(arguments))
     try:
+        if verb == "train-encoders" and not {"-h", "--help"} & set(arguments):
+            run = tyro.cli(_run_of, prog=prog, args=arguments)
+            function = functools.partial(
+                function, config=encoder_defaults(load_config(run / "config.yaml")[0])
+            )
         tyro.cli(function, prog=prog, args=arguments)
     except KeyboardInterrupt:
         return 130
@@ -169,6 +348,13 @@ def _call(verb: str, arguments: list[str]) -> int:
         print(f"{prog}: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _run_of(
+    run: Positional[Path], config: OmitArgPrefixes[EncoderConfig], store: Path | None = None
+) -> Path:
+    """The run that train-encoders is called for: its preset gives the flags their defaults."""
+    return run
 
 
 def _preset(arguments: list[str]) -> TrainConfig:

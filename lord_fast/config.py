@@ -179,6 +179,28 @@ class EncoderConfig(LoopConfig):
     """vgg16: file of the weights; none: what the run was trained with."""
 
 
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """What evaluate measures."""
+
+    store: Path | None = None
+    """latent: where the run's store is now, if it has moved; encoder: any store of the same size,
+    such as images held out (default: the run's); fit: classes held out."""
+    codes: Literal["latent", "encoder", "fit"] = "latent"
+    """latent: the codes that training optimized (RUN/metrics.json); encoder: those that the
+    encoders predict (RUN/metrics-encoder[-STORE].json); fit: new classes, a class code fitted to
+    a few images of each, with contents of training (RUN/metrics-fit-STORE.json)."""
+    perceptual_weights: Path | None = None
+    """VGG16 weights for perceptual distance and samples; none: those of the run; a run with --loss
+    pyramid has none, and the two are left out."""
+    shots: int = 5
+    """fit: images of each new class that its code is made from."""
+    fit_steps: int = 300
+    """fit: steps of each optimization."""
+    seed: int = 0
+    """Of every draw and of the probes."""
+
+
 MACHINE_FIELDS = frozenset(
     (
         *(field.name for field in dataclasses.fields(LoopConfig)),
@@ -190,7 +212,21 @@ MACHINE_FIELDS = frozenset(
 
 PRESETS: dict[str, TrainConfig] = {
     "laptop": TrainConfig(),
-    "demo": TrainConfig(preset="demo"),
+    "demo": TrainConfig(
+        preset="demo",
+        content_dim=16,
+        class_dim=64,
+        adain_dim=32,
+        content_decay=3e-5,
+        loss="pyramid",
+        lr=3e-3,
+        latent_lr=0.3,
+        batch_size=32,
+        steps=6000,
+        save_every=1000,
+        grid_every=1000,
+        log_every=100,
+    ),
     "paper": TrainConfig(
         preset="paper",
         content_dim=128,
@@ -250,7 +286,7 @@ def check(config: LoopConfig) -> None:
 
 def save_config(path: Path, config: TrainConfig, data: dict[str, Any]) -> None:
     """Write a run's config.yaml: every field of `config`, and under `data` what it trains on."""
-    _write(path, {**_fields(config), "data": data})
+    _write(path, {**as_plain(config), "data": data})
 
 
 def load_config(path: Path) -> tuple[TrainConfig, dict[str, Any]]:
@@ -273,7 +309,7 @@ def load_config(path: Path) -> tuple[TrainConfig, dict[str, Any]]:
 
 def save_encoder_config(path: Path, config: EncoderConfig) -> None:
     """Write a run's encoders.yaml: every field of `config`."""
-    _write(path, _fields(config))
+    _write(path, as_plain(config))
 
 
 def load_encoder_config(path: Path) -> EncoderConfig:
@@ -288,7 +324,8 @@ def load_encoder_config(path: Path) -> EncoderConfig:
     return EncoderConfig(**values)
 
 
-def _fields(config: LoopConfig) -> dict[str, Any]:
+def as_plain(config: LoopConfig) -> dict[str, Any]:
+    """Every field as YAML and JSON can hold it."""
     return {name: _plain(value) for name, value in dataclasses.asdict(config).items()}
 
 

@@ -1,35 +1,74 @@
 """Swap grids: rows keep their class, columns keep their content."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 GAP = 2
 """Pixels between the tiles, and three times as many after the sources."""
+LABEL_SIZE, LABEL_CHARACTERS = 11, 14
+LEAST_TILE = 64
+"""A labelled grid is enlarged until its tiles have this side, so that the labels fit."""
 
 
-def tile(rows: list[list[Tensor | None]]) -> np.ndarray:
-    """Lay images out in a grid; the first row and the first column stand apart as the sources.
+def tile(rows: Sequence[Sequence[Tensor | None]], sources: bool = True) -> np.ndarray:
+    """Lay images out in a grid.
 
     Args:
         rows: Images [C, H, W] in [0, 1]; None leaves a place empty.
+        sources: The first row and the first column are the sources of the others, and stand apart.
 
     Returns:
         uint8 [height, width, 3].
     """
     _, height, width = next(image for row in rows for image in row if image is not None).shape
-    steps = (height + GAP, width + GAP)
-    shape = (len(rows) * steps[0] + 3 * GAP, len(rows[0]) * steps[1] + 3 * GAP, 3)
+    steps, apart = (height + GAP, width + GAP), 2 * GAP * sources
+    shape = (len(rows) * steps[0] + GAP + apart, len(rows[0]) * steps[1] + GAP + apart, 3)
     canvas = np.full(shape, 255, dtype=np.uint8)
     for i, row in enumerate(rows):
         for j, image in enumerate(row):
             if image is not None:
-                y, x = i * steps[0] + 2 * GAP * (i > 0), j * steps[1] + 2 * GAP * (j > 0)
+                y, x = i * steps[0] + apart * (i > 0), j * steps[1] + apart * (j > 0)
                 canvas[y : y + height, x : x + width] = to_pixels(image)
     return canvas
+
+
+def label(grid: np.ndarray, size: int, above: Sequence[str], left: Sequence[str]) -> np.ndarray:
+    """Write names above the columns and left of the rows of a grid with sources.
+
+    Args:
+        grid: What `tile` returned, uint8 [height, width, 3].
+        size: Side of its tiles in pixels.
+        above: Name of each column after the first.
+        left: Name of each row after the first.
+
+    Returns:
+        uint8 [height, width, 3], larger.
+    """
+    scale = -(-LEAST_TILE // size)
+    grid = grid.repeat(scale, 0).repeat(scale, 1)
+    font = ImageFont.load_default(LABEL_SIZE)
+    top = LABEL_SIZE + 6
+    margin = 8 + max(int(font.getlength(_short(name))) for name in left)
+    canvas = Image.new("RGB", (grid.shape[1] + margin, grid.shape[0] + top), "white")
+    canvas.paste(Image.fromarray(grid), (margin, top))
+    draw = ImageDraw.Draw(canvas)
+    for i, name in enumerate(above, start=1):
+        x = margin + scale * (i * (size + GAP) + 2 * GAP + size // 2)
+        draw.text((x, top // 2), _short(name), "black", font, anchor="mm")
+    for i, name in enumerate(left, start=1):
+        y = top + scale * (i * (size + GAP) + 2 * GAP + size // 2)
+        draw.text((margin - 4, y), _short(name), "black", font, anchor="rm")
+    return np.asarray(canvas)
+
+
+def _short(name: str) -> str:
+    """The end of a long name: files of one source differ there."""
+    return name if len(name) <= LABEL_CHARACTERS else "~" + name[1 - LABEL_CHARACTERS :]
 
 
 def to_pixels(image: Tensor) -> np.ndarray:
@@ -41,6 +80,6 @@ def to_pixels(image: Tensor) -> np.ndarray:
 def save_png(path: Path, pixels: np.ndarray) -> None:
     """Write uint8 [H, W, 3] so that `path` is never a partial file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
+    partial = path.with_name(path.name + ".partial")
     Image.fromarray(pixels).save(partial, format="PNG")
     partial.replace(path)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from lord_fast.config import TrainConfig
+from lord_fast.config import LoopConfig
 
 _M_MMAP_MAX, _M_TRIM_THRESHOLD, _M_ARENA_MAX = -4, -1, -8
 """glibc's names for parameters of mallopt(3)."""
@@ -61,7 +61,7 @@ def set_up(device: str = "auto", precision: str = "auto", threads: int = 0) -> M
     return Machine(torch.device(device), dtype, threads)
 
 
-def set_up_for(config: TrainConfig) -> Machine:
+def set_up_for(config: LoopConfig) -> Machine:
     """`set_up` with the fields of a run's configuration."""
     return set_up(config.device, config.precision, config.threads)
 

@@ -3,7 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from lord_fast.config import TrainConfig, differences, load_config, save_config
+from lord_fast.config import (
+    EncoderConfig,
+    TrainConfig,
+    differences,
+    load_config,
+    load_encoder_config,
+    save_config,
+)
 from lord_fast.data.store import ImageStore
 
 
@@ -34,6 +41,23 @@ def write_run(run: Path, config: TrainConfig, store: ImageStore) -> None:
     save_config(run / "config.yaml", config, describe(store))
 
 
+def check_encoders(run: Path, config: EncoderConfig) -> None:
+    """Check that a run has no stage 2 yet, or one of the same configuration.
+
+    Raises:
+        ValueError: it has one of another configuration.
+    """
+    file = run / "encoders.yaml"
+    if not file.exists():
+        return
+    changed = differences(load_encoder_config(file), config)
+    if changed:
+        raise ValueError(
+            f"{run}: has encoders of another configuration; repeat its flags, or remove {file} "
+            f"and {run / 'checkpoints'}/amortized-*. Differs: {'; '.join(changed)}"
+        )
+
+
 def describe(store: ImageStore) -> dict[str, Any]:
     """What a run remembers of its store: where it was, its hash and its shape."""
     return {
@@ -46,12 +70,21 @@ def describe(store: ImageStore) -> dict[str, Any]:
     }
 
 
-def open_store(run: Path, data: dict[str, Any]) -> ImageStore:
+def open_store(run: Path, data: dict[str, Any], moved_to: Path | None = None) -> ImageStore:
     """The store that a run was trained on.
+
+    Args:
+        run: The run's folder.
+        data: What it remembers of its store, see `describe`.
+        moved_to: Where the store is now; default: where it was.
 
     Raises:
         ValueError: it is gone, or holds other images now.
     """
+    if moved_to is not None:
+        return same_store(run, data, ImageStore(moved_to))
+    if not data["store"]:
+        raise ValueError(f"{run}: was imported, and has no store of its images")
     path = Path(data["store"])
     if not path.exists():
         raise ValueError(f"{run}: its store {path} is gone; say where it is with --store")

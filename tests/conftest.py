@@ -1,8 +1,10 @@
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
+from lord_fast.cli import main
 from lord_fast.config import PackConfig
 from lord_fast.data.glyphs import Glyphs
 from lord_fast.data.pack import pack
@@ -32,3 +34,25 @@ def glyph_store(tmp_path_factory) -> Path:
     config = PackConfig(size=32)
     pack(Glyphs(32, 8, rotations=(0, 30)), out, config)
     return out
+
+
+@pytest.fixture(scope="session")
+def trained_run(glyph_store, tmp_path_factory) -> Path:
+    """A short stage 1 on the glyphs; read only."""
+    from tests.test_train import train
+
+    run = tmp_path_factory.mktemp("runs") / "latent"
+    flags = ("--steps", "120", "--lr", "3e-3", "--latent-lr", "1e-1", "--threads", "1")
+    assert train(glyph_store, run, *flags) == 0
+    return run
+
+
+@pytest.fixture(scope="session")
+def encoder_run(trained_run, tmp_path_factory) -> Path:
+    """The same run with a short stage 2; read only."""
+    from tests.test_amortized import ENCODER_FLAGS
+
+    run = tmp_path_factory.mktemp("runs") / "encoders"
+    shutil.copytree(trained_run, run)
+    assert main(["train-encoders", str(run), *ENCODER_FLAGS]) == 0
+    return run

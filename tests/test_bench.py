@@ -5,9 +5,10 @@ import json
 import pytest
 import torch
 
-from lord_fast.bench import latent
+from lord_fast.bench import latent, step
 from lord_fast.bench.measure import Case, measure, rows_of
 from lord_fast.cli import main
+from lord_fast.machine import set_up
 
 
 def test_bench_latent_writes_its_rows(monkeypatch, tmp_path, capsys):
@@ -70,3 +71,29 @@ def test_kind_of_bench_is_checked():
     with pytest.raises(SystemExit) as caught:
         main(["bench", "sing"])
     assert caught.value.code == 2
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """The step's bench, small."""
+    with step.setting(set_up("cpu", "float32", 2), batch=2, size=32, adain_dim=8) as found:
+        yield found
+
+
+def test_the_published_step_is_the_base_of_the_ladder(tiny):
+    rows = step.step_rows(tiny, rounds=1)
+    assert [row.name for row in rows if "wall" in row.group] == step.forms("cpu")
+    assert rows[0].name == "published"
+    assert rows[0].ratio_to_base == 1
+
+
+def test_a_step_over_the_size_of_the_tables(tiny):
+    rows = step.scaling_rows(tiny, "images", (700, 5000), rounds=1)
+    assert [row.params for row in rows] == [{"images": 700}, {"images": 5000}]
+    rows = step.scaling_rows(tiny, "classes", (10, 500), rounds=1)
+    assert [row.params for row in rows] == [{"classes": 10}, {"classes": 500}]
+
+
+def test_our_step_needs_fewer_operations(tiny):
+    counted = step.operations(tiny)
+    assert counted["ours, cached features"] < counted["ours"] < 0.7 * counted["published"]

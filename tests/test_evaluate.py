@@ -1,6 +1,7 @@
 """Metrics on codes whose answer is known."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -8,11 +9,17 @@ import torch
 
 from lord_fast.cli import main
 from lord_fast.data.store import ImageStore, as_float
+from lord_fast.evaluate.bootstrap import interval
+from lord_fast.evaluate.codes import EncoderCodes, LatentCodes
 from lord_fast.evaluate.evaluate import draw_images, evaluate
 from lord_fast.evaluate.images import compare, perceptual_distance, psnr, summary
+from lord_fast.evaluate.new_classes import draw_targets
 from lord_fast.evaluate.probes import probe, probe_factor, split
+from lord_fast.evaluate.samples import quality
 from lord_fast.evaluate.transfer import class_means, draw_pairs
+from lord_fast.lord import Lord
 from lord_fast.model.perceptual import VGG16
+from tests.test_cli import fails, packed
 from tests.test_perceptual import random_weights
 from tests.test_train import train
 
@@ -69,8 +76,8 @@ def test_compare_and_psnr():
     metrics = compare(lambda p: images[p], lambda p: targets[p], 10, None)
     assert psnr(metrics) == pytest.approx(20.0, abs=1e-3)
     same = compare(lambda p: targets[p], lambda p: targets[p], 10, None)
-    assert summary(same)["ssim"] == pytest.approx(1.0)
-    assert summary(same)["perceptual"] is None
+    assert summary(same, 0)["ssim"] == pytest.approx(1.0)
+    assert summary(same, 0)["perceptual"] is None
 
 
 def test_psnr_is_of_the_pooled_error():
@@ -94,6 +101,8 @@ def test_pairs_have_another_class_and_the_same_content(glyph_store):
     assert (store.class_ids[pairs.content] != pairs.class_).all()
     assert torch.equal(store.class_ids[pairs.target], pairs.class_)
     assert torch.equal(store.content_ids[pairs.target], store.content_ids[pairs.content])
+    assert torch.equal(store.class_ids[pairs.class_image], pairs.class_)
+    assert (pairs.class_image != pairs.target).all()
     assert torch.equal(pairs.content, draw_pairs(store, seed=0, most=300).content)
     assert len(torch.stack((pairs.content, pairs.target)).unique(dim=1).T) == 300
 
@@ -134,7 +143,8 @@ class Perfect:
 
 
 def test_a_perfect_model_scores_perfectly(glyph_store):
-    metrics = evaluate(Perfect(ImageStore(glyph_store)), ImageStore(glyph_store), None)
+    store = ImageStore(glyph_store)
+    metrics = evaluate(LatentCodes(Perfect(store), store), store, None)
     assert metrics["reconstruction"]["psnr"] > 100
     assert metrics["transfer"]["psnr"] > 100
     assert metrics["transfer"]["class_mean_psnr"] < 30
@@ -147,19 +157,118 @@ def test_the_command_writes_the_keys_of_the_contract(glyph_store, tmp_path, caps
     assert main(["evaluate", str(run)]) == 0
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["codes"] == "latent"
-    assert set(metrics["reconstruction"]) == {"psnr", "ssim", "perceptual"}
-    probes = {"accuracy", "mlp_accuracy", "chance", "trained_on", "scored_on"}
+    assert set(metrics["reconstruction"]) == {"psnr", "ssim", "perceptual", "interval"}
+    probes = {
+        "accuracy", "mlp_accuracy", "chance", "trained_on", "scored_on", "accuracy_interval",
+        "mlp_accuracy_interval",
+    }  # fmt: skip
     assert set(metrics["leakage"]["class_from_content"]) == probes
     assert set(metrics["leakage"]["content_from_class"]) == {"typeface", "rotation"}
     assert set(metrics["informativeness"]["content_from_content"]["typeface"]) == probes
     assert set(metrics["informativeness"]["class_from_class"]) == probes
     assert set(metrics["transfer"]) == {
-        "pairs", "psnr", "ssim", "perceptual", "class_mean_psnr", "copy_content_psnr",
+        "pairs", "psnr", "ssim", "perceptual", "interval", "class_mean_psnr", "copy_content_psnr",
     }  # fmt: skip
     assert "transfer" in capsys.readouterr().out
 
-    assert main(["report", str(run)]) == 0
-    page = (run / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 1
-    assert "{{" not in page
-    assert "<svg" in page
+    assert "needs VGG16" in metrics["samples"]["missing"]
+
+
+def test_interval_covers_the_mean_and_shrinks_with_more_images():
+    rng = np.random.default_rng(0)
+    few, many = rng.standard_normal(30), rng.standard_normal(3000)
+    low, high = interval(few, seed=0)
+    assert low < few.mean() < high
+    assert high - low == pytest.approx(4 * few.std() / 30**0.5, rel=0.2)
+    assert np.diff(interval(many, seed=0)) < 0.2 * (high - low)
+    assert interval(few, seed=0) == [low, high]
+
+
+def test_quality_of_samples():
+    generator = torch.Generator().manual_seed(0)
+    real, same, far = (torch.randn(200, 8, generator=generator) for _ in range(3))
+    good, bad = quality(real, same, 0), quality(real, far + 5, 0)
+    assert abs(good["kernel_distance"]) < 0.1 < bad["kernel_distance"]
+    assert bad["precision"] == bad["recall"] == 0
+    assert good["precision"] > 0.8
+    assert good["recall"] > 0.8
+    narrow = quality(real, 0.05 * same, 0)  # inside the data, but not all of it
+    assert narrow["precision"] > 0.8
+    assert narrow["recall"] < 0.3
+
+
+def test_encoder_codes_of_held_out_images(encoder_run, glyph_store, tmp_path):
+    run, parts = tmp_path / "run", (tmp_path / "train", tmp_path / "heldout")
+    shutil.copytree(encoder_run, run)
+    assert main(["split", str(glyph_store), *map(str, parts), "--images", "0.4"]) == 0
+    assert main(["evaluate", str(run), "--codes", "encoder", "--store", str(parts[1])]) == 0
+    assert [path.name for path in run.glob("metrics*")] == ["metrics-encoder-heldout.json"]
+    found = json.loads((run / "metrics-encoder-heldout.json").read_text())
+    assert (found["codes"], found["images"]) == ("encoder", 64)
+    assert found["leakage"]["class_from_content"]["chance"] == pytest.approx(1 / 8, abs=0.03)
+    low, high = found["transfer"]["interval"]["psnr"]
+    assert low < found["transfer"]["psnr"] < high
+
+
+def test_encoder_transfer_does_not_look_at_its_target(encoder_run, glyph_store):
+    """Class and content come from two images that are not the true one."""
+    store, asked = ImageStore(glyph_store), []
+    codes = EncoderCodes(Lord.load(encoder_run, device="cpu"), store)
+
+    class Spy:
+        name, lord = "encoder", codes.lord
+
+        def __call__(self, image_ids):
+            asked.append(image_ids)
+            return codes(image_ids)
+
+    pairs = draw_pairs(store, 0)
+    assert evaluate(Spy(), store, None)["transfer"]["pairs"] == len(pairs.target)
+    content = torch.cat(asked[-2::-2][::-1])[-len(pairs.target) :]
+    class_ = torch.cat(asked[-1::-2][::-1])[-len(pairs.target) :]
+    assert torch.equal(content, pairs.content)
+    assert torch.equal(class_, pairs.class_image)
+
+
+def test_new_classes_use_shots_alone(glyph_store, tmp_path):
+    assert main(
+        ["split", str(glyph_store), str(tmp_path / "a"), str(tmp_path / "b"), "--classes", "2"]
+    ) == 0  # fmt: skip
+    trained, held_out = ImageStore(tmp_path / "a"), ImageStore(tmp_path / "b")
+    drawn = draw_targets(held_out, trained, shots=5, seed=0)
+    assert drawn.shots.shape == (2, 5)
+    assert len(drawn.target) == 2 * 15
+    assert not set(drawn.target.tolist()) & set(drawn.shots.flatten().tolist())
+    assert torch.equal(held_out.class_ids[drawn.target], drawn.class_)
+    assert torch.equal(held_out.class_ids[drawn.shot], drawn.class_)
+    assert torch.equal(held_out.content_ids[drawn.target], trained.content_ids[drawn.content])
+    with pytest.raises(ValueError, match="--shots 20"):
+        draw_targets(held_out, trained, shots=20, seed=0)
+
+
+def test_evaluate_of_held_out_classes(glyph_store, tmp_path, capsys):
+    """A class code fitted to five images, contents of training, against the true images."""
+    trained, held_out, run = tmp_path / "train", tmp_path / "people", tmp_path / "run"
+    assert main(["split", str(glyph_store), str(trained), str(held_out), "--classes", "2"]) == 0
+    assert train(trained, run, "--threads", "1") == 0
+    command = ["evaluate", str(run), "--codes", "fit", "--fit-steps", "5"]
+    assert main([*command, "--store", str(held_out)]) == 0
+    found = json.loads((run / "metrics-fit-people.json").read_text())
+    new = found["new_classes"]
+    assert (new["classes"], new["shots"], new["pairs"]) == (2, 5, 30)
+    assert {"psnr", "interval", "shots_mean_psnr", "copy_content_psnr"} <= set(new)
+    assert new["encoder_one_image"] is None
+    assert "with --store" in fails(capsys, *command)
+    assert "was trained on" in fails(capsys, *command, "--store", trained)
+
+
+def test_evaluate_refusals(trained_run, encoder_run, glyph_store, tmp_path, capsys):
+    error = fails(capsys, "evaluate", trained_run, "--codes", "encoder")
+    assert "train-encoders" in error
+    other = packed(tmp_path, {"a": 4, "b": 4}, size=64)
+    error = fails(capsys, "evaluate", encoder_run, "--codes", "encoder", "--store", other)
+    assert "64 x 64 x 1" in error
+    assert "not a packed store" in fails(capsys, "evaluate", encoder_run, "--store", tmp_path)
+    error = fails(capsys, "evaluate", encoder_run, "--store", other)
+    assert "not the images that" in error
+    assert not list(trained_run.glob("metrics-*"))

@@ -4,15 +4,18 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lord_fast.config import load_config
+from lord_fast.lord import Lord
 from lord_fast.report.page import render
+from lord_fast.run import open_store
 
 
-def run(run_path: Path) -> None:
+def run(run_path: Path, store_path: Path | None = None) -> None:
     """Write RUN/report.html."""
-    load_config(run_path / "config.yaml")
+    lord = Lord.load(run_path, codes="latent")
+    page = render(run_path, lord, open_store(run_path, lord.data, store_path))
     file = run_path / "report.html"
     partial = file.with_suffix(".partial")
-    partial.write_text(render(run_path))
+    partial.write_text(page)
     partial.replace(file)
-    Console(stderr=True, soft_wrap=True).print(f"look at {file}")
+    size = f"{len(page.encode()) / 1000:.0f} kB"
+    Console(stderr=True, soft_wrap=True).print(f"look at {file} ({size})", highlight=False)

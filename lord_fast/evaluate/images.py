@@ -7,6 +7,7 @@ from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from lord_fast.data.store import as_float
+from lord_fast.evaluate.bootstrap import interval
 from lord_fast.model.perceptual import VGG16
 
 BATCH = 128
@@ -38,17 +39,20 @@ def compare(
     return {name: torch.cat([part[name] for part in parts]).double() for name in parts[0]}
 
 
-def summary(metrics: ImageMetrics) -> dict[str, float | None]:
-    """The three figures of metrics.json.
+def summary(metrics: ImageMetrics, seed: int) -> dict:
+    """The three figures of metrics.json, and under `interval` the 95 % interval of each.
 
     `psnr` in dB is of the mean squared error over all pairs (a mean of each pair's PSNR would
     be higher and let a few perfect images hide the bad ones); the others are means.
     """
     perceptual = metrics.get("perceptual")
+    decibels = -10 * torch.tensor(interval(metrics["mse"].numpy(), seed)).log10().flip(0)
+    intervals = {name: interval(metrics[name].numpy(), seed) for name in metrics if name != "mse"}
     return {
         "psnr": psnr(metrics),
         "ssim": float(metrics["ssim"].mean()),
         "perceptual": None if perceptual is None else float(perceptual.mean()),
+        "interval": {"psnr": decibels.tolist(), **intervals},
     }
 
 

@@ -19,11 +19,14 @@ class Pairs:
         content: Image that gives the content, int64 [P].
         class_: Class that is wanted, int64 [P]; never the content image's own.
         target: The image of that class with that content, int64 [P].
+        class_image: An image of that class to take the class from, int64 [P]; not the target,
+            unless the class has no other.
     """
 
     content: Tensor
     class_: Tensor
     target: Tensor
+    class_image: Tensor
 
 
 def draw_pairs(store: ImageStore, seed: int, most: int = MAX_PAIRS) -> Pairs | None:
@@ -56,7 +59,20 @@ def draw_pairs(store: ImageStore, seed: int, most: int = MAX_PAIRS) -> Pairs | N
         return None
     chosen = np.array(kept)[rng.permutation(len(kept))[:most]]
     content, target = torch.from_numpy(chosen).unbind(1)
-    return Pairs(content, store.class_ids[target], target)
+    class_image = torch.from_numpy(_others(classes, chosen[:, 1], rng))
+    return Pairs(content, store.class_ids[target], target, class_image)
+
+
+def _others(classes: np.ndarray, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """For each of `images` another image of its class, or itself where it is the only one."""
+    order = np.argsort(classes, kind="stable")
+    counts = np.bincount(classes)
+    first = np.cumsum(counts) - counts
+    place = np.empty(len(order), dtype=np.int64)
+    place[order] = np.arange(len(order))
+    count, start = counts[classes[images]], first[classes[images]]
+    step = 1 + rng.integers(np.maximum(count - 1, 1))
+    return order[start + (place[images] - start + step) % count]
 
 
 def class_means(store: ImageStore) -> Tensor:

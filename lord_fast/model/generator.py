@@ -164,7 +164,7 @@ class Modulation(nn.Module):
 
     def forward(self, class_code: Tensor) -> list[tuple[Tensor, Tensor]]:
         """[B, class_dim] -> for each layer, (bias, scale), each [B, adain_dim, 1, 1]."""
-        pairs = [layer(class_code).view(len(class_code), -1, 2, 1, 1) for layer in self.layers]
+        pairs = [layer(class_code).unflatten(1, (-1, 2, 1, 1)) for layer in self.layers]
         return [(pair[:, :, 0], pair[:, :, 1]) for pair in pairs]
 
 
@@ -201,7 +201,7 @@ class Generator(nn.Module):
         x = content_code
         for linear in self.head:
             x = F.leaky_relu(linear(x), self.leaky_slope)
-        x = x.view(len(x), -1, self.start, self.start)
+        x = x.unflatten(1, (-1, self.start, self.start))
         x = x.contiguous(memory_format=torch.channels_last)
         for conv, (bias, scale) in zip(self.body, modulation, strict=True):
             x = leaky_adain(conv(x), self.leaky_slope, bias, scale)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lord_fast.build import build_decoder, build_loss, build_tables
-from lord_fast.config import TrainConfig, check
+from lord_fast.config import EncoderConfig, TrainConfig, check
 from lord_fast.data.loader import Loader
 from lord_fast.data.sampler import EpochSampler, permutation
 from lord_fast.data.store import ImageStore, as_float
@@ -183,7 +183,7 @@ class LatentStage:
             return FeatureCache(loss.vgg, images, self.store.num_images)
 
 
-def total_steps(config: TrainConfig, store: ImageStore) -> int:
+def total_steps(config: TrainConfig | EncoderConfig, store: ImageStore) -> int:
     """--steps, or the steps of --epochs."""
     return config.steps or config.epochs * (store.num_images // config.batch_size)
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from lord_fast.config import TrainConfig
+from lord_fast.config import LoopConfig
 from lord_fast.errors import Interrupted
 from lord_fast.grid import save_png
 from lord_fast.train import checkpoint
@@ -57,7 +57,7 @@ class Stage(Protocol):
         ...
 
 
-def run_stage(stage: Stage, run: Path, config: TrainConfig, console: Console) -> None:
+def run_stage(stage: Stage, run: Path, config: LoopConfig, console: Console) -> None:
     """Run a stage from its last checkpoint, or from its start, to its end.
 
     Args:
@@ -122,7 +122,7 @@ def _signals() -> Iterator[list[int]]:
 class _Log:
     """Progress on the console, stats.jsonl, TensorBoard if asked for."""
 
-    def __init__(self, stage: Stage, run: Path, start: int, config: TrainConfig, console: Console):
+    def __init__(self, stage: Stage, run: Path, start: int, config: LoopConfig, console: Console):
         self.stage, self.console = stage, console
         self.file = run / "stats.jsonl"
         _forget_after(self.file, stage.name, start)

@@ -1,0 +1,41 @@
+"""A training step under pytest-benchmark: the forms of `lord-fast bench step`.
+
+    python -m pytest bench/bench_step.py --benchmark-only --benchmark-group-by=group
+
+Our first loss is asserted to be the published one's before it is timed.
+pytest-benchmark times one after the other: quote the ratios of `lord-fast bench step`.
+"""
+
+import os
+
+import pytest
+import torch
+
+from lord_fast.bench import step
+from lord_fast.bench.published import PublishedStep, batch_of
+from lord_fast.data.store import as_float
+from lord_fast.machine import set_up
+
+BATCH = int(os.environ.get("LORD_FAST_BENCH_BATCH", "64"))
+
+
+@pytest.fixture(scope="module")
+def found():
+    with step.setting(set_up(), BATCH) as made:
+        yield made
+
+
+def test_first_loss_is_the_published_one(found):
+    stage = found.stage()
+    published = PublishedStep.like(stage)
+    ids, classes, pixels, noise = batch_of(stage, 0)
+    batch = (t.to(stage.device) for t in (ids, classes, as_float(pixels), noise))
+    torch.testing.assert_close(stage.step(0)["loss"].detach(), published(*batch), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("name", step.forms("cuda" if torch.cuda.is_available() else "cpu"))
+def test_step(benchmark, found, name):
+    benchmark.group = f"step, B={BATCH}"
+    run = step.FORMS[name](found)
+    benchmark.pedantic(run, rounds=3, warmup_rounds=1)
+    benchmark.extra_info["images/s"] = round(BATCH / benchmark.stats.stats.median, 1)

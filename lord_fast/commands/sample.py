@@ -1,0 +1,27 @@
+"""lord-fast sample."""
+
+import math
+from pathlib import Path
+
+from rich.console import Console
+
+from lord_fast.density import Kind, fit_density
+from lord_fast.grid import save_png, tile
+from lord_fast.lord import Lord
+
+
+def run(run_path: Path, n: int, out: Path, new_classes: bool, density: Kind, seed: int) -> None:
+    """Write a grid of new images."""
+    if n < 1:
+        raise ValueError(f"-n {n}: must be positive")
+    lord = Lord.load(run_path, codes="latent")
+    images = list(lord.sample(n, new_classes, density, seed).cpu())
+    columns = math.ceil(math.sqrt(n))
+    padded = [*images, *[None] * (-n % columns)]
+    save_png(out, tile([padded[i : i + columns] for i in range(0, n, columns)], sources=False))
+    console = Console(stderr=True, soft_wrap=True)
+    if density == "mixture":
+        found = fit_density(lord.content_codes.cpu().numpy(), seed)
+        console.print(f"contents: {found.describe()}")
+    classes = "new classes" if new_classes else "classes of training"
+    console.print(f"{out}: {n} images of {classes}")

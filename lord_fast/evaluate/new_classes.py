@@ -1,0 +1,130 @@
+"""Classes held out from training: a class code from a few images, then content of training."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lord_fast.data.store import ImageStore, as_float
+from lord_fast.evaluate.images import ImageMetrics, compare, pixels_of, psnr, summary
+from lord_fast.lord import Lord
+from lord_fast.model.perceptual import VGG16
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Images of new classes whose content label occurs in training.
+
+    Attributes:
+        shots: Images of each class that its code is made from, int64 [classes, shots].
+        target: True images, none of them a shot, int64 [P], of the new classes' store.
+        class_: Their class, int64 [P].
+        shot: One of the class's shots for each, int64 [P].
+        content: An image of the same content, int64 [P], of the training store.
+    """
+
+    shots: Tensor
+    target: Tensor
+    class_: Tensor
+    shot: Tensor
+    content: Tensor
+
+
+def draw_targets(held_out: ImageStore, trained: ImageStore, shots: int, seed: int) -> Targets:
+    """Draw each class's shots, and an image of training for each of the others.
+
+    Raises:
+        ValueError: a class has no more than `shots` images, or no content label of the new
+            classes occurs in training.
+    """
+    rng = np.random.default_rng(seed)
+    by_label: dict[tuple, list[int]] = {}
+    for image, labels in enumerate(_labels(trained)):
+        by_label.setdefault(labels, []).append(image)
+    labels = _labels(held_out)
+    drawn, rows = [], []
+    for class_id in range(held_out.num_classes):
+        members = rng.permutation((held_out.class_ids == class_id).nonzero()[:, 0].numpy())
+        if len(members) <= shots:
+            name = held_out.class_names[class_id]
+            raise ValueError(
+                f"--shots {shots}: {held_out.path} has {len(members)} images of {name}"
+            )
+        drawn.append(members[:shots])
+        for image in members[shots:]:
+            if labels[image] and labels[image] in by_label:
+                content = rng.choice(by_label[labels[image]])
+                rows.append((image, class_id, rng.choice(drawn[-1]), content))
+    if not rows:
+        raise ValueError(f"{held_out.path}: shares no content label with {trained.path}")
+    columns = torch.from_numpy(np.array(rows, dtype=np.int64)).unbind(1)
+    return Targets(torch.from_numpy(np.stack(drawn)), *columns)
+
+
+def _labels(store: ImageStore) -> list[tuple]:
+    """Each image's content labels, as names: two stores number them differently."""
+    names = [np.array(labels) for labels in store.factors.values()]
+    columns = [labels[store.content_ids[:, i].numpy()].tolist() for i, labels in enumerate(names)]
+    factors = tuple(store.factors)
+    return [(factors, *row) for row in zip(*columns, strict=True)] or [()] * store.num_images
+
+
+def evaluate_new_classes(
+    latent: Lord,
+    encoder: Lord | None,
+    stores: tuple[ImageStore, ImageStore],
+    vgg: VGG16 | None,
+    *,
+    shots: int,
+    steps: int,
+    seed: int,
+    perceptual_weights: Path | None,
+) -> dict:
+    """Fit a code to a few images of each new class, and give the class contents of training.
+
+    Args:
+        latent: Stage 1.
+        encoder: Stage 2, whose class code of one image stands beside; None: left out.
+        stores: Of the new classes, and the one of training.
+        vgg: Features for the perceptual distance; None: it is left out.
+        shots: Images of each class that its code is made from.
+        steps: Of each fit.
+        seed: Of every draw.
+        perceptual_weights: VGG16 weights for the fit; default: those of the run.
+    """
+    held_out, trained = stores
+    drawn = draw_targets(held_out, trained, shots, seed)
+    images = [as_float(held_out.images(ids)) for ids in drawn.shots]
+    codes = torch.cat(
+        [latent.fit(batch, True, steps, seed, perceptual_weights)[1].cpu() for batch in images]
+    )
+    means = torch.stack([batch.mean(0) for batch in images])
+    targets, contents = (
+        pixels_of(store, ids) for store, ids in ((held_out, drawn.target), (trained, drawn.content))
+    )
+
+    def fitted(positions: Tensor) -> Tensor:
+        content = latent.content_codes[drawn.content[positions]]
+        return latent.decode(content, codes[drawn.class_[positions]]).cpu()
+
+    def encoded(positions: Tensor) -> Tensor:
+        assert encoder is not None
+        return encoder.translate(
+            contents(positions), as_float(held_out.images(drawn.shot[positions]))
+        ).cpu()
+
+    def measured(made, features: VGG16 | None) -> ImageMetrics:
+        return compare(made, targets, len(drawn.target), features)
+
+    return {
+        "classes": held_out.num_classes,
+        "shots": shots,
+        "fit_steps": steps,
+        "pairs": len(drawn.target),
+        **summary(measured(fitted, vgg), seed),
+        "encoder_one_image": None if encoder is None else summary(measured(encoded, vgg), seed),
+        "shots_mean_psnr": psnr(measured(lambda positions: means[drawn.class_[positions]], None)),
+        "copy_content_psnr": psnr(measured(contents, None)),
+    }

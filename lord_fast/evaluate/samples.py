@@ -1,0 +1,85 @@
+"""How new images compare with real ones, in VGG16's features."""
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchmetrics.image.kid import poly_mmd
+
+from lord_fast.data.store import ImageStore, as_float
+from lord_fast.lord import Lord
+from lord_fast.model.perceptual import VGG16
+
+MAX_SAMPLES = 500
+SUBSETS = 100
+NEIGHBOUR = 3
+BATCH = 64
+
+
+def samples(lord: Lord, store: ImageStore, vgg: VGG16, seed: int) -> dict:
+    """Kernel distance, precision and recall of samples, beside those of real images.
+
+    Half of the real images drawn are what everything is compared with; the other half, in the
+    place of samples, says what a perfect model would reach.
+
+    Args:
+        lord: Of stage 1.
+        store: The images it was trained on.
+        vgg: Features at pool5.
+        seed: Of every draw.
+    """
+    count = min(MAX_SAMPLES, store.num_images // 2)
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(store.num_images))
+    reference, others = (
+        _features(vgg, as_float(store.images(ids))) for ids in order[: 2 * count].split(count)
+    )
+    found = {"images": count, "real": quality(reference, others, seed)}
+    for name, density, new_classes in (
+        ("mixture", "mixture", False), ("training", "training", False),
+        ("mixture_new_classes", "mixture", True),
+    ):  # fmt: skip
+        images = lord.sample(count, new_classes, density, seed).cpu()
+        found[name] = quality(reference, _features(vgg, images), seed)
+    return found
+
+
+def quality(real: Tensor, made: Tensor, seed: int) -> dict:
+    """Figures of two sets of features of the same size.
+
+    Args:
+        real: float32 [N, dim].
+        made: float32 [N, dim].
+        seed: Of the subsets.
+
+    Returns:
+        kernel_distance: unbiased squared MMD with the kernel (x y / dim + 1)^3 (Binkowski et al.,
+        2018), its 95 % interval over random halves; precision and recall: share of one set inside
+        the other's third-neighbour balls (Kynkaanniemi et al., 2019).
+    """
+    rng = np.random.default_rng(seed)
+    halves = [
+        float(
+            poly_mmd(*(f[torch.from_numpy(rng.permutation(len(f))[: len(f) // 2])] for f in pair))
+        )
+        for pair in [(real, made)] * SUBSETS
+    ]
+    return {
+        "kernel_distance": float(poly_mmd(real, made)),
+        "interval": [float(end) for end in np.percentile(halves, (2.5, 97.5))],
+        "precision": _covered(made, real),
+        "recall": _covered(real, made),
+    }
+
+
+def _covered(points: Tensor, by: Tensor) -> float:
+    """Share of `points` that lie nearer to some point of `by` than its third neighbour."""
+    radius = torch.cdist(by, by).kthvalue(NEIGHBOUR + 1, dim=1).values
+    return float((torch.cdist(points, by) <= radius).any(1).float().mean())
+
+
+@torch.no_grad()
+def _features(vgg: VGG16, images: Tensor) -> Tensor:
+    """float32 [N, 512]: the last feature maps, averaged over the image."""
+    device = vgg.mean.device
+    return torch.cat(
+        [vgg(batch.to(device))[-1].mean((2, 3)).cpu() for batch in images.split(BATCH)]
+    )

@@ -1,0 +1,101 @@
+"""The figures of metrics.json as readable rows, for the terminal and the report."""
+
+Row = tuple[str, str, str]
+"""What, the figure with its 95 % interval, and its chance or baseline."""
+
+
+def title(metrics: dict) -> str:
+    """Whose codes, of which images."""
+    return (
+        f"{metrics['codes']} codes, step {metrics['step']}, {metrics['images']} images, "
+        f"seed {metrics['seed']}"
+    )
+
+
+def rows(metrics: dict) -> list[Row]:
+    """Every figure beside its chance or baseline."""
+    if metrics.get("new_classes"):
+        return _new_classes(metrics["new_classes"])
+    return [
+        ("reconstruction", _images(metrics["reconstruction"]), ""),
+        *_probes(metrics),
+        _transfer(metrics["transfer"]),
+        *_samples(metrics.get("samples")),
+    ]
+
+
+def _probes(metrics: dict) -> list[Row]:
+    found: list[Row] = []
+    for direction in ("leakage", "informativeness"):
+        for name, results in (metrics[direction] or {}).items():
+            factors = results if name.startswith("content_from") else {"": results}
+            for factor, result in factors.items():
+                label = f"{direction}: {name.replace('_', ' ')} {factor}".strip()
+                found.append((label, *_probe_cells(result)))
+    return found
+
+
+def _transfer(transfer: dict | None) -> Row:
+    if transfer is None:
+        return "transfer", "not measured", "no content label occurs in two classes"
+    baselines = (
+        f"class mean {transfer['class_mean_psnr']:.2f} dB, "
+        f"content image unchanged {transfer['copy_content_psnr']:.2f} dB"
+    )
+    return f"transfer ({transfer['pairs']} pairs)", _images(transfer), baselines
+
+
+def _samples(samples: dict | None) -> list[Row]:
+    if samples is None:
+        return []
+    if "missing" in samples:
+        return [("samples", "not measured", samples["missing"])]
+    return [
+        (
+            f"samples: {name.replace('_', ' ')} ({samples['images']} images)",
+            _quality(samples[name]),
+            f"real images: {_quality(samples['real'])}",
+        )
+        for name in ("mixture", "training", "mixture_new_classes")
+    ]
+
+
+def _quality(found: dict) -> str:
+    low, high = found["interval"]
+    return (
+        f"kernel distance {found['kernel_distance']:.4f} [{low:.4f}, {high:.4f}], "
+        f"precision {found['precision']:.2f}, recall {found['recall']:.2f}"
+    )
+
+
+def _new_classes(found: dict) -> list[Row]:
+    baselines = (
+        f"mean of the shots {found['shots_mean_psnr']:.2f} dB, "
+        f"content image unchanged {found['copy_content_psnr']:.2f} dB"
+    )
+    what = (
+        f"class fitted to {found['shots']} images ({found['classes']} classes, "
+        f"{found['pairs']} pairs)"
+    )
+    rows = [(what, _images(found), baselines)]
+    if found["encoder_one_image"] is not None:
+        rows.append(("class encoder, one image", _images(found["encoder_one_image"]), baselines))
+    return rows
+
+
+def _images(figures: dict) -> str:
+    low, high = figures["interval"]["psnr"]
+    perceptual = figures["perceptual"]
+    shown = "" if perceptual is None else f", perceptual {perceptual:.3f}"
+    return f"{figures['psnr']:.2f} [{low:.2f}, {high:.2f}] dB, SSIM {figures['ssim']:.3f}{shown}"
+
+
+def _probe_cells(result: dict | None) -> tuple[str, str]:
+    if result is None:
+        return "not measured", "too few images of a label"
+    low, high = result["accuracy_interval"]
+    figure = (
+        f"{result['accuracy']:.3f} [{low:.3f}, {high:.3f}] (linear), "
+        f"{result['mlp_accuracy']:.3f} (MLP)"
+    )
+    return figure, f"{result['chance']:.3f} ({result['scored_on']} images scored)"

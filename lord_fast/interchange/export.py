@@ -1,0 +1,124 @@
+"""A trained run as files that need no lord-fast: safetensors, ONNX, a model card."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from lord_fast import __version__
+from lord_fast.config import as_plain
+from lord_fast.figures import rows, title
+from lord_fast.lord import Lord
+
+TOLERANCE = 1e-4
+"""Largest difference to PyTorch that an exported network may show."""
+
+
+def export(lord: Lord, run: Path, out: Path, onnx: bool) -> dict[str, float]:
+    """Write a folder of model.safetensors, config.json, README.md and ONNX networks.
+
+    Args:
+        lord: What to export.
+        run: Its run's folder, for the metrics of the model card.
+        out: Made anew.
+        onnx: Also write the networks as ONNX.
+
+    Returns:
+        ONNX file -> largest difference to PyTorch, at two batch sizes.
+
+    Raises:
+        ValueError: `out` exists, the onnx packages are missing, or a network differs by more than
+            `TOLERANCE`.
+    """
+    if out.exists():
+        raise ValueError(f"{out}: exists already; give another folder or remove it")
+    partial = out.with_name(out.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        save_file(_tensors(lord), partial / "model.safetensors")
+        config = {**as_plain(lord.config), "data": lord.data, "codes": lord.codes}
+        (partial / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+        (partial / "README.md").write_text(_card(lord, run))
+        differences = {
+            file: _onnx(network, inputs, names, partial / file)
+            for file, (network, inputs, names) in (_networks(lord) if onnx else {}).items()
+        }
+        partial.rename(out)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return differences
+
+
+def _tensors(lord: Lord) -> dict[str, Tensor]:
+    tensors = {f"decoder.{k}": v for k, v in lord.decoder.state_dict().items()}
+    if lord.encoders is not None:
+        tensors |= {f"encoders.{k}": v for k, v in lord.encoders.state_dict().items()}
+    tensors |= {"content_codes": lord.content_codes, "class_codes": lord.class_codes}
+    return {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
+
+
+def _networks(lord: Lord) -> dict[str, tuple[nn.Module, tuple[Tensor, ...], list[str]]]:
+    """File -> network, example inputs, names of the inputs and of the output."""
+    size, channels, config = lord.data["size"], lord.data["channels"], lord.config
+    codes = (torch.randn(2, config.content_dim), torch.randn(2, config.class_dim))
+    found: dict = {"decoder.onnx": (lord.decoder, codes, ["content", "class", "images"])}
+    if lord.encoders is not None:
+        images = (torch.rand(2, channels, size, size),)
+        found["content_encoder.onnx"] = (lord.encoders.content, images, ["images", "content"])
+        found["class_encoder.onnx"] = (lord.encoders.class_, images, ["images", "class"])
+    return found
+
+
+def _onnx(network: nn.Module, inputs: tuple[Tensor, ...], names: list[str], file: Path) -> float:
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401 (torch.onnx needs it)
+    except ImportError as error:
+        raise ValueError(
+            f"ONNX: the package {error.name} is missing; pip install 'lord-fast[onnx]', or leave "
+            f"it out with --no-onnx"
+        ) from error
+    network = network.cpu().eval()
+    program = torch.onnx.export(
+        network, inputs, input_names=names[:-1], output_names=names[-1:],
+        dynamic_shapes=tuple({0: "batch"} for _ in inputs), dynamo=True, verbose=False,
+    )  # fmt: skip
+    assert program is not None
+    program.save(file)
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    differences = []
+    for count in (1, 5):
+        examples = [torch.rand(count, *value.shape[1:]) for value in inputs]
+        feed = {n: x.numpy() for n, x in zip(names[:-1], examples, strict=True)}
+        with torch.no_grad():
+            wanted = network(*examples).numpy()
+        differences.append(float(np.abs(session.run(None, feed)[0] - wanted).max()))
+    if max(differences) > TOLERANCE:
+        raise ValueError(f"{file.name}: differs from PyTorch by {max(differences):.1e}")
+    return max(differences)
+
+
+def _card(lord: Lord, run: Path) -> str:
+    data = lord.data
+    lines = [
+        "---", "library_name: lord-fast", "tags: [disentanglement, lord]", "---", "",
+        f"# {run.resolve().name}", "",
+        "A LORD model (Gabbay & Hoshen, ICLR 2020): an image is a class code and a content code.",
+        f"Made by lord-fast {__version__} from {data['num_images']} images of "
+        f"{data['num_classes']} classes, {data['size']} x {data['size']} x {data['channels']}.", "",
+        "| file | holds |", "|---|---|",
+        "| `model.safetensors` | `decoder.*`, `encoders.*`, `content_codes`, `class_codes` |",
+        "| `config.json` | the run's configuration |",
+        "| `*.onnx` | networks, any batch size; images are float32 [B, C, H, W] in [0, 1] |", "",
+    ]  # fmt: skip
+    for file in sorted(run.glob("metrics*.json")):
+        metrics = json.loads(file.read_text())
+        lines += [f"## {file.stem}: {title(metrics)}", "", "| what | figure | baseline |"]
+        lines += ["|---|---|---|", *(f"| {' | '.join(row)} |" for row in rows(metrics)), ""]
+    return "\n".join(lines)

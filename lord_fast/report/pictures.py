@@ -1,0 +1,158 @@
+"""What a report shows of a model: swaps, traversals, interpolations, the codes in the plane."""
+
+import base64
+import io
+import itertools
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from sklearn.decomposition import PCA
+from torch import Tensor
+
+from lord_fast.data.store import ImageStore, as_float
+from lord_fast.grid import tile, to_pixels
+from lord_fast.lord import Lord
+
+CLASSES, CONTENTS = 12, 16
+LARGEST_TILE = 64
+STEPS = 7
+DIRECTIONS = 4
+POINTS = 600
+MOST_LABELS = 20
+"""Content labels that a factor may have to be told apart by colour."""
+
+
+def swaps(lord: Lord, store: ImageStore) -> dict:
+    """Every class with every content, of a choice of both, with the true images there are.
+
+    Returns:
+        classes and contents (names), side (of a tile), errors (dB [classes][contents], None where
+        there is no true image) and four pictures: made and true [classes x contents], content
+        sources and class sources.
+    """
+    class_ids, content_ids, truth = _choose(store)
+    sources = [
+        as_float(store.images(ids)) for ids in (content_ids, class_sources(store, class_ids))
+    ]
+    content, class_ = lord.content_codes[content_ids], lord.class_codes[class_ids]
+    made = torch.cat([lord.decode(content, code.expand(len(content), -1)).cpu() for code in class_])
+    known = (truth >= 0).flatten()
+    true = torch.ones_like(made)
+    true[known] = as_float(store.images(truth.flatten()[known]))
+    mse = (made - true).square().mean((1, 2, 3)).clamp(min=1e-10)
+    errors = [
+        round(float(-10 * m.log10()), 2) if k else None for m, k in zip(mse, known, strict=True)
+    ]
+    columns = len(content_ids)
+    return {
+        "side": min(store.size, LARGEST_TILE),
+        "classes": [store.class_names[i] for i in class_ids],
+        "contents": [content_label(store, int(i)) for i in content_ids],
+        "errors": [errors[i : i + columns] for i in range(0, len(errors), columns)],
+        "pictures": {
+            "made": picture(sprite(made, columns)),
+            "true": picture(sprite(true, columns)),
+            "contents": picture(sprite(sources[0], columns)),
+            "classes": picture(sprite(sources[1], len(class_ids))),
+        },
+    }
+
+
+def traversals(lord: Lord) -> str:
+    """Rows: the principal directions of the content codes, from -2 to 2 deviations, one class."""
+    codes = lord.content_codes.cpu()
+    pca = PCA(min(DIRECTIONS, *codes.shape)).fit(codes.numpy())
+    steps = torch.linspace(-2, 2, STEPS)
+    lines = [
+        codes.mean(0) + steps[:, None] * (torch.from_numpy(axis).float() * float(variance) ** 0.5)
+        for axis, variance in zip(pca.components_, pca.explained_variance_, strict=True)
+    ]
+    return _strips(lord, torch.cat(lines), lord.class_codes[:1].expand(len(lines) * STEPS, -1))
+
+
+def class_interpolations(lord: Lord, store: ImageStore) -> str:
+    """Rows: from one class to another, each with the content of one image."""
+    classes = torch.linspace(0, store.num_classes - 1, DIRECTIONS + 1).long().unique()
+    lines = [
+        lord.interpolate(lord.class_codes[a], lord.class_codes[b], STEPS)
+        for a, b in itertools.pairwise(classes)
+    ]
+    content = lord.content_codes[class_sources(store, classes[:-1])]
+    return _strips(lord, content.repeat_interleave(STEPS, 0), torch.cat(lines))
+
+
+def plane(lord: Lord, store: ImageStore) -> dict:
+    """The content codes of some images on their first two principal axes, with their labels."""
+    drawn = np.random.default_rng(0).permutation(store.num_images)[:POINTS]
+    codes = lord.content_codes.cpu().numpy()
+    pca = PCA(min(2, codes.shape[1])).fit(codes)
+    points = np.zeros((len(drawn), 2))
+    points[:, : pca.n_components_] = pca.transform(codes[drawn])
+    labels = {"class": store.class_ids.numpy()[drawn].tolist()}
+    for column, (name, values) in enumerate(store.factors.items()):
+        if len(values) <= MOST_LABELS:
+            labels[name] = store.content_ids[drawn, column].tolist()
+    return {"points": points.round(3).tolist(), "labels": labels}
+
+
+def class_sources(store: ImageStore, class_ids: Tensor) -> Tensor:
+    """The first image of each class, int64 [len(class_ids)]."""
+    return torch.stack([(store.class_ids == i).nonzero()[0, 0] for i in class_ids])
+
+
+def content_label(store: ImageStore, image_id: int) -> str:
+    """An image's content labels, or its number where there are none."""
+    values = [
+        v[j] for v, j in zip(store.factors.values(), store.content_ids[image_id], strict=True)
+    ]
+    return ", ".join(values) or f"image {image_id}"
+
+
+def sprite(images: Tensor, columns: int) -> np.ndarray:
+    """Images [N, C, H, W] edge to edge in rows of `columns`, uint8 [height, width, 3]."""
+    if images.shape[-1] > LARGEST_TILE:
+        images = F.interpolate(images, LARGEST_TILE, mode="area")
+    pixels = np.stack([to_pixels(image) for image in images])
+    rows = [np.concatenate(list(row), axis=1) for row in np.split(pixels, len(pixels) // columns)]
+    return np.concatenate(rows)
+
+
+def picture(pixels: np.ndarray) -> str:
+    """uint8 [H, W, 3] as a data URI."""
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, format="WEBP", quality=80, method=6)
+    return "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode()
+
+
+def _strips(lord: Lord, content: Tensor, class_: Tensor) -> str:
+    images = lord.decode(content, class_).cpu()
+    if images.shape[-1] > LARGEST_TILE:
+        images = F.interpolate(images, LARGEST_TILE, mode="area")
+    return picture(tile([list(row) for row in images.split(STEPS)], sources=False))
+
+
+def _choose(store: ImageStore) -> tuple[Tensor, Tensor, Tensor]:
+    """Classes, images that give contents, and the true image of each pair (-1: none).
+
+    Contents are taken first that as many of the classes as possible have, from different classes.
+    """
+    rng = np.random.default_rng(0)
+    classes = np.sort(rng.permutation(store.num_classes)[:CLASSES])
+    if not store.factors:
+        images = np.sort(rng.permutation(store.num_images)[:CONTENTS])
+        truth = np.full((len(classes), len(images)), -1)
+        return torch.from_numpy(classes), torch.from_numpy(images), torch.from_numpy(truth)
+    _, groups = np.unique(store.content_ids.numpy(), axis=0, return_inverse=True)
+    groups = groups.reshape(-1)
+    image_of = {
+        (c, g): i for i, (c, g) in enumerate(zip(store.class_ids.tolist(), groups, strict=True))
+    }
+    order = rng.permutation(groups.max() + 1)
+    shared = np.array([sum((c, g) in image_of for c in classes) for g in order])
+    chosen = np.sort(order[np.argsort(-shared, kind="stable")][:CONTENTS])
+    members = [np.flatnonzero(groups == g) for g in chosen]
+    images = np.array([rng.choice(ids) for ids in members])
+    truth = np.array([[image_of.get((c, g), -1) for g in chosen] for c in classes])
+    return torch.from_numpy(classes), torch.from_numpy(images), torch.from_numpy(truth)

@@ -1,0 +1,96 @@
+"""Test-time latent optimization: the codes of new images, the generator frozen."""
+
+import torch
+from torch import Tensor, nn
+
+from lord_fast.config import TrainConfig
+from lord_fast.model.generator import Decoder
+from lord_fast.train.schedule import cosine
+
+BATCH = 64
+START_CLASSES, START_CONTENTS = 16, 64
+"""Training codes that are tried as a start."""
+
+
+def fit_codes(
+    images: Tensor,
+    decoder: Decoder,
+    reconstruction: nn.Module,
+    config: TrainConfig,
+    trained: tuple[Tensor, Tensor],
+    *,
+    new_class: bool,
+    steps: int,
+    seed: int,
+) -> tuple[Tensor, Tensor]:
+    """Stage 1 with the generator held fixed: its loss, noise, penalty and learning rates.
+
+    Every image starts from the training codes that give the nearest image, of up to 16 classes
+    and 64 contents drawn at random.
+
+    Args:
+        images: float32 [N, C, H, W] in [0, 1], on the decoder's device.
+        decoder: Of stage 1; not changed.
+        reconstruction: The run's loss.
+        config: The run's configuration.
+        trained: Content and class codes of training, [num_images, content_dim] and
+            [num_classes, class_dim].
+        new_class: The images share one class, and get one class code.
+        steps: Of Adam, each over all images.
+        seed: Of the start and the noise.
+
+    Returns:
+        float32 [N, content_dim], and [N, class_dim] or, with `new_class`, [1, class_dim].
+    """
+    generator = torch.Generator(images.device).manual_seed(seed)
+    for parameter in decoder.parameters():
+        parameter.requires_grad_(False)
+    content, class_ = _start(images, decoder, trained, new_class, generator)
+    content.requires_grad_()
+    class_.requires_grad_()
+    rates = [cosine(lr, config.min_lr, steps) for lr in (config.latent_lr, config.class_lr)]
+    groups = [{"params": [content]}, {"params": [class_]}]
+    adam = torch.optim.Adam(groups, betas=(config.beta1, config.beta2), eps=config.eps)
+    for step in range(steps):
+        for group, rate in zip(adam.param_groups, rates, strict=True):
+            group["lr"] = float(rate[step])
+        noise = torch.randn(content.shape, generator=generator, device=content.device)
+        for ids in torch.arange(len(images), device=images.device).split(BATCH):
+            noisy = content[ids] + config.content_std * noise[ids]
+            made = decoder(noisy, class_.expand(len(images), -1)[ids])
+            loss = reconstruction(made, images[ids])
+            loss = loss + config.content_decay * noisy.square().sum(1).mean()
+            (loss * len(ids) / len(images)).backward()
+        adam.step()
+        adam.zero_grad()
+    return content.detach(), class_.detach()
+
+
+@torch.no_grad()
+def _start(
+    images: Tensor,
+    decoder: Decoder,
+    trained: tuple[Tensor, Tensor],
+    new_class: bool,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """The training codes whose images are nearest, copied."""
+    contents, classes = (
+        codes[torch.randperm(len(codes), generator=generator, device=codes.device)[:most]]
+        for codes, most in zip(trained, (START_CONTENTS, START_CLASSES), strict=True)
+    )
+    distances = torch.stack(  # [classes, images, contents]
+        [
+            torch.cdist(
+                images.flatten(1), decoder(contents, code.expand(len(contents), -1)).flatten(1)
+            )
+            for code in classes
+        ]
+    )
+    nearest, content = distances.min(2)
+    if new_class:
+        best = nearest.square().sum(1).argmin()
+        return contents[content[best]].clone(), classes[best : best + 1].clone()
+    best = nearest.argmin(0)
+    picked = content[best, torch.arange(len(images), device=images.device)]
+    return contents[picked].clone(), classes[best].clone()

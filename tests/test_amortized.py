@@ -1,0 +1,177 @@
+"""Stage 2: encoders learn the codes of stage 1; gradients, resuming, signals, refusals."""
+
+import dataclasses
+import json
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from lord_fast.cli import main
+from lord_fast.config import EncoderConfig, load_config, load_encoder_config
+from lord_fast.data.store import ImageStore, as_float
+from lord_fast.errors import Interrupted
+from lord_fast.lord import Lord
+from lord_fast.machine import set_up
+from lord_fast.model.encoder import Encoder
+from lord_fast.train import checkpoint
+from lord_fast.train.amortized import EncoderStage
+from lord_fast.train.loop import run_stage
+from tests.test_cli import fails
+from tests.test_train import StopAfter, files_of, train
+
+SMALL = EncoderConfig(
+    encoder_dim=16, batch_size=16, steps=12, log_every=1, save_every=5, grid_every=1000,
+    device="cpu", lr=2e-3,
+)  # fmt: skip
+
+ENCODER_FLAGS = (
+    "--encoder-dim", "16", "--batch-size", "16", "--steps", "120", "--lr", "2e-3",
+    "--log-every", "25", "--threads", "1",
+)  # fmt: skip
+
+
+def stage_of(run, **changes) -> EncoderStage:
+    config, data = load_config(run / "config.yaml")
+    latent = checkpoint.load(checkpoint.latest(run / "checkpoints", "latent"))
+    store, machine = ImageStore(Path(data["store"])), set_up("cpu", "float32", 1)
+    return EncoderStage(dataclasses.replace(SMALL, **changes), config, store, *latent, machine)
+
+
+def test_published_encoder():
+    """METHOD: five convolutions, three fully connected layers, at 64 px RGB."""
+    encoder = Encoder(128, 256, 64, 3)
+    shapes = [tuple(conv.weight.shape) for conv in encoder.convs]
+    assert shapes == [
+        (64, 3, 7, 7), (128, 64, 4, 4), (256, 128, 4, 4), (256, 256, 4, 4), (256, 256, 4, 4),
+    ]  # fmt: skip
+    assert [conv.stride for conv in encoder.convs] == [(1, 1), *[(2, 2)] * 4]
+    linears = [*encoder.hidden, encoder.code]
+    assert [tuple(layer.weight.shape) for layer in linears] == [(256, 4096), (256, 256), (128, 256)]
+
+
+@pytest.mark.parametrize("size", [32, 64, 128, 256])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_encoder_of_every_size(size, channels):
+    encoder = Encoder(6, 16, size, channels)
+    assert encoder(torch.rand(2, channels, size, size)).shape == (2, 6)
+
+
+def test_gradients_reach_everything_that_learns_and_nothing_else(trained_run):
+    stage = stage_of(trained_run)
+    scalars = stage.graph(
+        stage.store.images(torch.arange(16)), stage.content_codes[:16],
+        stage.class_codes[stage.store.class_ids[:16]],
+    )  # fmt: skip
+    scalars["loss"].backward()
+    for name, parameter in (*stage.encoders.named_parameters(), *stage.decoder.named_parameters()):
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().max() > 0, name
+    assert not stage.content_codes.requires_grad
+    assert not stage.class_codes.requires_grad
+
+
+def test_the_loss_is_the_published_one(trained_run):
+    stage = stage_of(trained_run, content_weight=3.0, class_weight=7.0)
+    store = stage.store
+    scalars = stage.step(0)
+    ids = stage_of(trained_run).sampler.image_ids(0)
+    fresh = stage_of(trained_run)
+    content, class_ = fresh.encoders(as_float(store.images(ids)))
+    latent = Lord.load(trained_run, device="cpu", codes="latent")
+    content_error = (content - latent.content_codes[ids]).square().mean()
+    class_error = (class_ - latent.class_codes[store.class_ids[ids]]).square().mean()
+    images = fresh.decoder(content, class_)
+    reconstruction = fresh.graph.reconstruction(images, as_float(store.images(ids)))
+    expected = reconstruction + 3 * content_error + 7 * class_error
+    torch.testing.assert_close(scalars["content_error"], content_error)
+    torch.testing.assert_close(scalars["class_error"], class_error)
+    torch.testing.assert_close(scalars["loss"], expected)
+
+
+def test_generator_and_modulation_start_from_stage_1(trained_run):
+    _, state = checkpoint.load(checkpoint.latest(trained_run / "checkpoints", "latent"))
+    for name, tensor in stage_of(trained_run).decoder.state_dict().items():
+        assert torch.equal(tensor, state["decoder"][name])
+
+
+def test_encoders_learn(encoder_run):
+    rows = [json.loads(line) for line in (encoder_run / "stats.jsonl").open()]
+    rows = [row for row in rows if row["stage"] == "amortized"]
+    assert set(rows[0]) == {
+        "stage", "step", "epoch", "loss", "reconstruction", "content_error", "class_error", "lr",
+        "images_per_second",
+    }  # fmt: skip
+    assert rows[-1]["class_error"] < 0.7 * rows[0]["class_error"]
+    assert rows[-1]["content_error"] < 0.9 * rows[0]["content_error"]
+    assert list((encoder_run / "grids").glob("amortized-*.png"))
+
+
+def test_latent_codes_keep_their_decoder(encoder_run, trained_run):
+    """Stage 2 fine-tunes a decoder of its own; what evaluate --codes latent measures stays."""
+    before = Lord.load(trained_run, device="cpu")
+    after = Lord.load(encoder_run, device="cpu", codes="latent")
+    tuned = Lord.load(encoder_run, device="cpu")
+    assert (before.codes, after.codes, tuned.codes) == ("latent", "latent", "encoder")
+    images = [m.decode(m.content_codes[:8], m.class_codes[:8]) for m in (before, after, tuned)]
+    assert torch.equal(images[0], images[1])
+    assert not torch.equal(images[0], images[2])
+
+
+@pytest.mark.parametrize("stop_at", [1, 7, 10])
+def test_interrupted_and_resumed_gives_the_same_bytes(trained_run, tmp_path, stop_at):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    for run in (whole, broken):
+        run.mkdir()
+    run_stage(stage_of(trained_run), whole, SMALL, Console(quiet=True))
+    stopper, stage = StopAfter(f"amortized {stop_at}/", signal.SIGTERM), stage_of(trained_run)
+    with pytest.raises(Interrupted):
+        run_stage(stage, broken, SMALL, stopper)
+    assert checkpoint.steps_done(broken / "checkpoints", "amortized") == stop_at
+    run_stage(stage_of(trained_run), broken, SMALL, Console(quiet=True))
+    last = "checkpoints/amortized-000000012"
+    assert files_of(whole / last) == files_of(broken / last)
+
+
+def test_compiled_step_tracks_the_eager_one(trained_run):
+    losses = []
+    for compiled in (False, True):
+        stage = stage_of(trained_run, compile=compiled)
+        losses.append(torch.stack([stage.step(step)["loss"].detach() for step in range(3)]))
+    torch.testing.assert_close(losses[0], losses[1], rtol=1e-4, atol=1e-6)
+
+
+def test_defaults_are_those_of_the_runs_preset(tmp_path):
+    from lord_fast.config import PRESETS, encoder_defaults
+
+    assert encoder_defaults(PRESETS["paper"]).lr == 1e-4
+    assert encoder_defaults(PRESETS["paper"]).encoder_dim == 256
+    assert encoder_defaults(PRESETS["a100"]).precision == "bf16"
+
+
+def test_the_command_resumes_and_says_when_it_is_finished(encoder_run, capsys):
+    assert load_encoder_config(encoder_run / "encoders.yaml").encoder_dim == 16
+    capsys.readouterr()
+    assert main(["train-encoders", str(encoder_run), *ENCODER_FLAGS]) == 0
+    assert "stage 2 is finished" in capsys.readouterr().err
+    error = fails(capsys, "train-encoders", encoder_run, *ENCODER_FLAGS, "--lr", "0.5")
+    assert "--lr 0.002 -> 0.5" in error
+
+
+def test_refusals(glyph_store, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert "not a run of lord-fast" in fails(capsys, "train-encoders", tmp_path)
+    assert train(glyph_store, run, "--steps", "8") == 0
+    checkpoints = run / "checkpoints"
+    (checkpoints / "latent-000000008").rename(checkpoints / "latent-000000004")
+    assert "stage 1 has done 4 of 8 steps" in fails(capsys, "train-encoders", run)
+    (checkpoints / "latent-000000004").rename(checkpoints / "latent-000000008")
+    assert "--encoder-dim 10" in fails(capsys, "train-encoders", run, "--encoder-dim", "10")
+    assert not (run / "encoders.yaml").exists()
+    images = torch.rand(2, 1, 32, 32)
+    with pytest.raises(ValueError, match="train-encoders"):
+        Lord.load(run, device="cpu").encode(images)
+    with pytest.raises(ValueError, match="no encoders"):
+        Lord.load(run, device="cpu", codes="encoder")

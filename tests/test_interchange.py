@@ -1,0 +1,167 @@
+"""Export, and import of published checkpoints."""
+
+import itertools
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from bench.published import PublishedModel
+from lord_fast.cli import main
+from lord_fast.lord import Lord
+from tests.test_cli import fails
+
+NAMES = {"adain": "modulation.adain_per_layer", "fc": "generator.fc_layers"}
+
+
+def published_names(model: PublishedModel) -> dict[str, torch.Tensor]:
+    """The parameters of `bench.published` under the names of the published code."""
+    out = {}
+    for name, tensor in model.state_dict().items():
+        room, _, rest = name.partition(".")
+        if room == "convs":
+            number, _, kind = rest.partition(".")
+            name = f"generator.adain_conv_layers.{4 * int(number) + 1}.{kind}"
+        elif room == "last":
+            name = f"generator.last_conv_layers.{rest}"
+        elif room == "content_embedding":
+            name = "content_embedding.embedding.weight"
+        elif room in NAMES:
+            name = f"{NAMES[room]}.{rest}"
+        out[name] = tensor
+    return out
+
+
+class PublishedEncoder(nn.Module):
+    """The published encoder at 64 px, narrow."""
+
+    def __init__(self, code_dim: int, width: int, channels: int):
+        super().__init__()
+        w = (width // 4, width // 2, width, width, width)
+        convs: list[nn.Module] = [nn.Conv2d(channels, w[0], 7, 1, 3), nn.LeakyReLU()]
+        for a, b in itertools.pairwise(w):
+            convs += [nn.Conv2d(a, b, 4, 2, 1), nn.LeakyReLU()]
+        self.conv_layers = nn.Sequential(*convs)
+        self.fc_layers = nn.Sequential(
+            nn.Linear(16 * width, width), nn.LeakyReLU(), nn.Linear(width, width), nn.LeakyReLU(),
+            nn.Linear(width, code_dim),
+        )  # fmt: skip
+
+    def forward(self, images):
+        return self.fc_layers(self.conv_layers(images).flatten(1))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A directory as lord-pytorch leaves it, the model, and its encoders."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("published")
+    model = PublishedModel(5, 3, content_dim=6, class_dim=10, adain_dim=16, size=64, channels=3)
+    tuned = PublishedModel(5, 3, content_dim=6, class_dim=10, adain_dim=16, size=64, channels=3)
+    encoders = {
+        "content_encoder": PublishedEncoder(6, 12, 3), "class_encoder": PublishedEncoder(10, 12, 3)
+    }  # fmt: skip
+    torch.save(published_names(model), folder / "latent.pth")
+    amortized = {
+        f"{name}.{k}": v for name, e in encoders.items() for k, v in e.state_dict().items()
+    } | {k: v for k, v in published_names(tuned).items() if "embedding" not in k}
+    torch.save(amortized, folder / "amortized.pth")
+    (folder / "config.pkl").write_bytes(b"cos\nsystem\n(S'exit 1'\ntR.")  # must not be opened
+    return folder, model, tuned, encoders
+
+
+def images_of(model: PublishedModel, content, class_):
+    """The published forward pass from codes."""
+    with torch.no_grad():
+        model.content_embedding.weight[: len(content)] = content
+        model.class_embedding.weight[: len(class_)] = class_
+        ids = torch.arange(len(content))
+        return model(ids, ids, torch.zeros(len(content), 6))[0]
+
+
+def test_imported_images_equal_the_published_ones(checkpoint, tmp_path):
+    folder, model, tuned, encoders = checkpoint
+    run = tmp_path / "run"
+    assert main(["import-lord", str(folder), "--run", str(run)]) == 0
+    lord = Lord.load(run, device="cpu", codes="latent")
+    assert (lord.data["size"], lord.data["channels"]) == (64, 3)
+    assert (lord.config.content_dim, lord.config.class_dim, lord.config.adain_dim) == (6, 10, 16)
+    content = model.content_embedding.weight.detach()[:3].clone()
+    class_ = model.class_embedding.weight.detach().clone()
+    torch.testing.assert_close(lord.content_codes[:3], content, rtol=0, atol=1e-7)
+    torch.testing.assert_close(lord.class_codes, class_, rtol=0, atol=1e-7)
+    wanted = images_of(model, content, class_)
+    assert wanted.std() > 1e-3
+    torch.testing.assert_close(lord.decode(content, class_), wanted, rtol=0, atol=1e-4)
+
+    amortized = Lord.load(run, device="cpu")
+    images = torch.rand(3, 3, 64, 64)
+    codes = amortized.encode(images)
+    with torch.no_grad():
+        expected = [encoders[name](images) for name in ("content_encoder", "class_encoder")]
+    torch.testing.assert_close(codes[0], expected[0], rtol=0, atol=1e-4)
+    torch.testing.assert_close(codes[1], expected[1], rtol=0, atol=1e-4)
+    made = amortized.translate(images, images)
+    torch.testing.assert_close(made, images_of(tuned, *expected), rtol=0, atol=1e-4)
+
+
+def test_import_without_stage_2_and_refusals(checkpoint, tmp_path, capsys):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    source = (checkpoint[0] / "latent.pth").read_bytes()
+    (folder / "latent.pth").write_bytes(source)
+    run = tmp_path / "run"
+    assert main(["import-lord", str(folder), "--run", str(run)]) == 0
+    assert "train-encoders" in fails(capsys, "encode", run, folder / "latent.pth")
+    assert "has no store" in fails(capsys, "evaluate", run)
+    assert "exists already" in fails(capsys, "import-lord", folder, "--run", run)
+    state = torch.load(folder / "latent.pth", weights_only=True)
+    del state["generator.adain_conv_layers.5.bias"]
+    torch.save(state, folder / "latent.pth")
+    error = fails(capsys, "import-lord", folder, "--run", tmp_path / "other")
+    assert "generator.adain_conv_layers.5.bias is missing" in error
+    (folder / "latent.pth").write_bytes(b"not a checkpoint")
+    error = fails(capsys, "import-lord", folder, "--run", tmp_path / "other")
+    assert "not a state dict that can be read safely" in error
+    torch.save({"x": print}, folder / "latent.pth")  # a pickle that names code
+    error = fails(capsys, "import-lord", folder, "--run", tmp_path / "other")
+    assert "not a state dict that can be read safely" in error
+    assert not (tmp_path / "other").exists()
+
+
+def test_export(encoder_run, tmp_path, capsys):
+    pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed: the onnx extra")
+    pytest.importorskip("onnxscript", reason="onnxscript is not installed: the onnx extra")
+    out = tmp_path / "exported"
+    assert main(["export", str(encoder_run), "--out", str(out)]) == 0
+    assert sorted(path.name for path in out.iterdir()) == [
+        "README.md", "class_encoder.onnx", "config.json", "content_encoder.onnx", "decoder.onnx",
+        "model.safetensors",
+    ]  # fmt: skip
+    lord = Lord.load(encoder_run, device="cpu")
+    tensors = load_file(out / "model.safetensors")
+    for name, tensor in lord.decoder.state_dict().items():
+        assert torch.equal(tensors[f"decoder.{name}"], tensor)
+    assert torch.equal(tensors["content_codes"], lord.content_codes)
+    config = json.loads((out / "config.json").read_text())
+    assert (config["content_dim"], config["data"]["size"]) == (4, 32)
+    assert "160 images of 8 classes" in (out / "README.md").read_text()
+    assert "exists already" in fails(capsys, "export", encoder_run, "--out", out)
+
+    import onnxruntime
+
+    images = torch.rand(7, 1, 32, 32)
+    session = onnxruntime.InferenceSession(out / "content_encoder.onnx")
+    content = session.run(None, {"images": images.numpy()})[0]
+    torch.testing.assert_close(torch.from_numpy(content), lord.encode(images)[0], rtol=0, atol=1e-4)
+
+
+def test_export_without_onnx_or_stage_2(trained_run, tmp_path):
+    out = tmp_path / "exported"
+    assert main(["export", str(trained_run), "--out", str(out), "--no-onnx"]) == 0
+    assert sorted(path.name for path in out.iterdir()) == [
+        "README.md", "config.json", "model.safetensors",
+    ]  # fmt: skip
+    assert not [name for name in load_file(out / "model.safetensors") if "encoders" in name]

@@ -1,0 +1,242 @@
+"""A trained model in use: encode, translate, fit, sample, interpolate; commands and Python."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lord_fast import Lord
+from lord_fast.cli import main
+from lord_fast.data.store import ImageStore, as_float
+from lord_fast.density import fit_density, sample_training
+from lord_fast.grid import label, tile
+from tests.test_cli import fails, packed
+
+
+@pytest.fixture(scope="module")
+def photos(glyph_store, tmp_path_factory):
+    """A folder of six images of the store, as files."""
+    folder = tmp_path_factory.mktemp("photos")
+    store = ImageStore(glyph_store)
+    for i in range(6):
+        Image.fromarray(store.pixels[i, :, :, 0].numpy()).save(folder / f"image-{i}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def images(glyph_store):
+    return as_float(ImageStore(glyph_store).images(torch.arange(6)))
+
+
+def test_encode_command_gives_the_codes_of_the_api(encoder_run, photos, images, tmp_path):
+    out = tmp_path / "codes.npz"
+    assert main(["encode", str(encoder_run), str(photos), "--out", str(out)]) == 0
+    content, class_ = Lord.load(encoder_run, device="cpu").encode(images)
+    with np.load(out) as codes:
+        assert [name.rsplit("/", 1)[1] for name in codes["names"]] == [
+            f"image-{i}.png" for i in range(6)
+        ]
+        assert str(codes["codes"]) == "encoder"
+        np.testing.assert_allclose(codes["content"], content.numpy(), atol=1e-6)
+        np.testing.assert_allclose(codes["class_"], class_.numpy(), atol=1e-6)
+
+
+def test_translate_takes_content_from_one_and_class_from_the_other(encoder_run, images):
+    lord = Lord.load(encoder_run, device="cpu")
+    content, class_ = lord.encode(images)
+    made = lord.translate(images[:3], images[3:])
+    torch.testing.assert_close(made, lord.decode(content[:3], class_[3:]))
+    one = lord.translate(images[:3], images[5:6])
+    torch.testing.assert_close(one, lord.decode(content[:3], class_[5].expand(3, -1)))
+
+
+def test_translate_command(encoder_run, photos, images, tmp_path):
+    out, singles = tmp_path / "grid.png", tmp_path / "singles"
+    files = [str(photos / f"image-{i}.png") for i in range(6)]
+    assert main(
+        ["translate", str(encoder_run), "--content", *files[:2], "--class", *files[2:5],
+         "--out", str(out), "--singles", str(singles)]
+    ) == 0  # fmt: skip
+    lord = Lord.load(encoder_run, device="cpu")
+    names = sorted(path.name for path in singles.iterdir())
+    assert names[0] == "000-image-2--000-image-0.png"
+    assert len(names) == 6
+    wanted = lord.translate(images[1:2], images[4:5])[0, 0]
+    with Image.open(singles / "002-image-4--001-image-1.png") as single:
+        found = torch.from_numpy(np.array(single))
+    torch.testing.assert_close(found[:, :, 0].float() / 255, wanted, atol=0.5 / 255 + 1e-6, rtol=0)
+    with Image.open(out) as grid:
+        assert grid.width > 2 * 3 * 32
+        assert grid.height > 2 * 4 * 32
+
+
+def test_labels_stand_beside_their_tiles():
+    rows = [[torch.zeros(1, 32, 32)] * 3] * 2
+    plain = tile(rows)
+    labelled = label(plain, 32, ["one", "two"], ["left"])
+    added = labelled.shape[0] - 2 * plain.shape[0]
+    assert (labelled[:added] < 128).any()  # ink above the tiles
+    assert np.array_equal(labelled[-2 * plain.shape[0] :, -2 * plain.shape[1] :][::2, ::2], plain)
+
+
+def test_fit_finds_codes_that_reconstruct(trained_run, images):
+    """Better than the codes of the nearest training images that it starts from, and no worse than
+    the codes that training itself found for these images by much."""
+    lord = Lord.load(trained_run, device="cpu", codes="latent")
+
+    def error(content, class_):
+        return (lord.decode(content, class_.expand(len(content), -1)) - images).square().mean()
+
+    before = lord.fit(images, steps=1)
+    content, class_ = lord.fit(images, steps=80)
+    assert content.shape == (6, 4)
+    assert class_.shape == (6, 8)
+    assert error(content, class_) < error(*before)
+
+
+def test_fit_is_seeded_and_leaves_the_generator_alone(trained_run, images):
+    lord = Lord.load(trained_run, device="cpu")
+    weights = [p.clone() for p in lord.decoder.parameters()]
+    codes = lord.fit(images, steps=5, seed=3)
+    assert torch.equal(codes[0], lord.fit(images, steps=5, seed=3)[0])
+    assert not torch.equal(codes[0], lord.fit(images, steps=5, seed=4)[0])
+    for before, after in zip(weights, lord.decoder.parameters(), strict=True):
+        assert torch.equal(before, after)
+
+
+def test_fit_of_a_new_class_gives_one_code(trained_run, photos, tmp_path, capsys):
+    out = tmp_path / "codes.npz"
+    command = ["fit", str(trained_run), str(photos), "--out", str(out), "--steps", "10"]
+    assert main([*command, "--new-class"]) == 0
+    assert "one class code" in capsys.readouterr().err
+    with np.load(out) as codes:
+        assert codes["content"].shape == (6, 4)
+        assert codes["class_"].shape == (1, 8)
+        assert str(codes["codes"]) == "latent"
+
+
+def test_the_mixture_is_chosen_by_held_out_likelihood():
+    """Three well separated clusters; one Gaussian would put most samples between them."""
+    rng = np.random.default_rng(0)
+    centres = np.array([[8.0, 0.0], [-8.0, 0.0], [0.0, 8.0]])
+    codes = (centres[rng.integers(3, size=300)] + 0.3 * rng.standard_normal((300, 2))).astype("f4")
+    found = fit_density(codes, seed=0)
+    assert found.mixture.n_components >= 3
+    made = found.sample(200, seed=1)
+    distance = np.linalg.norm(made[:, None] - centres, axis=2).min(1)
+    assert np.mean(distance < 1.5) > 0.95
+    assert np.array_equal(made, found.sample(200, seed=1))
+    assert len(np.unique(made, axis=0)) == 200
+    gauss = fit_density(rng.standard_normal((300, 2)).astype("f4"), seed=0)
+    assert gauss.mixture.n_components == 1
+
+
+def test_the_baseline_is_training_codes_with_their_noise():
+    codes = np.array([[10.0, 0.0], [-10.0, 0.0]], dtype=np.float32)
+    exact = sample_training(codes, 0.0, 50, seed=0)
+    assert {tuple(row) for row in exact.tolist()} == {(10.0, 0.0), (-10.0, 0.0)}
+    noisy = sample_training(codes, 1.0, 2000, seed=0)
+    assert np.std(noisy[:, 1]) == pytest.approx(1.0, rel=0.1)
+
+
+@pytest.mark.parametrize("extra", [(), ("--new-classes",), ("--density", "training")])
+def test_sample_command(trained_run, tmp_path, extra):
+    out = tmp_path / "grid.png"
+    assert main(["sample", str(trained_run), "-n", "5", "--out", str(out), *extra]) == 0
+    with Image.open(out) as grid:
+        assert grid.size == (3 * 34 + 2, 2 * 34 + 2)
+
+
+def test_samples_are_seeded_and_differ(trained_run):
+    lord = Lord.load(trained_run, device="cpu")
+    made = lord.sample(4, seed=1)
+    assert made.shape == (4, 1, 32, 32)
+    assert torch.equal(made, lord.sample(4, seed=1))
+    assert not torch.equal(made, lord.sample(4, seed=2))
+    _, class_ = lord.sample_codes(20, new_classes=True)
+    assert torch.cdist(class_, lord.class_codes).min() > 1e-3
+    _, class_ = lord.sample_codes(20)
+    assert torch.cdist(class_, lord.class_codes).min(1).values.max() < 1e-3
+
+
+def test_interpolation_begins_and_ends_at_its_ends(encoder_run, photos, tmp_path):
+    lord = Lord.load(encoder_run, device="cpu")
+    line = lord.interpolate(torch.zeros(3), torch.tensor([1.0, 2.0, 4.0]), 5)
+    assert line[0].tolist() == [0, 0, 0]
+    assert line[2].tolist() == [0.5, 1, 2]
+    assert line[4].tolist() == [1, 2, 4]
+    out = tmp_path / "grid.png"
+    files = [str(photos / f"image-{i}.png") for i in (0, 5)]
+    assert main(["interpolate", str(encoder_run), *files, "--out", str(out), "--steps", "3"]) == 0
+    with Image.open(out) as grid:
+        assert grid.size == (3 * 34 + 2, 3 * 34 + 2)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (torch.zeros(2, 3, 32, 32), r"\[B, 1, 32, 32\]"),
+        (torch.zeros(1, 32, 32), r"\[B, 1, 32, 32\]"),
+        (torch.zeros(2, 1, 32, 32, dtype=torch.uint8), "divide uint8 by 255"),
+        (torch.full((2, 1, 32, 32), 200.0), "divide uint8 by 255"),
+    ],
+)
+def test_images_of_another_kind_are_refused(encoder_run, bad, message):
+    with pytest.raises(ValueError, match=message):
+        Lord.load(encoder_run, device="cpu").encode(bad)
+
+
+def using(verb: str, run, inputs, out) -> list:
+    """The arguments of a verb for a run and image files or folders."""
+    inputs = [inputs]
+    return {
+        "encode": ["encode", run, *inputs, "--out", out],
+        "translate": ["translate", run, "--content", *inputs, "--class", *inputs, "--out", out],
+        "fit": ["fit", run, *inputs, "--out", out, "--steps", "2"],
+        "interpolate": ["interpolate", run, *inputs * 2, "--out", out],
+    }[verb]
+
+
+@pytest.mark.parametrize("verb", ["encode", "translate", "fit", "interpolate"])
+def test_wrong_inputs_of_every_verb(encoder_run, trained_run, photos, tmp_path, capsys, verb):
+    out, empty, text = tmp_path / "out", tmp_path / "empty", tmp_path / "letter.png"
+    empty.mkdir()
+    text.write_text("not an image")
+    cases = {
+        "no images in it": (encoder_run, empty),
+        "not an image": (encoder_run, text),
+        "no such file": (encoder_run, tmp_path / "gone"),
+        "not a run of lord-fast": (empty, photos),
+    }
+    if verb != "fit":
+        cases["train-encoders"] = (trained_run, photos)
+    for message, (run, inputs) in cases.items():
+        assert message in fails(capsys, *using(verb, run, inputs, out))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "letter.png"]
+
+
+@pytest.mark.parametrize("verb", ["report", "train-encoders", "evaluate"])
+def test_another_runs_store(trained_run, tmp_path, capsys, verb):
+    other = packed(tmp_path, {"a": 4, "b": 4})
+    error = fails(capsys, verb, trained_run, "--store", other)
+    assert "not the images that" in error
+    assert not (trained_run / "encoders.yaml").exists()
+
+
+def test_wrong_inputs_of_the_verbs_that_need_a_run_only(tmp_path, trained_run, capsys):
+    out = tmp_path / "out"
+    for command in (
+        ("sample", tmp_path, "--out", out), ("export", tmp_path, "--out", out),
+        ("report", tmp_path), ("train-encoders", tmp_path), ("evaluate", tmp_path),
+    ):  # fmt: skip
+        assert "not a run of lord-fast" in fails(capsys, *command)
+    file = trained_run / "config.yaml"
+    for command in (
+        ("sample", file, "--out", out), ("export", file, "--out", out), ("report", file),
+        ("train-encoders", file), ("evaluate", file), ("encode", file, file, "--out", out),
+    ):  # fmt: skip
+        assert "not a run of lord-fast" in fails(capsys, *command)
+    assert "-n 0" in fails(capsys, "sample", trained_run, "-n", "0", "--out", out)
+    assert "--steps 0" in fails(capsys, "fit", trained_run, tmp_path, "--steps", "0")
+    assert "latent.pth: no such file" in fails(capsys, "import-lord", tmp_path, "--run", out)
+    assert list(tmp_path.iterdir()) == []
