@@ -5,6 +5,8 @@ border (see `lord_fast.data.dali`); it is bounded in the mean.
 """
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -29,6 +31,19 @@ def saved(image: Image.Image, form: str, **options) -> bytes:
     file = io.BytesIO()
     image.save(file, form, **options)
     return file.getvalue()
+
+
+def deep_png(pixels: np.ndarray) -> bytes:
+    """RGB of 16 bits, which Pillow does not write: the upper bytes are `pixels`."""
+    height, width, _ = pixels.shape
+    rows = (pixels.astype(">u2") * 256 + 200).astype(">u2").reshape(height, -1)
+    lines = b"".join(b"\0" + row.tobytes() for row in rows)
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    file = b"\x89PNG\r\n\x1a\n"
+    for name, data in ((b"IHDR", header), (b"IDAT", zlib.compress(lines)), (b"IEND", b"")):
+        crc = struct.pack(">I", zlib.crc32(name + data))
+        file += struct.pack(">I", len(data)) + name + data + crc
+    return file
 
 
 def turned(orientation: int) -> Image.Exif:
@@ -71,6 +86,7 @@ def files(height: int = 97, width: int = 140) -> dict[str, tuple[bytes, Image.Im
         "png-alpha": (saved(clear, "PNG"), on_white),
         "png-grey-alpha": (saved(grey_clear, "PNG"), grey_on_white),
         "png-16-bit": (saved(deep, "PNG"), grey),
+        "png-16-bit-rgb": (deep_png(np.asarray(rgb)), rgb),
         "png-exif-6": (saved(rgb, "PNG", exif=turned(6)), rgb.rotate(-90, expand=True)),
         "gif": (saved(palette, "GIF"), palette.convert("RGB")),
         "pgm": (saved(grey, "PPM"), grey),
