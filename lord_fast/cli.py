@@ -24,17 +24,28 @@ from lord_fast.errors import Interrupted
 
 
 def pack(
-    source: Positional[str], store: Positional[Path], config: OmitArgPrefixes[PackConfig]
+    config: OmitArgPrefixes[PackConfig],
+    source: Positional[str | None] = None,
+    store: Positional[Path | None] = None,
+    verify: Path | None = None,
 ) -> None:
-    """Pack a folder of images, an npz file or the embedded glyphs into a store.
+    """Pack images into a store: a folder, an archive, a data set's files or the embedded glyphs.
 
     Args:
-        source: A folder laid out SOURCE/CLASS/NAME.png, an .npz file, or the word glyphs.
-        store: The store's folder, made anew.
+        config: How.
+        source: A folder laid out SOURCE/CLASS/NAME.png, an archive of one, an .npz file, a data
+            set's folder or file (see --format), or the word glyphs.
+        store: The store's folder, made anew. The same command goes on after an interruption.
+        verify: Check this store against its hashes and its source, and pack nothing.
     """
-    from lord_fast.commands.pack import run as command
+    from lord_fast.commands import pack as command
 
-    command(source, store, config)
+    if verify is not None:
+        command.run_verify(verify)
+    elif source is None or store is None:
+        raise ValueError("give SOURCE and STORE, or --verify STORE")
+    else:
+        command.run(source, store, config)
 
 
 def split(
@@ -255,11 +266,12 @@ def import_lord(checkpoint: Positional[Path], run: Path) -> None:
     command(checkpoint, run)
 
 
-def bench(what: Positional[Literal["latent"]] = "latent", json: Path | None = None) -> None:
+def bench(what: Positional[Literal["latent", "data"]] = "latent", json: Path | None = None) -> None:
     """Measure on this machine; prints a table.
 
     Args:
-        what: latent: one step of a table of codes, against PyTorch's own and others.
+        what: latent: one step of a table of codes, against PyTorch's own and others; data: decoding
+            images, reading stores, and how long a training step waits for them.
         json: Also write the figures to this file.
     """
     from lord_fast.commands.bench import run as command

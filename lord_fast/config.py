@@ -14,8 +14,12 @@ Preset = Literal["demo", "laptop", "paper", "a100"]
 class PackConfig:
     """How a source becomes a store."""
 
-    format: Literal["auto", "folder", "npz", "glyphs"] = "auto"
-    """What SOURCE is; auto: an .npz file, a folder, or the word glyphs."""
+    format: Literal[
+        "auto", "folder", "archive", "npz", "glyphs", "smallnorb", "cars3d", "shapes3d", "celeba",
+        "kth", "rafd", "mnist",
+    ] = "auto"  # fmt: skip
+    """What SOURCE is; auto: a folder, a zip or tar of one, an .npz file, or the word glyphs. The
+    data sets are read from the files that they are published as (docs/data.md)."""
     size: int = 64
     """Side of the packed images: the shorter side is resized to it, the longer one cropped."""
     channels: Literal["auto", 1, 3] = "auto"
@@ -25,8 +29,22 @@ class PackConfig:
     content factor, such as (?P<angle>\\d+). Without it the whole stem is the one content label."""
     min_class_size: int = 1
     """Leave out classes with fewer images; training needs at least 2 of each."""
-    workers: int = 2
-    """Threads that decode."""
+    class_factors: tuple[str, ...] = ()
+    """Data sets with several labels: those that together make the class; none: the published."""
+    crop: str = "auto"
+    """Cut WIDTHxHEIGHT pixels (around the centre) or WIDTHxHEIGHT+LEFT+TOP out of every image
+    before scaling; none: nothing; auto: what the data set's published use cuts out."""
+    every: int = 1
+    """kth: take every n-th frame of a video."""
+    decoder: Literal["auto", "dali", "pillow"] = "auto"
+    """Who decodes; auto: DALI where it is installed and works."""
+    encoded: bool = False
+    """Keep the original files in the store and decode them while training, for data whose pixels
+    fit neither memory nor disk."""
+    max_bad: int = 0
+    """Pack although so many images are broken; they are left out, and listed in left_out.jsonl."""
+    workers: int = 0
+    """Threads that decode; 0: as many as there are cores."""
     classes: int = 62
     """glyphs: number of characters."""
     typefaces: tuple[str, ...] = ()
@@ -49,6 +67,8 @@ class LoopConfig:
     kernels: Literal["auto", "reference", "native", "triton"] = "auto"
     """Kernels of the tables of codes: reference (plain PyTorch), native (C++, for the CPU), triton
     (for CUDA); auto: the fastest that the device has."""
+    decoder: Literal["auto", "dali", "pillow"] = "auto"
+    """Encoded stores: who decodes; auto: who decoded when the store was packed."""
     compile: bool = False
     """Let torch.compile fuse the step (half a minute at the start)."""
     threads: int = 0

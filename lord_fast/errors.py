@@ -10,8 +10,9 @@ class Interrupted(Exception):  # noqa: N818 (not an error)
         signum: The signal's number.
     """
 
-    def __init__(self, signum: int, step: int):
-        """Say which signal, and after how many steps."""
+    def __init__(self, signum: int, where: int | str):
+        """Say which signal, and after how many steps or at what."""
         name = signal.Signals(signum).name
-        super().__init__(f"stopped by {name} after step {step}, all saved; run it again to go on")
+        after = f"after step {where}" if isinstance(where, int) else where
+        super().__init__(f"stopped by {name} {after}, all saved; run it again to go on")
         self.signum = signum

@@ -31,6 +31,10 @@ def test_help_needs_no_torch():
         assert not {"torch", "numpy", "PIL", "sklearn"} & found
 
 
+def test_pack_needs_no_torch():
+    assert "torch" not in imported_by("import lord_fast.commands.pack")
+
+
 def test_config_needs_the_standard_library_and_yaml_alone():
     assert not {"torch", "numpy", "tyro", "rich"} & imported_by("import lord_fast.config")
 

@@ -14,6 +14,7 @@ from lord_fast.config import PackConfig
 from lord_fast.data import decode
 from lord_fast.data.glyphs import Glyphs
 from lord_fast.data.pack import pack
+from lord_fast.data.records import Record, Source
 from lord_fast.data.sources import Folder, NpzFile, open_source
 from lord_fast.data.store import ImageStore
 
@@ -201,7 +202,7 @@ def test_store_of_another_version_and_damaged_stores(folder, tmp_path):
         ImageStore(folder)
 
 
-class Many:
+class Many(Source):
     """A source that makes its images as they are asked for."""
 
     def __init__(self, count):
@@ -211,8 +212,6 @@ class Many:
         return self.count
 
     def __iter__(self):
-        from lord_fast.data.records import Record
-
         pixels = np.zeros((64, 64), dtype=np.uint8)
         for i in range(self.count):
             yield Record(str(i), str(i % 10), {"content": str(i // 10)}, lambda: pixels.copy())

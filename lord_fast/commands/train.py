@@ -26,6 +26,7 @@ def run(store_path: Path, run_path: Path, config: TrainConfig) -> None:
         console.print(f"{run_path}: stage 1 is finished ({end} steps); nothing to do")
         return
     machine = set_up_for(config)
+    store.decode_with(config.decoder, machine.device.type, machine.threads)
     kernels.use(config.kernels, machine.device.type)
     stage = LatentStage(config, store, machine)
     write_run(run_path, config, store)
@@ -37,6 +38,8 @@ def run(store_path: Path, run_path: Path, config: TrainConfig) -> None:
 def _header(config: TrainConfig, store: ImageStore, run_path: Path, machine: Machine) -> str:
     settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(config).items()}
     shape = f"{store.size} x {store.size} x {store.channels}"
+    if store.encoded:
+        shape += f", encoded, decoded by {store.describe_decoder()}"
     return "\n".join((
         yaml.safe_dump(settings, sort_keys=False, default_flow_style=None).strip(),
         f"lord-fast {__version__}",

@@ -35,6 +35,7 @@ def run(run_path: Path, config: EncoderConfig, store_path: Path | None = None) -
             f"lord-fast train {store.path} --run {run_path}"
         )
     machine = set_up_for(config)
+    store.decode_with(config.decoder, machine.device.type, machine.threads)
     latent = checkpoint.load(found)
     stage = EncoderStage(config, run_config, store, *latent, machine)
     save_encoder_config(run_path / "encoders.yaml", config)

@@ -17,7 +17,7 @@ import numpy as np
 from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageFont, features
 
-from lord_fast.data.records import Record
+from lord_fast.data.records import Record, Source
 
 ALPHANUMERIC = string.digits + string.ascii_uppercase + string.ascii_lowercase
 COMPUTER_MODERN = ("cmb10", "cmr10", "cmss10", "cmti10", "cmtt10")
@@ -76,7 +76,7 @@ def characters(typefaces: Sequence[str]) -> str:
     return "".join(pictures.values())
 
 
-class Glyphs:
+class Glyphs(Source):
     """A source of records (see `lord_fast.data.records`): every character in every pose.
 
     Args:
@@ -90,6 +90,9 @@ class Glyphs:
     Raises:
         ValueError: a typeface is unknown, or the typefaces share fewer characters.
     """
+
+    channels = 1
+    has_files = False
 
     def __init__(
         self,

@@ -1,17 +1,18 @@
 """The packed store as tensors."""
 
-import json
+import os
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lord_fast.data.pack import STORE_VERSION
+from lord_fast.data.decode import BadImageError, Decoder, DecoderName, Shape, open_decoder
+from lord_fast.data.writer import read_manifest
 
 
 class ImageStore:
-    """Read access to a packed store (see `lord_fast.data.pack` for its files).
+    """Read access to a packed store (see `lord_fast.data.writer` for its files).
 
     Attributes:
         path: The store's folder.
@@ -25,7 +26,7 @@ class ImageStore:
         content_ids: int64 [num_images, number of factors], indices into the labels.
         sha256: Of the index, which holds names, labels and the hash of every image: two stores
             with the same one train the same.
-        pixels: uint8 [num_images, size, size, channels], memory-mapped, not to be written.
+        encoded: Whether it holds the original files, which are decoded at every read.
     """
 
     def __init__(self, path: Path):
@@ -45,11 +46,54 @@ class ImageStore:
         self.sha256: str = manifest["sha256"]
         self.class_ids = torch.from_numpy(np.load(path / "class_ids.npy"))
         self.content_ids = torch.from_numpy(np.load(path / "content_ids.npy")).long()
-        shape = (self.num_images, self.size, self.size, self.channels)
-        file = path / "images.u8"
+        self.encoded: bool = manifest.get("storage", "decoded") == "encoded"
+        if self.encoded:
+            self._offsets = np.load(path / "offsets.npy")
+            shape: tuple[int, ...] = (int(self._offsets[-1]),)
+            self._shape = Shape(self.size, self.channels, _tuple(manifest["crop"]))
+            self._packed_by: str = manifest["decoder"]["name"]
+            self._decoder: Decoder | None = None
+        else:
+            shape = (self.num_images, self.size, self.size, self.channels)
+        file = path / ("images.bin" if self.encoded else "images.u8")
         if file.stat().st_size != int(np.prod(shape)):
             raise ValueError(f"{file}: is not {int(np.prod(shape)):,} bytes long; pack again")
-        self.pixels = torch.from_numpy(np.memmap(file, dtype=np.uint8, mode="c", shape=shape))
+        self._data = np.memmap(file, dtype=np.uint8, mode="c", shape=shape)
+
+    @property
+    def pixels(self) -> Tensor:
+        """uint8 [num_images, size, size, channels], memory-mapped, not to be written.
+
+        Raises:
+            ValueError: the store is encoded and holds no pixels.
+        """
+        if self.encoded:
+            raise ValueError(f"{self.path}: an encoded store; pack one without --encoded for this")
+        return torch.from_numpy(self._data)
+
+    def decode_with(self, name: DecoderName, device: str = "cpu", threads: int = 0) -> None:
+        """Choose who decodes an encoded store; a decoded one has nothing to choose.
+
+        Args:
+            name: auto: the one that the store was packed with, so that the pixels are those of
+                a decoded store; Pillow where DALI does not work.
+            device: cpu, or cuda to decode there.
+            threads: Threads that decode; 0: as many as there are cores.
+
+        Raises:
+            ValueError: DALI is asked for and does not work here.
+        """
+        if self.encoded:
+            if name == "auto" and self._packed_by == "pillow":
+                name = "pillow"
+            threads = threads or len(os.sched_getaffinity(0))
+            self._decoder = open_decoder(name, self._shape, threads, device)
+
+    def describe_decoder(self) -> str:
+        """Who decodes at a read; empty for a decoded store."""
+        if not self.encoded:
+            return ""
+        return ", ".join(self._open_decoder().describe().values())
 
     def images(self, image_ids: Tensor) -> Tensor:
         """Images of a batch.
@@ -58,31 +102,34 @@ class ImageStore:
             image_ids: int64 [B].
 
         Returns:
-            uint8 [B, channels, size, size], channels last in memory.
+            uint8 [B, channels, size, size], channels last in memory; of an encoded store on the
+            device that decodes.
+
+        Raises:
+            ValueError: an image of an encoded store does not decode.
         """
-        return self.pixels[image_ids].permute(0, 3, 1, 2)
+        # NumPy: a gather of PyTorch in a thread of its own starts a second team of threads.
+        ids = image_ids.numpy()
+        if not self.encoded:
+            return torch.from_numpy(self._data[ids]).permute(0, 3, 1, 2)
+        files = [self._data[self._offsets[i] : self._offsets[i + 1]].tobytes() for i in ids]
+        try:
+            return self._open_decoder().batch(files).permute(0, 3, 1, 2)
+        except BadImageError as error:
+            raise ValueError(
+                f"{self.path}: an image does not decode ({error}); see which with: lord-fast pack "
+                f"--verify {self.path}"
+            ) from error
+
+    def _open_decoder(self) -> Decoder:
+        if self._decoder is None:
+            self.decode_with("auto")
+        assert self._decoder is not None
+        return self._decoder
 
 
-def read_manifest(path: Path) -> dict:
-    """The manifest of a store.
-
-    Raises:
-        ValueError: not a store, or one of another version.
-    """
-    file = path / "manifest.json"
-    if not file.is_file():
-        raise ValueError(f"{path}: not a packed store; make one with: lord-fast pack SOURCE {path}")
-    try:
-        manifest = json.loads(file.read_text())
-        version = manifest["version"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{file}: not the manifest of a store; pack again") from error
-    if version != STORE_VERSION:
-        raise ValueError(
-            f"{path}: store version {version}, this lord-fast reads version {STORE_VERSION}; "
-            f"pack again"
-        )
-    return manifest
+def _tuple(values: list[int] | None):
+    return None if values is None else tuple(values)
 
 
 def as_float(images: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lord_fast.build import build_decoder, build_encoders, build_loss, build_tables
 from lord_fast.config import EncoderConfig, TrainConfig, check
+from lord_fast.data.loader import Loader
 from lord_fast.data.sampler import EpochSampler, permutation
 from lord_fast.data.store import ImageStore, as_float
 from lord_fast.grid import tile
@@ -99,6 +100,7 @@ class EncoderStage:
         check(config)
         self.batch_size = config.batch_size
         self.sampler = EpochSampler(store.num_images, config.batch_size, config.seed)
+        self.loader = Loader(store, self.sampler, machine.device)
         self.steps_per_epoch = self.sampler.steps_per_epoch
         self.total_steps = total_steps(config, store)
 
@@ -122,7 +124,7 @@ class EncoderStage:
         """One step of amortization."""
         image_ids = self.sampler.image_ids(step)
         class_ids = self.store.class_ids[image_ids].to(self.device)
-        pixels = self.store.images(image_ids).to(self.device)
+        pixels = self.loader.pixels(step)
         content_code = self.content_codes[image_ids.to(self.device)]
         scalars = self.run_graph(pixels, content_code, self.class_codes[class_ids])
         scalars["loss"].backward()

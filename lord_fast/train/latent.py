@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from lord_fast.build import build_decoder, build_loss, build_tables
 from lord_fast.config import EncoderConfig, TrainConfig, check
+from lord_fast.data.loader import Loader
 from lord_fast.data.sampler import EpochSampler, permutation
 from lord_fast.data.store import ImageStore, as_float
 from lord_fast.grid import tile
@@ -84,6 +85,7 @@ class LatentStage:
         check_trainable(store)
         self.batch_size = config.batch_size
         self.sampler = EpochSampler(store.num_images, config.batch_size, config.seed)
+        self.loader = Loader(store, self.sampler, machine.device)
         self.steps_per_epoch = self.sampler.steps_per_epoch
         self.total_steps = total_steps(config, store)
 
@@ -107,7 +109,7 @@ class LatentStage:
         # The images of this step and their classes.
         image_ids = self.sampler.image_ids(step)
         class_ids = self.store.class_ids[image_ids].to(self.device)
-        pixels = self.store.images(image_ids).to(self.device)
+        pixels = self.loader.pixels(step)
         image_ids = image_ids.to(self.device)
         wanted = self.features(image_ids) if self.features else None
 

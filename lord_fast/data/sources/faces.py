@@ -1,0 +1,140 @@
+"""CelebA and RaFD: photographs of faces."""
+
+import functools
+import os
+import re
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from lord_fast.data.decode import BadImageError
+from lord_fast.data.records import Record, Source
+from lord_fast.data.sources.folder import followed
+from lord_fast.data.sources.labels import Labels, image_extensions, printable
+
+IDENTITIES = "identity_CelebA.txt"
+ALIGNED = "img_align_celeba"
+
+
+class CelebA(Source):
+    """`identity_CelebA.txt` and the aligned images (Liu et al., ICCV 2015): class = identity.
+
+    Args:
+        path: A folder with the identities in it or in Anno/, and the images in
+            img_align_celeba/, Img/img_align_celeba/ or img_align_celeba.zip beside them.
+
+    Raises:
+        ValueError: one of them is missing, or the identities are not as they should be.
+    """
+
+    crop = (128, 128)
+    channels = 3
+
+    def __init__(self, path: Path):
+        self.path = path
+        lists = [path / IDENTITIES, path / "Anno" / IDENTITIES]
+        found = next((file for file in lists if file.is_file()), None)
+        if found is None:
+            raise ValueError(f"{path}: no {IDENTITIES} in it or in its Anno/")
+        self.identities = read_identities(found)
+        self.open_image = self._images()
+
+    def __len__(self) -> int:
+        return len(self.identities)
+
+    def __iter__(self) -> Iterator[Record]:
+        for name, identity in self.identities.items():
+            yield Record(name, identity, {}, self.open_image(name))
+
+    def describe(self) -> dict:
+        """Format and folder."""
+        return {"format": "celeba", "path": os.path.abspath(self.path)}
+
+    def _images(self) -> Callable[[str], Path | Callable[[], bytes]]:
+        """Name -> where the image is."""
+        for folder in (self.path / ALIGNED, self.path / "Img" / ALIGNED):
+            if folder.is_dir():
+                return folder.joinpath
+        for file in (self.path / f"{ALIGNED}.zip", self.path / "Img" / f"{ALIGNED}.zip"):
+            if file.is_file():
+                archive = zipfile.ZipFile(file)
+                return lambda name: functools.partial(_member, archive, f"{ALIGNED}/{name}")
+        raise ValueError(f"{self.path}: no {ALIGNED}/ or {ALIGNED}.zip in it or in its Img/")
+
+
+def read_identities(path: Path) -> dict[str, str]:
+    """File name -> identity.
+
+    Raises:
+        ValueError: a line is something else, or its name leads elsewhere.
+    """
+    identities = {}
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        match = re.fullmatch(r"([\w-]+\.(?:jpg|png)) +(\d+)\s*", line)
+        if match is None:
+            raise ValueError(f"{path}, line {number}: must be a file's name and a number: {line!r}")
+        identities[match[1]] = match[2]
+    return identities
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> bytes:
+    try:
+        return archive.read(name)
+    except KeyError as error:
+        raise BadImageError("not in the archive") from error
+    except zipfile.BadZipFile as error:
+        raise BadImageError(str(error)) from error
+
+
+RAFD = re.compile(
+    r"Rafd(?P<camera>\d{3})_(?P<model>\d{2})_(?P<population>[A-Za-z]+)_(?P<sex>male|female)"
+    r"_(?P<expression>[a-z]+)_(?P<gaze>frontal|left|right)$"
+)
+
+
+class Rafd(Source):
+    """The Radboud Faces Database (Langner et al., 2010): everything is in the file's name.
+
+    class = model; content = camera, expression and gaze. --crop cuts the face out.
+
+    Args:
+        path: The folder of the images, such as
+            Rafd090_01_Caucasian_female_angry_frontal.jpg, or of folders of them.
+        class_factors: Labels that make the class; empty: the model.
+
+    Raises:
+        ValueError: there are none.
+    """
+
+    def __init__(self, path: Path, class_factors: Sequence[str] = ()):
+        content = ("camera", "expression", "gaze")
+        others = (*content, "population", "sex")
+        self.path, self.root = path, path.resolve()
+        self.labels = Labels.chosen(class_factors, ("model",), others, ("model", *content))
+        extensions = image_extensions()
+        self.files = [
+            file
+            for file in sorted(path.rglob("Rafd*"))
+            if file.suffix.lower() in extensions and RAFD.match(file.stem)
+        ]
+        if not self.files:
+            raise ValueError(f"{path}: no Rafd090_01_Caucasian_female_angry_frontal.jpg or alike")
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __iter__(self) -> Iterator[Record]:
+        for file in self.files:
+            match = RAFD.match(file.stem)
+            assert match is not None
+            class_name, content = self.labels.split(match.groupdict())
+            name = printable(file.relative_to(self.path))
+            yield Record(name, class_name, content, followed(file, self.root))
+
+    def describe(self) -> dict:
+        """Format, folder and class."""
+        return {
+            "format": "rafd",
+            "path": os.path.abspath(self.path),
+            "class_factors": list(self.labels.classes),
+        }

@@ -1,0 +1,101 @@
+"""A folder of class folders."""
+
+import functools
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from lord_fast.data.records import Record, Source
+from lord_fast.data.sources.labels import Stem, image_extensions, printable, refuse
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file, and why it is not followed if it is not."""
+
+    path: Path
+    refused: str | None
+
+
+class Folder(Source):
+    """SOURCE/CLASS/NAME.ext: the class is the folder, the content label the file's stem.
+
+    Links are followed inside the folder only; others are broken images with a reason.
+
+    Args:
+        path: The folder of class folders.
+        content_pattern: A regular expression searched in the stem; its named groups become the
+            content factors.
+
+    Raises:
+        ValueError: no images in class folders, or the pattern is not usable.
+    """
+
+    def __init__(self, path: Path, content_pattern: str | None = None):
+        self.path, self.stem = path, Stem(content_pattern)
+        self.entries = list(_entries(path))
+        if not self.entries:
+            raise ValueError(
+                f"{path}: no images; lay them out as {path.name}/CLASS/NAME.png, one folder a class"
+            )
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __iter__(self) -> Iterator[Record]:
+        for entry in self.entries:
+            file = entry.path
+            name = printable(file.relative_to(self.path))
+            if entry.refused is not None:
+                image = functools.partial(refuse, entry.refused)
+                yield Record(name, printable(file.parent.name), {}, image)
+            else:
+                content = self.stem.content(printable(file.stem), name)
+                yield Record(name, printable(file.parent.name), content, file)
+
+    def describe(self) -> dict:
+        """Format, folder and pattern."""
+        return {
+            "format": "folder",
+            "path": os.path.abspath(self.path),
+            "content_pattern": self.stem.describe(),
+        }
+
+
+def _entries(path: Path) -> Iterator[Entry]:
+    root, extensions = path.resolve(), image_extensions()
+    for folder in sorted(path.iterdir()):
+        refused = refused_link(folder, root)
+        if refused is not None:
+            yield Entry(folder, refused)
+        elif folder.is_dir():
+            for file in sorted(folder.iterdir()):
+                if file.suffix.lower() in extensions and not file.name.startswith("."):
+                    yield Entry(file, refused_link(file, root))
+
+
+def followed(path: Path, root: Path) -> Path | Callable[[], bytes]:
+    """The `image` of a record for a file: the file, or the refusal of its link."""
+    refused = refused_link(path, root)
+    return path if refused is None else functools.partial(refuse, refused)
+
+
+def refused_link(path: Path, root: Path) -> str | None:
+    """Why a link is not followed; None if it is, or is none.
+
+    Args:
+        path: A file or folder.
+        root: What it must lie in, resolved.
+    """
+    if not path.is_symlink():
+        return None
+    try:
+        target = path.resolve(strict=True)
+    except FileNotFoundError:
+        return f"a link to {printable(os.readlink(path))}, which is not there"
+    except (OSError, RuntimeError):  # which of them depends on the version of Python
+        return "a link that leads round in a circle"
+    if not target.is_relative_to(root):
+        return f"a link out of the folder, to {printable(target)}"
+    return None

@@ -1,0 +1,108 @@
+"""KTH actions: 25 people, 6 actions, 4 scenarios (Schuldt et al., ICPR 2004): class = person.
+
+No frame of one person is the counterpart of another's, so there are no content labels.
+"""
+
+import functools
+import itertools
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from lord_fast.data.records import Record, Source
+from lord_fast.data.sources.folder import followed
+from lord_fast.data.sources.labels import Labels, image_extensions, printable
+
+VIDEO = re.compile(r"person(?P<person>\d{2})_(?P<action>[a-z]+)_d(?P<scenario>\d)")
+
+
+class Kth(Source):
+    """The original videos `person01_boxing_d1_uncomp.avi`, or their frames in folders called so.
+
+    Args:
+        path: The folder, or a folder of the actions' folders.
+        class_factors: Labels that make the class; empty: the person.
+        every: Take every n-th frame.
+
+    Raises:
+        ValueError: there are neither, a video cannot be read, or PyAV is missing.
+    """
+
+    def __init__(self, path: Path, class_factors: Sequence[str] = (), every: int = 1):
+        if every < 1:
+            raise ValueError(f"--every {every}: must be positive")
+        self.path, self.every, self.root = path, every, path.resolve()
+        self.labels = Labels.chosen(class_factors, ("person",), ("action", "scenario"), ())
+        self.videos = [f for f in sorted(path.rglob("*.avi")) if VIDEO.match(f.name)]
+        extensions = image_extensions()
+        frames = [
+            file
+            for file in sorted(path.rglob("person*/*"))
+            if file.suffix.lower() in extensions and VIDEO.match(file.parent.name)
+        ]
+        folders = itertools.groupby(frames, lambda file: file.parent)
+        self.frames = [file for _, files in folders for file in list(files)[::every]]
+        if self.videos and self.frames:
+            raise ValueError(f"{path}: videos and frames; give the folder of one or the other")
+        if not self.videos and not self.frames:
+            raise ValueError(f"{path}: no person01_boxing_d1_uncomp.avi, and no folder called so")
+        if self.videos:
+            self.channels, self.has_files = 1, False
+            _av()
+        self.count = len(self.frames) + sum(-(-_count(f) // every) for f in self.videos)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[Record]:
+        for file in self.frames:
+            name = printable(file.relative_to(self.path))
+            yield Record(name, *self._label(file.parent), followed(file, self.root))
+        for video in self.videos:
+            name = printable(video.relative_to(self.path))
+            for number, pixels in enumerate(_pictures(video)):
+                if number % self.every == 0:
+                    image = functools.partial(pixels.__getitem__, ...)
+                    yield Record(f"{name}/{number}", *self._label(video), image)
+
+    def describe(self) -> dict:
+        """Format, folder, class and step."""
+        return {
+            "format": "kth",
+            "path": os.path.abspath(self.path),
+            "class_factors": list(self.labels.classes),
+            "every": self.every,
+        }
+
+    def _label(self, video: Path) -> tuple[str, dict[str, str]]:
+        match = VIDEO.match(video.name)
+        assert match is not None
+        return self.labels.split(match.groupdict())
+
+
+def _av():
+    try:
+        import av
+    except ImportError as error:
+        raise ValueError(
+            "--format kth: PyAV, which reads videos, is missing; pip install "
+            "'lord-fast[datasets]', or extract the frames to folders named like the videos"
+        ) from error
+    return av
+
+
+def _count(video: Path) -> int:
+    """Frames of a video: its header's word is not to be relied on."""
+    return sum(1 for _ in _pictures(video))
+
+
+def _pictures(video: Path) -> Iterator:
+    """Every frame, uint8 [H, W]."""
+    av = _av()
+    try:
+        with av.open(str(video)) as container:
+            for frame in container.decode(video=0):
+                yield frame.to_ndarray(format="gray")
+    except (av.FFmpegError, IndexError) as error:
+        raise ValueError(f"{video}: cannot be decoded ({error})") from error

@@ -1,0 +1,90 @@
+"""MNIST's idx files: class = digit; what varies inside a digit has no labels."""
+
+import functools
+import gzip
+import os
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from lord_fast.data.records import Record, Source
+
+IMAGES, LABELS = 0x00000803, 0x00000801
+"""Magic numbers: unsigned bytes (8) in 3 and in 1 dimensions; everything is big-endian."""
+
+
+class Mnist(Source):
+    """`{train,t10k}-{images-idx3,labels-idx1}-ubyte`, gzipped or not, one or both splits.
+
+    Args:
+        path: Their folder.
+
+    Raises:
+        ValueError: files are missing or damaged.
+    """
+
+    channels = 1
+    has_files = False
+
+    def __init__(self, path: Path):
+        self.path, self.splits = path, {}
+        for split in ("train", "t10k"):
+            images, labels = (_find(path, split, kind) for kind in ("images", "labels"))
+            if images is None and labels is None:
+                continue
+            if images is None or labels is None:
+                raise ValueError(f"{path}: {split}-images without {split}-labels, or the reverse")
+            self.splits[split] = read_idx(images, IMAGES), read_idx(labels, LABELS)
+            if len(self.splits[split][0]) != len(self.splits[split][1]):
+                raise ValueError(f"{labels}: does not go with {images}: another number of entries")
+        if not self.splits:
+            raise ValueError(f"{path}: no train-images-idx3-ubyte or t10k-images-idx3-ubyte")
+
+    def __len__(self) -> int:
+        return sum(len(labels) for _, labels in self.splits.values())
+
+    def __iter__(self) -> Iterator[Record]:
+        for split, (images, labels) in self.splits.items():
+            for i, label in enumerate(labels.tolist()):
+                image = functools.partial(images.__getitem__, i)
+                yield Record(f"{split}/{i}", str(label), {}, image)
+
+    def describe(self) -> dict:
+        """Format, folder and splits."""
+        return {
+            "format": "mnist",
+            "path": os.path.abspath(self.path),
+            "splits": list(self.splits),
+        }
+
+
+def read_idx(path: Path, magic: int) -> np.ndarray:
+    """An idx file of unsigned bytes.
+
+    Args:
+        path: The file, gzipped or not.
+        magic: What it must begin with; its last byte is the number of dimensions.
+
+    Raises:
+        ValueError: it is another kind of file, truncated or longer than it says.
+    """
+    try:
+        data = path.read_bytes()
+        data = gzip.decompress(data) if path.suffix == ".gz" else data
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{path}: cannot be read ({error})") from error
+    dimensions = magic & 0xFF
+    length = 4 * (1 + dimensions)
+    header = np.frombuffer(data[:length].ljust(length, b"\0"), dtype=">u4").tolist()
+    if header[0] != magic or len(data) < length:
+        raise ValueError(f"{path}: does not begin with {magic:#010x}, not such an idx file")
+    shape, values = header[1:], data[length:]
+    if len(values) != int(np.prod(shape)):
+        raise ValueError(f"{path}: {len(values):,} bytes where {shape} are due; truncated?")
+    return np.frombuffer(values, dtype=np.uint8).reshape(shape)
+
+
+def _find(path: Path, split: str, kind: str) -> Path | None:
+    return next(iter(sorted(path.glob(f"{split}-{kind}[-.]idx?-ubyte*"))), None)

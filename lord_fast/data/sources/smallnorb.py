@@ -1,0 +1,208 @@
+"""SmallNORB: 50 toys of 5 categories, 18 azimuths, 9 elevations, 6 lightings, 2 cameras.
+
+LeCun, Huang & Bottou, CVPR 2004. Its .mat files are not MATLAB's but the "binary matrix" of its
+home page: an int32 magic number, an int32 number of dimensions, at least three int32 dimensions,
+then the values; all little-endian.
+"""
+
+import functools
+import gzip
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from lord_fast.data.records import Record, Source
+from lord_fast.data.sources.blocks import Blocks
+from lord_fast.data.sources.folder import followed
+from lord_fast.data.sources.labels import Labels, printable
+
+CATEGORIES = ("animal", "human", "airplane", "truck", "car")
+CAMERAS = ("lt", "rt")
+INFO = ("instance", "elevation", "azimuth", "lighting")
+"""Columns of the -info file."""
+LIMITS = (9, 8, 34, 5)
+"""Largest value of each; azimuths are even."""
+CLASS = ("category", "instance", "elevation", "lighting", "camera")
+BYTE, INT = 0x1E3D4C55, 0x1E3D4C54
+TYPES: dict[int, np.dtype] = {BYTE: np.dtype("u1"), INT: np.dtype("<i4")}
+JPG = re.compile(
+    r"azimuth(?P<azimuth>\d+)_elevation(?P<elevation>\d+)_lighting(?P<lighting>\d+)"
+    r"_(?P<camera>lt|rt)\.jpe?g$"
+)
+
+
+class Matrix:
+    """A binary matrix file, gzipped or not, its values still in the file.
+
+    Raises:
+        ValueError: another format, another type or another length.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        with self._open() as file:
+            magic, dimensions = _ints(file, 2) or (0, 0)
+            known = magic in TYPES and 1 <= dimensions <= 8
+            header = _ints(file, max(3, dimensions)) if known else []
+            if not header:
+                raise ValueError(f"{path}: not a binary matrix of bytes or ints (magic {magic:#x})")
+            self.offset = file.tell()
+            self.dtype, self.shape = TYPES[magic], tuple(header[:dimensions])
+            length = self.offset + int(np.prod(self.shape)) * self.dtype.itemsize
+            if file.seek(0, os.SEEK_END) != length:
+                raise ValueError(f"{path}: not {length:,} bytes of {list(self.shape)}; truncated?")
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Some of the first dimension's entries."""
+        entry = int(np.prod(self.shape[1:])) * self.dtype.itemsize
+        with self._open() as file:
+            file.seek(self.offset + start * entry)
+            data = file.read((stop - start) * entry)
+        return np.frombuffer(data, dtype=self.dtype).reshape(stop - start, *self.shape[1:])
+
+    def all(self) -> np.ndarray:
+        """Every value."""
+        return self.read(0, self.shape[0])
+
+    def _open(self) -> BinaryIO:
+        if self.path.suffix == ".gz":
+            return gzip.GzipFile(self.path)  # type: ignore[return-value]
+        return self.path.open("rb")
+
+
+class SmallNorb(Source):
+    """The original files of one or both splits; published: content is the azimuth alone.
+
+    Args:
+        path: The folder of `smallnorb-*-{dat,cat,info}.mat`, gzipped or not.
+        class_factors: Labels that make the class; empty: as published.
+
+    Raises:
+        ValueError: files are missing, damaged, or hold values out of their limits.
+    """
+
+    channels = 1
+    has_files = False
+
+    def __init__(self, path: Path, class_factors: Sequence[str] = ()):
+        self.path, self.labels = path, choose(class_factors)
+        self.splits = [
+            _Split(split, *(_find(path, split, kind) for kind in ("dat", "cat", "info")))
+            for split in ("training", "testing")
+            if any(path.glob(f"*{split}-dat.mat*"))
+        ]
+        if not self.splits:
+            raise ValueError(f"{path}: no smallnorb-...-training-dat.mat or -testing-dat.mat")
+
+    def __len__(self) -> int:
+        return sum(2 * len(split.labels) for split in self.splits)
+
+    def __iter__(self) -> Iterator[Record]:
+        for split in self.splits:
+            for i, labels in enumerate(split.labels):
+                for camera, camera_name in enumerate(CAMERAS):
+                    class_name, content = self.labels.split({**labels, "camera": camera_name})
+                    name = f"{split.name}/{i}_{camera_name}"
+                    yield Record(name, class_name, content, functools.partial(split, i, camera))
+
+    def describe(self) -> dict:
+        """Format, folder, splits and class."""
+        return {
+            "format": "smallnorb",
+            "path": os.path.abspath(self.path),
+            "splits": [split.name for split in self.splits],
+            "class_factors": list(self.labels.classes),
+        }
+
+
+class _Split:
+    def __init__(self, name: str, dat: Path, cat: Path, info: Path):
+        self.name = name
+        images, categories, rows = Matrix(dat), Matrix(cat).all(), Matrix(info).all()
+        if images.shape[1:2] != (2,) or len(images.shape) != 4 or images.dtype != np.dtype("u1"):
+            raise ValueError(f"{dat}: {list(images.shape)}: must be bytes [N, 2, height, width]")
+        count = images.shape[0]
+        if categories.shape != (count,) or rows.shape != (count, 4):
+            raise ValueError(f"{info}: {list(rows.shape)}: does not go with {count} images")
+        odd = (rows < 0) | (rows > np.array(LIMITS)) | (rows % np.array((1, 1, 2, 1)) != 0)
+        if odd.any() or categories.min() < 0 or categories.max() >= len(CATEGORIES):
+            raise ValueError(f"{info}: labels out of their limits {dict(zip(INFO, LIMITS))}")  # noqa: B905
+        self.labels = [
+            {"category": CATEGORIES[c], **dict(zip(INFO, map(str, row), strict=True))}
+            for c, row in zip(categories.tolist(), rows.tolist(), strict=True)
+        ]
+        self.blocks = Blocks(count, images.read)
+
+    def __call__(self, i: int, camera: int) -> np.ndarray:
+        return self.blocks(i)[camera]
+
+
+class SmallNorbJpg(Source):
+    """CATEGORY/INSTANCE/azimuth*_elevation*_lighting*_{lt,rt}.jpg, below any other folders.
+
+    Args:
+        path: The folder.
+        class_factors: See `SmallNorb`.
+
+    Raises:
+        ValueError: there are no such files.
+    """
+
+    channels = 1
+
+    def __init__(self, path: Path, class_factors: Sequence[str] = ()):
+        self.path, self.root, self.labels = path, path.resolve(), choose(class_factors)
+        self.files = [file for file in sorted(path.rglob("*.jp*g")) if JPG.search(file.name)]
+        if not self.files:
+            raise ValueError(
+                f"{path}: neither smallnorb-*.mat files nor images called "
+                f"CATEGORY/INSTANCE/azimuth0_elevation0_lighting0_lt.jpg"
+            )
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __iter__(self) -> Iterator[Record]:
+        for file in self.files:
+            match = JPG.search(file.name)
+            assert match is not None
+            labels = {"category": file.parts[-3], "instance": file.parts[-2], **match.groupdict()}
+            class_name, content = self.labels.split(labels)
+            name = printable(file.relative_to(self.path))
+            yield Record(name, class_name, content, followed(file, self.root))
+
+    def describe(self) -> dict:
+        """Format, folder and class."""
+        return {
+            "format": "smallnorb",
+            "path": os.path.abspath(self.path),
+            "class_factors": list(self.labels.classes),
+        }
+
+
+def open_smallnorb(path: Path, class_factors: Sequence[str]) -> Source:
+    """The source for whichever form lies in a folder."""
+    original = any(path.glob("*-dat.mat*"))
+    return (SmallNorb if original else SmallNorbJpg)(path, class_factors)
+
+
+def choose(class_factors: Sequence[str]) -> Labels:
+    """What is class and what is content."""
+    return Labels.chosen(class_factors, CLASS, ("azimuth",), ("azimuth", *CLASS))
+
+
+def _ints(file: BinaryIO, count: int) -> list[int]:
+    """The next little-endian int32s; none where the file ends before."""
+    data = file.read(4 * count)
+    return np.frombuffer(data, dtype="<i4").tolist() if len(data) == 4 * count else []
+
+
+def _find(path: Path, split: str, kind: str) -> Path:
+    found = sorted(path.glob(f"*{split}-{kind}.mat*"))
+    if not found:
+        raise ValueError(f"{path}: no smallnorb-...-{split}-{kind}.mat")
+    return found[0]

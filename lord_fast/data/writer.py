@@ -1,0 +1,249 @@
+"""Writes a store, image by image, so that a packing that was cut off goes on where it stopped.
+
+A store is a folder:
+    images.u8        uint8 [N, size, size, channels], memory-mapped; or, encoded:
+    images.bin       the original files one after the other, and
+    offsets.npy      int64 [N + 1]: where each starts
+    class_ids.npy    int64 [N]
+    content_ids.npy  int32 [N, factors]: index into the factor's labels
+    index.jsonl      one line an image: id, name, class, content, sha256 of its pixels, and for
+                     files source_sha256 and source_bytes
+    left_out.jsonl   one line a broken image: position in the source, name, reason
+    manifest.json    everything else; written last, so that a store without it is not one
+While it is made it is called STORE.partial and holds packing.json: what it is made of.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from lord_fast import __version__
+from lord_fast.data.decode import Shape
+from lord_fast.data.records import Record
+
+STORE_VERSION = 1
+
+
+class StoreWriter:
+    """Appends images to the files of a store, holding labels but no pixels in memory.
+
+    Args:
+        folder: Where the files are made; what another packing left there goes.
+        shape: Of the images.
+        encoded: Keep the original bytes instead of the pixels.
+        fingerprint: What the store is made of, JSON values; the same one goes on.
+    """
+
+    def __init__(self, folder: Path, shape: Shape, encoded: bool, fingerprint: dict):
+        self.folder, self.shape, self.encoded = folder, shape, encoded
+        self.fingerprint = json.loads(json.dumps(fingerprint))
+        self.data_file = folder / ("images.bin" if encoded else "images.u8")
+        self.classes: dict[str, int] = {}
+        self.factors: dict[str, dict[str, int]] = {}
+        self.class_ids: list[int] = []
+        self.content_ids: list[tuple[int, ...]] = []
+        self.offsets = [0]
+        self.digest = hashlib.sha256()
+        self.left_out: list[dict] = []
+
+    def start(self, records: Iterable[Record]) -> int:
+        """Go on with what an earlier packing of the same records left, or begin anew.
+
+        Returns:
+            How many records, from the first one on, are done.
+        """
+        try:
+            started, rows, left_out = self._found()
+            done = _same_records(records, rows, left_out, started)
+        except (OSError, ValueError, KeyError):
+            done = None
+        if done is None:
+            self._begin()
+            rows, left_out, done = [], [], 0
+        self.left_out = [entry for entry in left_out if entry["position"] < done]
+        # Whatever lies behind the last image that is whole is written again.
+        self.index = _rewritten(self.folder / "index.jsonl", rows)
+        self.reasons = _rewritten(self.folder / "left_out.jsonl", self.left_out)
+        for row in rows:
+            self._register(row)
+        self.data = self.data_file.open("ab")
+        self.data.truncate(self.offsets[-1])
+        return done
+
+    def add(self, record: Record, pixels: np.ndarray, source: bytes | None, sha256: str) -> None:
+        """Append an image; `source` is what was decoded and `sha256` its hash, if it was a file."""
+        assert pixels.shape == (self.shape.size, self.shape.size, self.shape.channels)
+        data = pixels.tobytes()
+        row = {
+            "id": len(self.class_ids),
+            "name": record.name,
+            "class": record.class_name,
+            "content": record.content,
+            "sha256": hashlib.sha256(data).hexdigest(),
+        }
+        if source is not None:
+            row |= {"source_sha256": sha256, "source_bytes": len(source)}
+        if self.encoded:
+            assert source is not None
+            data = source
+        self.data.write(data)
+        self.index.write(json.dumps(row) + "\n")
+        self._register(row)
+
+    def leave_out(self, position: int, name: str, reason: str) -> None:
+        """Put a broken image on the list."""
+        self.left_out.append({"position": position, "name": name, "reason": reason})
+        self.reasons.write(json.dumps(self.left_out[-1]) + "\n")
+
+    def flush(self) -> None:
+        """Hand everything to the system; the index last, since it says what is whole."""
+        for file in (self.data, self.reasons, self.index):
+            file.flush()
+
+    def close(self) -> None:
+        """Close the files, the store still unfinished."""
+        for file in (self.data, self.reasons, self.index):
+            file.close()
+
+    def finish(self, source: dict, decoder: dict) -> dict:
+        """Write what remains; returns the manifest."""
+        self.close()
+        np.save(self.folder / "class_ids.npy", np.array(self.class_ids, dtype=np.int64))
+        contents = np.array(self.content_ids, dtype=np.int32).reshape(len(self.class_ids), -1)
+        np.save(self.folder / "content_ids.npy", contents)
+        if self.encoded:
+            np.save(self.folder / "offsets.npy", np.array(self.offsets, dtype=np.int64))
+        manifest = {
+            "format": "lord-fast store",
+            "version": STORE_VERSION,
+            "storage": "encoded" if self.encoded else "decoded",
+            "num_images": len(self.class_ids),
+            "size": self.shape.size,
+            "channels": self.shape.channels,
+            "crop": self.shape.crop,
+            "class_names": list(self.classes),
+            "factors": {factor: list(labels) for factor, labels in self.factors.items()},
+            "sha256": self.digest.hexdigest(),
+            "left_out": len(self.left_out),
+            "source": source,
+            "decoder": decoder,
+            "made_by": {"lord_fast": __version__, "pillow": Image.__version__},
+        }
+        (self.folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+        (self.folder / "packing.json").unlink()
+        return manifest
+
+    def _begin(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        content = {"started": time.time(), **self.fingerprint}
+        (self.folder / "packing.json").write_text(json.dumps(content))
+
+    def _found(self) -> tuple[float, list[dict], list[dict]]:
+        """When an earlier packing began, its whole images, and what it left out."""
+        content = json.loads((self.folder / "packing.json").read_text())
+        started = content.pop("started")
+        if content != self.fingerprint:
+            raise ValueError("of another source or configuration")
+        left_out = list(_lines(self.folder / "left_out.jsonl"))
+        with self.data_file.open("rb") as data:
+            rows = list(self._whole(_lines(self.folder / "index.jsonl"), data))
+        return started, rows, left_out
+
+    def _whole(self, rows: Iterable[dict], data) -> Iterator[dict]:
+        """The rows before the first one whose data is not all there."""
+        for row in rows:
+            length, digest = self._stored(row)
+            if hashlib.sha256(data.read(length)).hexdigest() != digest:
+                return
+            yield row
+
+    def _stored(self, row: dict) -> tuple[int, str]:
+        """Length and hash of what the data file holds of an image."""
+        if self.encoded:
+            return row["source_bytes"], row["source_sha256"]
+        return self.shape.size**2 * self.shape.channels, row["sha256"]
+
+    def _register(self, row: dict) -> None:
+        self.digest.update((json.dumps(row) + "\n").encode())
+        self.offsets.append(self.offsets[-1] + self._stored(row)[0])
+        self.class_ids.append(self.classes.setdefault(row["class"], len(self.classes)))
+        if not self.factors:
+            self.factors = {factor: {} for factor in row["content"]}
+        self.content_ids.append(
+            tuple(
+                labels.setdefault(row["content"][factor], len(labels))
+                for factor, labels in self.factors.items()
+            )
+        )
+
+
+def read_manifest(path: Path) -> dict:
+    """The manifest of a store.
+
+    Raises:
+        ValueError: not a store, or one of another version.
+    """
+    file = path / "manifest.json"
+    if not file.is_file():
+        raise ValueError(f"{path}: not a packed store; make one with: lord-fast pack SOURCE {path}")
+    try:
+        manifest = json.loads(file.read_text())
+        version = manifest["version"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{file}: not the manifest of a store; pack again") from error
+    if version != STORE_VERSION:
+        raise ValueError(
+            f"{path}: store version {version}, this lord-fast reads version {STORE_VERSION}; "
+            f"pack again"
+        )
+    return manifest
+
+
+def _lines(file: Path) -> Iterator[dict]:
+    """The rows of a JSON lines file up to the first that is not whole."""
+    for line in file.read_text().splitlines(keepends=True):
+        try:
+            yield json.loads(line if line.endswith("\n") else "")
+        except json.JSONDecodeError:
+            return
+
+
+def _rewritten(file: Path, rows: list[dict]):
+    stream = file.open("w")
+    for row in rows:
+        stream.write(json.dumps(row) + "\n")
+    return stream
+
+
+def _same_records(
+    records: Iterable[Record], rows: list[dict], broken: list[dict], started: float
+) -> int | None:
+    """How many of `records` the rows are of; None if they are of others, or of files changed since.
+
+    The change time is compared and not the modification time, which a copy may bring along.
+    """
+    reasons = {entry["position"]: entry["name"] for entry in broken}
+    done = taken = 0
+    for record in records:
+        left_out = reasons.get(done) == record.name
+        if taken == len(rows) and not left_out:
+            break
+        if isinstance(record.image, Path) and os.stat(record.image).st_ctime > started:
+            return None
+        if left_out:
+            done += 1
+            continue
+        row = rows[taken]
+        labels = (record.name, record.class_name, record.content)
+        if labels != (row["name"], row["class"], row["content"]):
+            return None
+        done, taken = done + 1, taken + 1
+    return done if taken == len(rows) else None
