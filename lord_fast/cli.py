@@ -266,17 +266,25 @@ def import_lord(checkpoint: Positional[Path], run: Path) -> None:
     command(checkpoint, run)
 
 
-def bench(what: Positional[Literal["latent", "data"]] = "latent", json: Path | None = None) -> None:
+def bench(
+    what: Positional[Literal["step", "latent", "data"]] = "step",
+    json: Path | None = None,
+    batch_size: int = 64,
+    threads: int = 0,
+) -> None:
     """Measure on this machine; prints a table.
 
     Args:
-        what: latent: one step of a table of codes, against PyTorch's own and others; data: decoding
-            images, reading stores, and how long a training step waits for them.
+        what: step: a training step of the paper preset at 64 px beside the published one; latent:
+            one step of a table of codes, against PyTorch's own and others; data: decoding images,
+            reading stores, and how long a training step waits for them.
         json: Also write the figures to this file.
+        batch_size: step: images a step.
+        threads: CPU threads; 0: as many as there are cores.
     """
     from lord_fast.commands.bench import run as command
 
-    command(what, json)
+    command(what, json, batch_size, threads)
 
 
 def doctor() -> None:
