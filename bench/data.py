@@ -110,8 +110,7 @@ def _read(store: ImageStore, cold: bool) -> Callable[[], object]:
 def _forget(store: ImageStore) -> None:
     """Have the system drop a store from its cache, which it does not while pages are mapped."""
     store._data._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
-    assert store._data.filename is not None
-    descriptor = os.open(store._data.filename, os.O_RDONLY)
+    descriptor = os.open(str(store._data.filename), os.O_RDONLY)
     os.fsync(descriptor)  # pages not yet written stay
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     os.close(descriptor)

@@ -1,8 +1,8 @@
 """DALI's implementation of `lord_fast.data.decode.Decoder`: on a GPU ("mixed") or on the CPU.
 
 DALI decodes the JPEG and PNG files that it decodes as everyone else does. What it treats in another
-way goes to Pillow, image by image: transparency (it drops alpha), 16-bit values (it takes the
-lower byte of grey), GIF, TIFF and other formats, and files that do not end as they should.
+way goes to Pillow, image by image: transparency (it drops alpha), 16-bit grey (it takes the lower
+byte), GIF, TIFF and other formats, and files that do not end as they should.
 
 Pixels agree with Pillow's to 2 levels (3 for grey from colour), but for the outermost ring of a
 smaller copy: its filter reaches over the image's edge, where DALI repeats the edge's pixels and
@@ -169,10 +169,8 @@ def _alike(image: Image.Image, file: bytes) -> bool:
     """Whether DALI decodes an image as Pillow does (tried: tests/test_dali.py)."""
     if image.format == "JPEG":
         return image.mode in ("L", "RGB", "CMYK") and file.endswith(END_OF_JPEG)
-    bit_depth = file[24] if len(file) > 24 else 0
     return (
         image.format == "PNG"
-        and bit_depth <= 8
         and image.mode in ("1", "L", "RGB", "P")
         and not image.has_transparency_data
     )
