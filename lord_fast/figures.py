@@ -87,7 +87,10 @@ def _images(figures: dict) -> str:
     low, high = figures["interval"]["psnr"]
     perceptual = figures["perceptual"]
     shown = "" if perceptual is None else f", perceptual {perceptual:.3f}"
-    return f"{figures['psnr']:.2f} [{low:.2f}, {high:.2f}] dB, SSIM {figures['ssim']:.3f}{shown}"
+    decibels = f"{figures['psnr']:.2f} [{low:.2f}, {high:.2f}] dB"
+    return (
+        f"{decibels} ({figures['psnr_per_image']:.2f} an image), SSIM {figures['ssim']:.3f}{shown}"
+    )
 
 
 def _probe_cells(result: dict | None) -> tuple[str, str]:

@@ -83,6 +83,8 @@ def test_compare_and_psnr():
 def test_psnr_is_of_the_pooled_error():
     metrics = {"mse": torch.tensor([0.0, 0.02]).double()}
     assert psnr(metrics) == pytest.approx(20.0)
+    metrics |= {"ssim": torch.ones(2).double()}
+    assert summary(metrics, 0)["psnr_per_image"] == pytest.approx((100 + 16.9897) / 2)
 
 
 def test_perceptual_distance_is_zero_for_equal_images_and_grows():
@@ -157,7 +159,9 @@ def test_the_command_writes_the_keys_of_the_contract(glyph_store, tmp_path, caps
     assert main(["evaluate", str(run)]) == 0
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["codes"] == "latent"
-    assert set(metrics["reconstruction"]) == {"psnr", "ssim", "perceptual", "interval"}
+    assert set(metrics["reconstruction"]) == {
+        "psnr", "psnr_per_image", "ssim", "perceptual", "interval",
+    }  # fmt: skip
     probes = {
         "accuracy", "mlp_accuracy", "chance", "trained_on", "scored_on", "accuracy_interval",
         "mlp_accuracy_interval",
@@ -167,7 +171,8 @@ def test_the_command_writes_the_keys_of_the_contract(glyph_store, tmp_path, caps
     assert set(metrics["informativeness"]["content_from_content"]["typeface"]) == probes
     assert set(metrics["informativeness"]["class_from_class"]) == probes
     assert set(metrics["transfer"]) == {
-        "pairs", "psnr", "ssim", "perceptual", "interval", "class_mean_psnr", "copy_content_psnr",
+        "pairs", "psnr", "psnr_per_image", "ssim", "perceptual", "interval", "class_mean_psnr",
+        "copy_content_psnr",
     }  # fmt: skip
     assert "transfer" in capsys.readouterr().out
 

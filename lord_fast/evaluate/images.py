@@ -11,6 +11,8 @@ from lord_fast.evaluate.bootstrap import interval
 from lord_fast.model.perceptual import VGG16
 
 BATCH = 128
+LEAST_MSE = 1e-10
+"""Equal images count as 100 dB in `psnr_per_image`."""
 
 ImageMetrics = dict[str, Tensor]
 """Name (`mse`, `ssim`, `perceptual`) -> float64 [number of pairs]."""
@@ -42,14 +44,16 @@ def compare(
 def summary(metrics: ImageMetrics, seed: int) -> dict:
     """The three figures of metrics.json, and under `interval` the 95 % interval of each.
 
-    `psnr` in dB is of the mean squared error over all pairs (a mean of each pair's PSNR would
-    be higher and let a few perfect images hide the bad ones); the others are means.
+    `psnr` in dB is of the mean squared error over all pairs; `psnr_per_image`, the mean of each
+    pair's PSNR, is higher and lets a few perfect images hide the bad ones, but many papers report
+    it. The others are means.
     """
     perceptual = metrics.get("perceptual")
     decibels = -10 * torch.tensor(interval(metrics["mse"].numpy(), seed)).log10().flip(0)
     intervals = {name: interval(metrics[name].numpy(), seed) for name in metrics if name != "mse"}
     return {
         "psnr": psnr(metrics),
+        "psnr_per_image": float(-10 * metrics["mse"].clamp_min(LEAST_MSE).log10().mean()),
         "ssim": float(metrics["ssim"].mean()),
         "perceptual": None if perceptual is None else float(perceptual.mean()),
         "interval": {"psnr": decibels.tolist(), **intervals},
