@@ -49,7 +49,7 @@ def run(benchmark, group: str, prepare, device, floats: int, rounds: int) -> Non
 def assert_right(device: torch.device) -> None:
     """Ours is dense Adam, and so are the fused form and the first step of SparseAdam."""
     assert agreement(device) < 1e-5
-    start, grad = torch.rand(200, DIM, device=device), torch.randn(8, DIM, device=device)
+    start, grad = torch.rand(200, DIM, device=device), 1 + torch.rand(8, DIM, device=device)
     after = []
     for make in (latent.Dense, latent.DenseFused, latent.Sparse):
         one = make(200, DIM, device)
