@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from lord_fast.data import sampler as sampler_module
 from lord_fast.data.sampler import EpochSampler, permutation
 
 
@@ -29,3 +30,18 @@ def test_permutation_is_one():
 def test_fewer_images_than_a_batch():
     with pytest.raises(ValueError, match="--batch-size 7 or less"):
         EpochSampler(7, 8, seed=0)
+
+
+def test_reading_ahead_over_the_end_of_an_epoch_makes_each_order_once(monkeypatch):
+    made = []
+
+    def counted(count, seed, epoch):
+        made.append(epoch)
+        return permutation(count, seed, epoch)
+
+    monkeypatch.setattr(sampler_module, "permutation", counted)
+    ahead = EpochSampler(12, 4, seed=0)
+    for step in range(9):
+        for other in (step, step + 1, step + 2):
+            ahead.image_ids(other)
+    assert made == [0, 1, 2, 3]

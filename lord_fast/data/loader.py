@@ -41,7 +41,7 @@ class Loader:
             self._ready.pop(other).cancel()
         for ahead in wanted:
             if ahead not in self._ready:
-                # The sampler keeps an epoch's order, so it is asked here and not in the thread.
+                # The sampler keeps the orders of epochs, so it is asked here and not in the thread.
                 image_ids = self.sampler.image_ids(ahead)
                 self._ready[ahead] = self._thread.submit(self._read, image_ids)
         start = time.perf_counter()

@@ -1,5 +1,7 @@
 """Which images a step sees: a function of (seed, step) alone, so that a run resumes anywhere."""
 
+import functools
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -25,14 +27,15 @@ class EpochSampler:
             )
         self.num_images, self.batch_size, self.seed = num_images, batch_size, seed
         self.steps_per_epoch = num_images // batch_size
-        self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
+        # Two: a step and the steps read ahead of it may lie on both sides of an epoch's end.
+        self._order = functools.lru_cache(maxsize=2)(
+            functools.partial(permutation, num_images, seed)
+        )
 
     def image_ids(self, step: int) -> Tensor:
         """The batch of a step, int64 [batch_size]."""
         epoch, position = divmod(step, self.steps_per_epoch)
-        if epoch != self._epoch:
-            self._epoch, self._order = epoch, permutation(self.num_images, self.seed, epoch)
-        return self._order[position * self.batch_size : (position + 1) * self.batch_size]
+        return self._order(epoch)[position * self.batch_size : (position + 1) * self.batch_size]
 
 
 def permutation(count: int, seed: int, epoch: int) -> Tensor:
