@@ -231,10 +231,10 @@ def report(run: Positional[Path], store: Path | None = None) -> None:
 
 
 def demo(run: Path = Path("runs/demo")) -> None:
-    """The whole path on the embedded glyphs: pack, train, evaluate, report.
+    """The whole path on the embedded glyphs: pack, split, both stages, evaluate, report.
 
     Args:
-        run: The run's folder; the store is made beside it.
+        run: The run's folder; the stores are made beside it.
     """
     from lord_fast.commands.demo import run as command
 

@@ -66,6 +66,11 @@ def set_up_for(config: LoopConfig) -> Machine:
     return set_up(config.device, config.precision, config.threads)
 
 
+def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    """What convolutions of a type run under."""
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+
+
 def has_fast_bf16(device: str) -> bool:
     """Whether the device multiplies bf16 in hardware (elsewhere it is 10-20 times slower)."""
     if device == "cuda":

@@ -180,3 +180,9 @@ def test_refusals(glyph_store, tmp_path, capsys):
         Lord.load(run, device="cpu").encode(images)
     with pytest.raises(ValueError, match="no encoders"):
         Lord.load(run, device="cpu", codes="encoder")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without CUDA")
+def test_refuses_kernels_that_are_not_there(trained_run, capsys):
+    assert main(["train-encoders", str(trained_run), "--kernels", "triton"]) == 2
+    assert "--kernels triton: " in capsys.readouterr().err

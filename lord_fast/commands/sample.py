@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lord_fast.density import Kind, fit_density
+from lord_fast.density import Kind
 from lord_fast.grid import save_png, tile
 from lord_fast.lord import Lord
 
@@ -21,7 +21,6 @@ def run(run_path: Path, n: int, out: Path, new_classes: bool, density: Kind, see
     save_png(out, tile([padded[i : i + columns] for i in range(0, n, columns)], sources=False))
     console = Console(stderr=True, soft_wrap=True)
     if density == "mixture":
-        found = fit_density(lord.content_codes.cpu().numpy(), seed)
-        console.print(f"contents: {found.describe()}")
+        console.print(f"contents: {lord.density('content', seed).describe()}")
     classes = "new classes" if new_classes else "classes of training"
     console.print(f"{out}: {n} images of {classes}")

@@ -2,12 +2,10 @@
 
 from pathlib import Path
 
-import yaml
 from rich.console import Console
 
-from lord_fast import __version__
+from lord_fast.commands.start import header, set_up_stage
 from lord_fast.config import EncoderConfig, check, load_config, save_encoder_config
-from lord_fast.machine import set_up_for
 from lord_fast.run import check_encoders, open_store
 from lord_fast.train import checkpoint
 from lord_fast.train.amortized import EncoderStage
@@ -22,29 +20,22 @@ def run(run_path: Path, config: EncoderConfig, store_path: Path | None = None) -
     check(config)
     check_encoders(run_path, config)
     store = open_store(run_path, data, store_path)
-    end, checkpoints = total_steps(config, store), run_path / "checkpoints"
+    end, checkpoints = total_steps(config, store.num_images), run_path / "checkpoints"
     if end > 0 and checkpoint.steps_done(checkpoints, "amortized") == end:
         console.print(f"{run_path}: stage 2 is finished ({end} steps); nothing to do")
         return
     latent_step = checkpoint.steps_done(checkpoints, "latent")
-    latent_end = total_steps(run_config, store)
+    latent_end = total_steps(run_config, store.num_images)
     found = checkpoint.latest(checkpoints, "latent")
     if found is None or latent_step != latent_end:
         raise ValueError(
             f"{run_path}: stage 1 has done {latent_step} of {latent_end} steps; finish it first: "
             f"lord-fast train {store.path} --run {run_path}"
         )
-    machine = set_up_for(config)
-    store.decode_with(config.decoder, machine.device.type, machine.threads)
+    machine = set_up_stage(config, store)
     latent = checkpoint.load(found)
     stage = EncoderStage(config, run_config, store, *latent, machine)
     save_encoder_config(run_path / "encoders.yaml", config)
-    settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(config).items()}
-    console.print(
-        f"{yaml.safe_dump(settings, sort_keys=False).strip()}\nlord-fast {__version__}\n"
-        f"data:    {store.path}: {store.num_images} images of {store.num_classes} classes\n"
-        f"device:  {machine.describe()}\nrun:     {run_path}",
-        highlight=False, markup=False,
-    )  # fmt: skip
+    console.print(header(config, store, run_path, machine), highlight=False, markup=False)
     run_stage(stage, run_path, config, console)
     console.print(f"{run_path}: stage 2 done; next: lord-fast evaluate {run_path} --codes encoder")

@@ -10,15 +10,14 @@ from torch import Tensor, nn
 from lord_fast.build import build_decoder, build_encoders, build_loss, build_tables
 from lord_fast.config import EncoderConfig, TrainConfig, check
 from lord_fast.data.loader import Loader
-from lord_fast.data.sampler import EpochSampler, permutation
+from lord_fast.data.sampler import EpochSampler
 from lord_fast.data.store import ImageStore, as_float
-from lord_fast.grid import tile
-from lord_fast.machine import Machine
+from lord_fast.machine import Machine, autocast
 from lord_fast.model.encoder import Encoders
 from lord_fast.model.generator import Decoder
 from lord_fast.train import optimizer
 from lord_fast.train.checkpoint import State
-from lord_fast.train.latent import GRID_COLUMNS, GRID_ROWS, first_of_each_class, total_steps
+from lord_fast.train.latent import grid_images, swap_grid, total_steps
 from lord_fast.train.schedule import cosine
 
 
@@ -53,8 +52,7 @@ class EncoderGraph(nn.Module):
         loss = reconstruction + content_weight * MSE(content) + class_weight * MSE(class); the
         codes of stage 1 carry neither noise nor gradient.
         """
-        enabled = self.dtype != torch.float32
-        with torch.autocast(pixels.device.type, self.dtype, enabled=enabled):
+        with autocast(pixels.device, self.dtype):
             targets = as_float(pixels)
             content, class_ = self.encoders(targets)
             reconstruction = self.reconstruction(self.decoder(content, class_), targets)
@@ -102,7 +100,7 @@ class EncoderStage:
         self.sampler = EpochSampler(store.num_images, config.batch_size, config.seed)
         self.loader = Loader(store, self.sampler, machine.device)
         self.steps_per_epoch = self.sampler.steps_per_epoch
-        self.total_steps = total_steps(config, store)
+        self.total_steps = total_steps(config, store.num_images)
 
         self.encoders = build_encoders(config, run_config, store.size, store.channels)
         self.decoder = build_decoder(run_config, store.size, store.channels)
@@ -152,16 +150,12 @@ class EncoderStage:
     @torch.no_grad()
     def grid(self, step: int) -> np.ndarray:
         """As in stage 1, but both codes of every cell come from the encoders."""
-        order = permutation(self.store.num_images, self.config.seed, 0)
-        columns = order[:GRID_COLUMNS]
-        rows = first_of_each_class(self.store, order)[:GRID_ROWS]
-        above, left = (as_float(self.store.images(ids).to(self.device)) for ids in (columns, rows))
-        content = self.encoders.content(above)
-        cells = [
-            [image, *self.decoder(content, code.expand(len(content), -1))]
-            for image, code in zip(left, self.encoders.class_(left), strict=True)
-        ]
-        return tile([[None, *above], *cells])
+        above, left = (
+            as_float(self.store.images(ids).to(self.device))
+            for ids in grid_images(self.store, self.config.seed)
+        )
+        content, class_ = self.encoders.content(above), self.encoders.class_(left)
+        return swap_grid(self.decoder, above, left, content, class_)
 
 
 def codes_of(
@@ -177,7 +171,7 @@ def codes_of(
     Returns:
         float32 [num_images, content_dim] and [num_classes, class_dim].
     """
-    steps = config.steps or config.epochs * (num_images // config.batch_size)
+    steps = total_steps(config, num_images)
     content, class_ = build_tables(config, num_images, num_classes, steps, device)
     content.load_state_dict(latent_state["content"])
     class_.load_state_dict(latent_state["class"])

@@ -12,7 +12,7 @@ from lord_fast.data.loader import Loader
 from lord_fast.data.sampler import EpochSampler, permutation
 from lord_fast.data.store import ImageStore, as_float
 from lord_fast.grid import tile
-from lord_fast.machine import Machine
+from lord_fast.machine import Machine, autocast
 from lord_fast.model.features import FeatureCache
 from lord_fast.model.generator import Decoder
 from lord_fast.model.perceptual import SCALE_IMAGES, PerceptualLoss
@@ -53,15 +53,11 @@ class LatentGraph(nn.Module):
         The penalty is the mean over the batch of the noisy content code's sum of squares, as in
         the published PyTorch code.
         """
-        with self.autocast(pixels.device):
+        with autocast(pixels.device, self.dtype):
             images = self.decoder(content_code, class_code)
             reconstruction = self.reconstruction(images, as_float(pixels), wanted)
         penalty = self.content_decay * content_code.square().sum(1).mean()
         return reconstruction + penalty, reconstruction, penalty
-
-    def autocast(self, device: torch.device) -> torch.autocast:
-        """What convolutions run under."""
-        return torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32)
 
 
 class LatentStage:
@@ -87,7 +83,7 @@ class LatentStage:
         self.sampler = EpochSampler(store.num_images, config.batch_size, config.seed)
         self.loader = Loader(store, self.sampler, machine.device)
         self.steps_per_epoch = self.sampler.steps_per_epoch
-        self.total_steps = total_steps(config, store)
+        self.total_steps = total_steps(config, store.num_images)
 
         self.decoder = build_decoder(config, store.size, store.channels).to(self.device)
         reconstruction = build_loss(config).to(self.device)
@@ -122,9 +118,9 @@ class LatentStage:
         loss, reconstruction, penalty = self.run_graph(content_code, class_code, pixels, wanted)
         loss.backward()
 
-        # Adam on the networks, and dense Adam at sparse cost on the codes.
+        # Adam on the networks, and dense Adam at sparse cost on the codes (no image is twice in a
+        # batch, classes are).
         optimizer.step(self.adam, self.learning_rate(step))
-        # (no image is twice in a batch, many classes are).
         self.content.scatter_adam_(image_ids, content_code, now, unique=True)
         self.class_.scatter_adam_(class_ids, class_code, now)
         return {"loss": loss, "reconstruction": reconstruction, "content_penalty": penalty}
@@ -154,17 +150,11 @@ class LatentStage:
     @torch.no_grad()
     def grid(self, step: int) -> np.ndarray:
         """Content of the image above, class of the image at the left; the same images each time."""
-        order = permutation(self.store.num_images, self.config.seed, 0)
-        columns = order[:GRID_COLUMNS]
-        rows = first_of_each_class(self.store, order)[:GRID_ROWS]
+        columns, rows = grid_images(self.store, self.config.seed)
         content = self.content.codes(step, columns.to(self.device))
         class_ = self.class_.codes(step, self.store.class_ids[rows].to(self.device))
-        sources = [list(as_float(self.store.images(ids))) for ids in (columns, rows)]
-        cells = [
-            [source, *self.decoder(content, code.expand(len(content), -1))]
-            for source, code in zip(sources[1], class_, strict=True)
-        ]
-        return tile([[None, *sources[0]], *cells])
+        above, left = (as_float(self.store.images(ids)) for ids in (columns, rows))
+        return swap_grid(self.decoder, above, left, content, class_)
 
     def _sample(self) -> Iterator[Tensor]:
         order = permutation(self.store.num_images, self.config.seed, 0)[:SCALE_IMAGES]
@@ -178,14 +168,31 @@ class LatentStage:
         loss = self.graph.reconstruction
         if not isinstance(loss, PerceptualLoss):
             raise ValueError(f"--cache-target-features: --loss {self.config.loss} has no features")
-        with self.graph.autocast(self.device):
+        with autocast(self.device, self.graph.dtype):
             images = self._images(torch.arange(self.store.num_images))
             return FeatureCache(loss.vgg, images, self.store.num_images)
 
 
-def total_steps(config: TrainConfig | EncoderConfig, store: ImageStore) -> int:
+def total_steps(config: TrainConfig | EncoderConfig, num_images: int) -> int:
     """--steps, or the steps of --epochs."""
-    return config.steps or config.epochs * (store.num_images // config.batch_size)
+    return config.steps or config.epochs * (num_images // config.batch_size)
+
+
+def grid_images(store: ImageStore, seed: int) -> tuple[Tensor, Tensor]:
+    """The images above and left of a run's grids, int64; the rows are of different classes."""
+    order = permutation(store.num_images, seed, 0)
+    return order[:GRID_COLUMNS], first_of_each_class(store, order)[:GRID_ROWS]
+
+
+def swap_grid(
+    decoder: Decoder, above: Tensor, left: Tensor, content: Tensor, class_: Tensor
+) -> np.ndarray:
+    """Every content with every class, beside the images [N, C, H, W] that they come from."""
+    cells = [
+        [image, *decoder(content, code.expand(len(content), -1))]
+        for image, code in zip(left, class_, strict=True)
+    ]
+    return tile([[None, *above], *cells])
 
 
 def first_of_each_class(store: ImageStore, order: Tensor) -> Tensor:
