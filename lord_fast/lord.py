@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lord_fast.build import build_decoder, build_encoders, build_loss
 from lord_fast.config import TrainConfig, load_config, load_encoder_config
-from lord_fast.density import Kind, fit_density, sample_training
+from lord_fast.density import Density, Kind, fit_density, sample_training
 from lord_fast.machine import set_up
 from lord_fast.model.encoder import Encoders
 from lord_fast.train import checkpoint
@@ -43,6 +43,7 @@ class Lord:
         self.class_codes = torch.empty(0, config.class_dim, device=device)
         self.encoders: Encoders | None = None
         self._loss_state: dict[str, Tensor] = {}
+        self._densities: dict[tuple[str, int], Density] = {}
 
     @classmethod
     def load(cls, run: Path | str, device: str = "auto", codes: Codes = "auto") -> "Lord":
@@ -184,16 +185,28 @@ class Lord:
         self, n: int, new_classes: bool = False, density: Kind = "mixture", seed: int = 0
     ) -> tuple[Tensor, Tensor]:
         """The codes of `sample`: float32 [n, content_dim] and [n, class_dim]."""
-        contents, classes = self.content_codes.cpu().numpy(), self.class_codes.cpu().numpy()
         if density == "mixture":
-            content = fit_density(contents, seed).sample(n, seed)
+            content = self.density("content", seed).sample(n, seed)
         else:
+            contents = self.content_codes.cpu().numpy()
             content = sample_training(contents, self.config.content_std, n, seed)
         if new_classes and density == "mixture":
-            class_ = fit_density(classes, seed + 1).sample(n, seed + 1)
+            class_ = self.density("class", seed + 1).sample(n, seed + 1)
         else:
-            class_ = sample_training(classes, 0.0, n, seed + 1)
+            class_ = sample_training(self.class_codes.cpu().numpy(), 0.0, n, seed + 1)
         return torch.from_numpy(content), torch.from_numpy(class_)
+
+    def density(self, of: Literal["content", "class"], seed: int) -> Density:
+        """The mixture of the codes of training, fitted when it is first asked for.
+
+        Args:
+            of: content or class.
+            seed: Of the folds and the start of every fit.
+        """
+        if (of, seed) not in self._densities:
+            codes = self.content_codes if of == "content" else self.class_codes
+            self._densities[of, seed] = fit_density(codes.cpu().numpy(), seed)
+        return self._densities[of, seed]
 
     def interpolate(self, first: Tensor, second: Tensor, steps: int) -> Tensor:
         """Codes on the line from one to another, ends included.
