@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lord_fast.data.store import ImageStore, read_manifest
+from lord_fast.data.store import ImageStore
+from lord_fast.data.writer import data_file, read_manifest
 
 
 def split_images(
@@ -125,7 +126,7 @@ def _write(
             line = json.dumps({**json.loads(line), "id": i}) + "\n"
             index.write(line)
             digest.update(line.encode())
-    with (out / "images.u8").open("wb") as pixels:
+    with data_file(out, encoded=False).open("wb") as pixels:
         for piece in np.array_split(image_ids, max(1, len(image_ids) // 4096)):
             pixels.write(store.pixels[piece].numpy().tobytes())
     numbers = np.array(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lord_fast.data.decode import BadImageError, Decoder, DecoderName, Shape, open_decoder
-from lord_fast.data.writer import read_manifest
+from lord_fast.data.writer import data_file, read_manifest
 
 
 class ImageStore:
@@ -55,7 +55,7 @@ class ImageStore:
             self._decoder: Decoder | None = None
         else:
             shape = (self.num_images, self.size, self.size, self.channels)
-        file = path / ("images.bin" if self.encoded else "images.u8")
+        file = data_file(path, self.encoded)
         if file.stat().st_size != int(np.prod(shape)):
             raise ValueError(f"{file}: is not {int(np.prod(shape)):,} bytes long; pack again")
         self._data = np.memmap(file, dtype=np.uint8, mode="c", shape=shape)

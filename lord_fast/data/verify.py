@@ -6,8 +6,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from lord_fast.data.decode import BadImageError, read_file
-from lord_fast.data.writer import read_manifest
+from lord_fast.data.decode import BadImageError, Shape, read_file
+from lord_fast.data.writer import data_file, read_manifest, stored
 
 NAMED_BY_PATH = ("folder", "kth", "rafd", "smallnorb")
 """Formats whose files are named by their path below the source."""
@@ -34,13 +34,11 @@ def verify(store: Path, progress: Callable[[int, int], None] = lambda n, total: 
     sources = _source_folder(manifest["source"])
     wrong = []
     encoded = manifest.get("storage") == "encoded"
-    length = manifest["size"] ** 2 * manifest["channels"]
-    file = store / ("images.bin" if encoded else "images.u8")
-    with file.open("rb") as data:
+    shape = Shape(manifest["size"], manifest["channels"])
+    with data_file(store, encoded).open("rb") as data:
         for done, row in enumerate(rows, start=1):
-            digest = row["source_sha256"] if encoded else row["sha256"]
-            image = data.read(row["source_bytes"] if encoded else length)
-            if hashlib.sha256(image).hexdigest() != digest:
+            length, digest = stored(row, encoded, shape)
+            if hashlib.sha256(data.read(length)).hexdigest() != digest:
                 wrong.append(f"{row['name']}: damaged in the store")
             if sources is not None and "source_sha256" in row:
                 wrong += _changed(sources / row["name"], row)

@@ -44,7 +44,7 @@ class StoreWriter:
     def __init__(self, folder: Path, shape: Shape, encoded: bool, fingerprint: dict):
         self.folder, self.shape, self.encoded = folder, shape, encoded
         self.fingerprint = json.loads(json.dumps(fingerprint))
-        self.data_file = folder / ("images.bin" if encoded else "images.u8")
+        self.data_file = data_file(folder, encoded)
         self.classes: dict[str, int] = {}
         self.factors: dict[str, dict[str, int]] = {}
         self.class_ids: list[int] = []
@@ -160,20 +160,14 @@ class StoreWriter:
     def _whole(self, rows: Iterable[dict], data) -> Iterator[dict]:
         """The rows before the first one whose data is not all there."""
         for row in rows:
-            length, digest = self._stored(row)
+            length, digest = stored(row, self.encoded, self.shape)
             if hashlib.sha256(data.read(length)).hexdigest() != digest:
                 return
             yield row
 
-    def _stored(self, row: dict) -> tuple[int, str]:
-        """Length and hash of what the data file holds of an image."""
-        if self.encoded:
-            return row["source_bytes"], row["source_sha256"]
-        return self.shape.size**2 * self.shape.channels, row["sha256"]
-
     def _register(self, row: dict) -> None:
         self.digest.update((json.dumps(row) + "\n").encode())
-        self.offsets.append(self.offsets[-1] + self._stored(row)[0])
+        self.offsets.append(self.offsets[-1] + stored(row, self.encoded, self.shape)[0])
         self.class_ids.append(self.classes.setdefault(row["class"], len(self.classes)))
         if not self.factors:
             self.factors = {factor: {} for factor in row["content"]}
@@ -183,6 +177,24 @@ class StoreWriter:
                 for factor, labels in self.factors.items()
             )
         )
+
+
+def data_file(folder: Path, encoded: bool) -> Path:
+    """Where a store keeps its images."""
+    return folder / ("images.bin" if encoded else "images.u8")
+
+
+def stored(row: dict, encoded: bool, shape: Shape) -> tuple[int, str]:
+    """Length and hash of what the data file holds of an image.
+
+    Args:
+        row: Its line of the index.
+        encoded: Whether the file is kept, or its pixels.
+        shape: Of the pixels.
+    """
+    if encoded:
+        return row["source_bytes"], row["source_sha256"]
+    return shape.size**2 * shape.channels, row["sha256"]
 
 
 def read_manifest(path: Path) -> dict:

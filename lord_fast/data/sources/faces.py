@@ -9,8 +9,8 @@ from pathlib import Path
 
 from lord_fast.data.decode import BadImageError
 from lord_fast.data.records import Record, Source
-from lord_fast.data.sources.folder import followed
-from lord_fast.data.sources.labels import Labels, image_extensions, printable
+from lord_fast.data.sources.labels import Labels, image_extensions
+from lord_fast.data.sources.named import NamedFiles, groups
 
 IDENTITIES = "identity_CelebA.txt"
 ALIGNED = "img_align_celeba"
@@ -92,7 +92,7 @@ RAFD = re.compile(
 )
 
 
-class Rafd(Source):
+class Rafd(NamedFiles):
     """The Radboud Faces Database (Langner et al., 2010): everything is in the file's name.
 
     class = model; content = camera, expression and gaze. --crop cuts the face out.
@@ -109,32 +109,17 @@ class Rafd(Source):
     def __init__(self, path: Path, class_factors: Sequence[str] = ()):
         content = ("camera", "expression", "gaze")
         others = (*content, "population", "sex")
-        self.path, self.root = path, path.resolve()
-        self.labels = Labels.chosen(class_factors, ("model",), others, ("model", *content))
+        labels = Labels.chosen(class_factors, ("model",), others, ("model", *content))
         extensions = image_extensions()
-        self.files = [
+        files = [
             file
             for file in sorted(path.rglob("Rafd*"))
             if file.suffix.lower() in extensions and RAFD.match(file.stem)
         ]
-        if not self.files:
+        if not files:
             raise ValueError(f"{path}: no Rafd090_01_Caucasian_female_angry_frontal.jpg or alike")
+        super().__init__("rafd", path, files, labels)
 
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __iter__(self) -> Iterator[Record]:
-        for file in self.files:
-            match = RAFD.match(file.stem)
-            assert match is not None
-            class_name, content = self.labels.split(match.groupdict())
-            name = printable(file.relative_to(self.path))
-            yield Record(name, class_name, content, followed(file, self.root))
-
-    def describe(self) -> dict:
-        """Format, folder and class."""
-        return {
-            "format": "rafd",
-            "path": os.path.abspath(self.path),
-            "class_factors": list(self.labels.classes),
-        }
+    def labels_of(self, file: Path) -> dict[str, str]:
+        """See `NamedFiles`."""
+        return groups(RAFD.match(file.stem))

@@ -17,8 +17,8 @@ import numpy as np
 
 from lord_fast.data.records import Record, Source
 from lord_fast.data.sources.blocks import Blocks
-from lord_fast.data.sources.folder import followed
-from lord_fast.data.sources.labels import Labels, printable
+from lord_fast.data.sources.labels import Labels
+from lord_fast.data.sources.named import NamedFiles, groups
 
 CATEGORIES = ("animal", "human", "airplane", "truck", "car")
 CAMERAS = ("lt", "rt")
@@ -141,7 +141,7 @@ class _Split:
         return self.blocks(i)[camera]
 
 
-class SmallNorbJpg(Source):
+class SmallNorbJpg(NamedFiles):
     """CATEGORY/INSTANCE/azimuth*_elevation*_lighting*_{lt,rt}.jpg, below any other folders.
 
     Args:
@@ -155,33 +155,18 @@ class SmallNorbJpg(Source):
     channels = 1
 
     def __init__(self, path: Path, class_factors: Sequence[str] = ()):
-        self.path, self.root, self.labels = path, path.resolve(), choose(class_factors)
-        self.files = [file for file in sorted(path.rglob("*.jp*g")) if JPG.search(file.name)]
-        if not self.files:
+        files = [file for file in sorted(path.rglob("*.jp*g")) if JPG.search(file.name)]
+        if not files:
             raise ValueError(
                 f"{path}: neither smallnorb-*.mat files nor images called "
                 f"CATEGORY/INSTANCE/azimuth0_elevation0_lighting0_lt.jpg"
             )
+        super().__init__("smallnorb", path, files, choose(class_factors))
 
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __iter__(self) -> Iterator[Record]:
-        for file in self.files:
-            match = JPG.search(file.name)
-            assert match is not None
-            labels = {"category": file.parts[-3], "instance": file.parts[-2], **match.groupdict()}
-            class_name, content = self.labels.split(labels)
-            name = printable(file.relative_to(self.path))
-            yield Record(name, class_name, content, followed(file, self.root))
-
-    def describe(self) -> dict:
-        """Format, folder and class."""
-        return {
-            "format": "smallnorb",
-            "path": os.path.abspath(self.path),
-            "class_factors": list(self.labels.classes),
-        }
+    def labels_of(self, file: Path) -> dict[str, str]:
+        """See `NamedFiles`."""
+        category, instance = file.parts[-3:-1]
+        return {"category": category, "instance": instance, **groups(JPG.search(file.name))}
 
 
 def open_smallnorb(path: Path, class_factors: Sequence[str]) -> Source:
