@@ -3,6 +3,9 @@
 import torch
 from torch import Tensor
 
+from lord_fast.kernels import Adam, reference
+from lord_fast.train.schedule import cosine
+
 
 def table(n: int, dim: int, last: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """A table in use: rows with moments of very different sizes, last steps in 0..last."""
@@ -73,3 +76,44 @@ def sparse(start: Tensor, lr: Tensor, touched, adam, gather, scatter_adam_) -> T
         scatter_adam_(*state, rows, gradient(codes, step, sizes), lr, now, *adam)
     every, now = torch.arange(len(start), device=start.device), torch.tensor(len(lr))
     return gather(*state, every, lr, now.to(start.device), every, 0.0, 0, *adam)
+
+
+def assert_close(ours, wanted):
+    for a, b in zip(ours, wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-8)
+
+
+def assert_equals_reference(gather, scatter_adam_, dim: int, batch: int):
+    """Both operators on one batch; rows not named keep their bits.
+
+    Returns:
+        The table before, what the operators were called with, the codes and the table after.
+    """
+    n, step, adam = 90, torch.tensor(400), Adam()
+    state, lr, rows = table(n, dim, 400), cosine(3e-3, 1e-5, 500), some_rows(n, batch)
+    codes = gather(*state, rows, lr, step, rows, 0.0, 0, *adam)
+    assert codes.shape == (batch, dim)
+    assert_close([codes], [reference.gather(*state, rows, lr, step, rows, 0.0, 0, *adam)])
+
+    grad = 1e-3 * torch.randn(batch, dim, generator=torch.Generator().manual_seed(1))
+    ours, wanted = clone(state), clone(state)
+    scatter_adam_(*ours, rows, grad, lr, step, *adam)
+    reference.scatter_adam_(*wanted, rows, grad, lr, step, *adam)
+    assert_close(ours, wanted)
+    others = ~torch.isin(torch.arange(n), rows)
+    assert all(torch.equal(a[others], b[others]) for a, b in zip(ours, state, strict=True))
+    return state, (rows, grad, lr, step), codes, ours
+
+
+def assert_error_is_below_dense_float32(gather, scatter_adam_, dim: int, adam) -> None:
+    """Against float64: no further from dense Adam than its own float32 form."""
+    n, lr = 6, cosine(3e-3, 1e-5, 400)
+    rng = torch.Generator().manual_seed(dim)
+    start = torch.empty(n, dim).uniform_(-0.05, 0.05, generator=rng)
+    touched = touched_steps(n, 4, (0, 2, 9, 30, 31, 200), seed=dim)
+    ours = sparse(start, lr, touched, adam, gather, scatter_adam_)
+
+    exact = dense(start, lr, touched, adam, torch.float64)
+    own_error = (dense(start, lr, touched, adam, torch.float32) - exact).abs().max()
+    assert (ours - exact).abs().max() <= own_error
+    assert (exact - start).abs().max() > 1000 * own_error  # the comparison means something

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from lord_fast.bench.step import random_weights
 from lord_fast.cli import main
 from lord_fast.data.store import ImageStore, as_float
 from lord_fast.evaluate.bootstrap import interval
@@ -20,7 +21,6 @@ from lord_fast.evaluate.transfer import class_means, draw_pairs
 from lord_fast.lord import Lord
 from lord_fast.model.perceptual import VGG16
 from tests.test_cli import fails, packed
-from tests.test_perceptual import random_weights
 from tests.test_train import train
 
 

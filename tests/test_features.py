@@ -3,21 +3,17 @@
 import pytest
 import torch
 
+from lord_fast.bench.step import random_weights
 from lord_fast.model import features
 from lord_fast.model.features import FeatureCache
-from lord_fast.model.perceptual import CONVOLUTIONS, VGG16, PerceptualLoss
+from lord_fast.model.perceptual import VGG16, PerceptualLoss
 
 TAPS = ("relu1_2", "relu2_2")
 
 
 @pytest.fixture
 def vgg():
-    rng = torch.Generator().manual_seed(0)
-    weights = {}
-    for n, (inputs, outputs) in CONVOLUTIONS.items():
-        weights[f"features.{n}.weight"] = torch.randn(outputs, inputs, 3, 3, generator=rng) * 0.05
-        weights[f"features.{n}.bias"] = torch.zeros(outputs)
-    return VGG16(weights, TAPS, "caffe")
+    return VGG16(random_weights(), TAPS, "caffe")
 
 
 def test_cached_features_give_the_same_loss_and_gradient(vgg):

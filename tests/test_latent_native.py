@@ -7,7 +7,15 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from latent_cases import clone, dense, empty_table, some_rows, sparse, table, touched_steps
+from latent_cases import (
+    assert_close,
+    assert_equals_reference,
+    assert_error_is_below_dense_float32,
+    clone,
+    empty_table,
+    some_rows,
+    table,
+)
 
 from lord_fast.kernels import Adam, native, reference
 from lord_fast.kernels.native import gather, scatter_adam_
@@ -45,11 +53,6 @@ def threads():
     torch.set_num_threads(before)
 
 
-def assert_close(ours, wanted):
-    for a, b in zip(ours, wanted, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-8)
-
-
 def assert_equal(ours, wanted):
     for a, b in zip(ours, wanted, strict=True):
         assert torch.equal(a, b)
@@ -63,20 +66,8 @@ def side_by_side(state):
 @pytest.mark.parametrize("batch", [0, 1, 7, 128])
 @pytest.mark.parametrize("dim", DIMS)
 def test_equals_reference(dim, batch):
-    n, step = 90, torch.tensor(400)
-    state, lr, rows = table(n, dim, 400), cosine(3e-3, 1e-5, 500), some_rows(n, batch)
-    codes = gather(*state, rows, lr, step, rows, 0.0, 0, *ADAM)
-    assert codes.shape == (batch, dim)
-    assert_close([codes], [reference.gather(*state, rows, lr, step, rows, 0.0, 0, *ADAM)])
-
-    grad = 1e-3 * torch.randn(batch, dim, generator=torch.Generator().manual_seed(1))
-    ours, wanted = clone(state), clone(state)
-    scatter_adam_(*ours, rows, grad, lr, step, *ADAM)
-    reference.scatter_adam_(*wanted, rows, grad, lr, step, *ADAM)
-    assert_close(ours, wanted)
-    others = ~torch.isin(torch.arange(n), rows)
-    assert_equal([a[others] for a in ours], [b[others] for b in state])
-
+    state, inputs, codes, ours = assert_equals_reference(gather, scatter_adam_, dim, batch)
+    rows, grad, lr, step = inputs
     neighbours = side_by_side(state)
     assert torch.equal(codes, gather(*neighbours, rows, lr, step, rows, 0.0, 0, *ADAM))
     scatter_adam_(*neighbours, rows, grad, lr, step, *ADAM)
@@ -89,16 +80,7 @@ def test_equals_reference(dim, batch):
     + [(16, Adam(0.9, 0.99)), (16, Adam(0.0, 0.999)), (16, Adam(eps=1e-3))],
 )
 def test_error_is_below_that_of_dense_float32_adam(dim, adam):
-    n, lr = 6, cosine(3e-3, 1e-5, 400)
-    rng = torch.Generator().manual_seed(dim)
-    start = torch.empty(n, dim).uniform_(-0.05, 0.05, generator=rng)
-    touched = touched_steps(n, 4, (0, 2, 9, 30, 31, 200), seed=dim)
-    ours = sparse(start, lr, touched, adam, gather, scatter_adam_)
-
-    exact = dense(start, lr, touched, adam, torch.float64)
-    own_error = (dense(start, lr, touched, adam, torch.float32) - exact).abs().max()
-    assert (ours - exact).abs().max() <= own_error
-    assert (exact - start).abs().max() > 1000 * own_error  # the comparison means something
+    assert_error_is_below_dense_float32(gather, scatter_adam_, dim, adam)
 
 
 @pytest.mark.parametrize("missed", [1, 2, 7, 40])

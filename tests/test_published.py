@@ -8,13 +8,13 @@ from safetensors.torch import save_file
 
 from lord_fast import kernels
 from lord_fast.bench.published import PublishedStep, batch_of, curves, layers_of
+from lord_fast.bench.step import random_weights
 from lord_fast.config import PRESETS, PackConfig
 from lord_fast.data.glyphs import Glyphs
 from lord_fast.data.pack import pack
 from lord_fast.data.store import ImageStore
 from lord_fast.kernels import Table
 from lord_fast.machine import Machine
-from lord_fast.model.perceptual import CONVOLUTIONS
 from lord_fast.train.latent import LatentStage
 
 STEPS = 40
@@ -23,14 +23,8 @@ STEPS = 40
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
     """The paper preset, narrow, with random VGG16 weights and two taps."""
-    rng = torch.Generator().manual_seed(0)
-    weights = {}
-    for n, (inputs, outputs) in CONVOLUTIONS.items():
-        scale = (2 / (9 * inputs)) ** 0.5
-        weights[f"features.{n}.weight"] = scale * torch.randn(outputs, inputs, 3, 3, generator=rng)
-        weights[f"features.{n}.bias"] = 0.1 * torch.randn(outputs, generator=rng)
     file = tmp_path_factory.mktemp("weights") / "vgg16.safetensors"
-    save_file(weights, file)
+    save_file(random_weights(), file)
     return dataclasses.replace(
         PRESETS["paper"], content_dim=8, class_dim=12, adain_dim=16, batch_size=4, steps=STEPS,
         perceptual_taps=("relu1_2", "relu2_2"), perceptual_weights=file,

@@ -2,12 +2,16 @@
 
 import pytest
 import torch
-from latent_cases import clone, dense, some_rows, sparse, table, touched_steps
+from latent_cases import (
+    assert_equals_reference,
+    assert_error_is_below_dense_float32,
+    clone,
+    table,
+)
 from triton.runtime import interpreter
 
 from lord_fast.kernels import Adam, reference
 from lord_fast.kernels.triton import gather, latent, scatter_adam_
-from lord_fast.train.schedule import cosine
 
 ADAM = Adam()
 DIMS = (1, 3, 16, 130, 256, 1024)
@@ -22,27 +26,10 @@ def poisoned_empty(monkeypatch):
     )
 
 
-def assert_close(ours, wanted):
-    for a, b in zip(ours, wanted, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-8)
-
-
 @pytest.mark.parametrize("batch", [0, 1, 7, 128])
 @pytest.mark.parametrize("dim", DIMS)
 def test_equals_reference(dim, batch):
-    n, step = 90, torch.tensor(400)
-    state, lr, rows = table(n, dim, 400), cosine(3e-3, 1e-5, 500), some_rows(n, batch)
-    codes = gather(*state, rows, lr, step, rows, 0.0, 0, *ADAM)
-    assert codes.shape == (batch, dim)
-    assert_close([codes], [reference.gather(*state, rows, lr, step, rows, 0.0, 0, *ADAM)])
-
-    grad = 1e-3 * torch.randn(batch, dim, generator=torch.Generator().manual_seed(1))
-    ours, wanted = clone(state), clone(state)
-    scatter_adam_(*ours, rows, grad, lr, step, *ADAM)
-    reference.scatter_adam_(*wanted, rows, grad, lr, step, *ADAM)
-    assert_close(ours, wanted)
-    others = ~torch.isin(torch.arange(n), rows)
-    assert all(torch.equal(a[others], b[others]) for a, b in zip(ours, state, strict=True))
+    assert_equals_reference(gather, scatter_adam_, dim, batch)
 
 
 @pytest.mark.parametrize(
@@ -51,16 +38,7 @@ def test_equals_reference(dim, batch):
     + [(16, Adam(0.9, 0.99)), (16, Adam(0.0, 0.999)), (16, Adam(eps=1e-3))],
 )
 def test_error_is_below_that_of_dense_float32_adam(dim, adam):
-    n, lr = 6, cosine(3e-3, 1e-5, 400)
-    rng = torch.Generator().manual_seed(dim)
-    start = torch.empty(n, dim).uniform_(-0.05, 0.05, generator=rng)
-    touched = touched_steps(n, 4, (0, 2, 9, 30, 31, 200), seed=dim)
-    ours = sparse(start, lr, touched, adam, gather, scatter_adam_)
-
-    exact = dense(start, lr, touched, adam, torch.float64)
-    own_error = (dense(start, lr, touched, adam, torch.float32) - exact).abs().max()
-    assert (ours - exact).abs().max() <= own_error
-    assert (exact - start).abs().max() > 1000 * own_error  # the comparison means something
+    assert_error_is_below_dense_float32(gather, scatter_adam_, dim, adam)
 
 
 def test_repeats_are_summed_in_the_order_of_the_batch():
