@@ -62,15 +62,21 @@ class LoopConfig:
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; auto: a GPU if there is one."""
-    precision: Literal["auto", "float32", "bf16"] = "auto"
-    """Type of the convolutions; auto: bf16 where the device computes it fast."""
+    precision: Literal["auto", "float32", "tf32", "bf16"] = "auto"
+    """Type of the convolutions; auto: bf16 where the device computes it fast, else float32; tf32:
+    float32 with products of 10 bits of mantissa, for CUDA."""
     kernels: Literal["auto", "reference", "native", "triton"] = "auto"
     """Kernels of the tables of codes: reference (plain PyTorch), native (C++, for the CPU), triton
     (for CUDA); auto: the fastest that the device has."""
     decoder: Literal["auto", "dali", "pillow"] = "auto"
     """Encoded stores: who decodes; auto: who decoded when the store was packed."""
+    store_device: Literal["auto", "cuda", "pinned", "disk"] = "auto"
+    """Where a GPU's images lie: cuda (on it, as bytes), pinned (page-locked host memory), disk
+    (memory-mapped); auto: the first of them that half of the free memory holds. CPU: disk."""
     compile: bool = False
     """Let torch.compile fuse the step (half a minute at the start)."""
+    cuda_graph: bool = False
+    """Capture the whole step in a CUDA graph and replay it."""
     threads: int = 0
     """CPU threads; 0: as many as there are cores."""
     log_every: int = 50

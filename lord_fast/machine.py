@@ -21,11 +21,13 @@ class Machine:
         device: Where tensors live.
         dtype: Type of the convolutions under autocast.
         threads: CPU threads.
+        tf32: Whether CUDA rounds the inputs of float32 products to TF32's 10 bits of mantissa.
     """
 
     device: torch.device
     dtype: torch.dtype
     threads: int
+    tf32: bool = False
 
     def describe(self) -> str:
         """One line for a run's header."""
@@ -33,7 +35,7 @@ class Machine:
             name = torch.cuda.get_device_name(self.device)
         else:
             name = f"CPU ({torch.backends.cpu.get_cpu_capability()}), {self.threads} threads"
-        return f"{name}, {str(self.dtype).removeprefix('torch.')}"
+        return f"{name}, {'tf32' if self.tf32 else str(self.dtype).removeprefix('torch.')}"
 
 
 def set_up(device: str = "auto", precision: str = "auto", threads: int = 0) -> Machine:
@@ -41,29 +43,49 @@ def set_up(device: str = "auto", precision: str = "auto", threads: int = 0) -> M
 
     Args:
         device: auto, cpu or cuda.
-        precision: auto, float32 or bf16.
+        precision: auto, float32 (IEEE's, also on CUDA), tf32 or bf16.
         threads: 0: one for each core this process may use.
 
     Raises:
-        ValueError: `cuda` is asked for and there is none, or bf16 where the device lacks it.
+        ValueError: `cuda` is asked for and there is none, or tf32 on a CPU.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: this PyTorch sees no GPU; see lord-fast doctor")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    if precision == "tf32" and device != "cuda":
+        raise ValueError("--precision tf32: only CUDA has it; take float32 or bf16")
     fast = has_fast_bf16(device)
     if precision == "auto":
         precision = "bf16" if fast else "float32"
     threads = threads or len(os.sched_getaffinity(0))
     torch.set_num_threads(threads)
     keep_freed_memory()
+    use_tf32(precision == "tf32")
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    return Machine(torch.device(device), dtype, threads)
+    return Machine(torch.device(device), dtype, threads, precision == "tf32")
+
+
+def use_tf32(wanted: bool) -> None:
+    """Say whether CUDA may compute float32 products in TF32.
+
+    PyTorch's own default is TF32 for convolutions and IEEE for matrix products.
+    """
+    precision = "tf32" if wanted else "ieee"
+    torch.backends.cuda.matmul.fp32_precision = precision
+    torch.backends.cudnn.conv.fp32_precision = precision  # type: ignore[attr-defined]
 
 
 def set_up_for(config: LoopConfig) -> Machine:
-    """`set_up` with the fields of a run's configuration."""
-    return set_up(config.device, config.precision, config.threads)
+    """`set_up` with the fields of a run's configuration.
+
+    Raises:
+        ValueError: see `set_up`; or a CUDA graph is asked for without CUDA.
+    """
+    machine = set_up(config.device, config.precision, config.threads)
+    if config.cuda_graph and machine.device.type != "cuda":
+        raise ValueError(f"--cuda-graph: needs --device cuda, and this is {machine.device.type}")
+    return machine
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:

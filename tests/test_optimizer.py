@@ -57,13 +57,22 @@ def run(config, resume_at=None):
             adam = optimizer.adam([weight], config)
             optimizer.load_state_dict(adam, state)
         weight.grad = torch.sin(weight.detach() + step)
-        optimizer.step(adam, config.lr)
+        optimizer.set_learning_rate(adam, config.lr)
+        optimizer.step(adam)
     return weight.detach()
 
 
 def test_apex_is_the_same_optimizer(apex):
     wanted = run(dataclasses.replace(APEX, optimizer="torch"))
     torch.testing.assert_close(run(APEX), wanted)
+
+
+def test_the_learning_rate_of_a_cuda_graph_is_a_tensor(apex):
+    captured = dataclasses.replace(APEX, optimizer="torch", cuda_graph=True)
+    wanted = run(dataclasses.replace(captured, cuda_graph=False))
+    torch.testing.assert_close(run(captured), wanted)
+    with pytest.raises(ValueError, match="--optimizer apex: not with --cuda-graph"):
+        optimizer.adam([], dataclasses.replace(APEX, cuda_graph=True))
 
 
 @pytest.mark.parametrize("which", ["torch", "apex"])

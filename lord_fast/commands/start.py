@@ -11,13 +11,14 @@ from lord_fast.machine import Machine, set_up_for
 
 
 def set_up_stage(config: LoopConfig, store: ImageStore) -> Machine:
-    """The machine, the decoder of an encoded store and the kernels that a configuration names.
+    """The machine, the store's decoder and place, and the kernels that a configuration names.
 
     Raises:
         ValueError: one of them is not to be had.
     """
     machine = set_up_for(config)
     store.decode_with(config.decoder, machine.device.type, machine.threads)
+    store.place(config.store_device, machine.device)
     kernels.use(config.kernels, machine.device.type)
     return machine
 
@@ -27,6 +28,7 @@ def header(config: LoopConfig, store: ImageStore, run_path: Path, machine: Machi
     shape = f"{store.size} x {store.size} x {store.channels}"
     if store.encoded:
         shape += f", encoded, decoded by {store.describe_decoder()}"
+    shape += f", on {store.placed}" if store.placed != "disk" else ""
     return "\n".join((
         yaml.safe_dump(as_plain(config), sort_keys=False, default_flow_style=None).strip(),
         f"lord-fast {__version__}",

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -9,6 +10,11 @@ from torch import Tensor
 
 from lord_fast.data.decode import BadImageError, Decoder, DecoderName, Shape, open_decoder
 from lord_fast.data.writer import data_file, read_manifest
+from lord_fast.memory import free_memory
+
+Place = Literal["auto", "cuda", "pinned", "disk"]
+SHARE_OF_MEMORY = 0.5
+"""Of what is free: how much the images may take before `auto` looks for another place."""
 
 
 class ImageStore:
@@ -27,6 +33,7 @@ class ImageStore:
         sha256: Of the index, which holds names, labels and the hash of every image: two stores
             with the same one train the same.
         encoded: Whether it holds the original files, which are decoded at every read.
+        placed: Where the images lie, see `place`.
     """
 
     def __init__(self, path: Path):
@@ -58,7 +65,9 @@ class ImageStore:
         file = data_file(path, self.encoded)
         if file.stat().st_size != int(np.prod(shape)):
             raise ValueError(f"{file}: is not {int(np.prod(shape)):,} bytes long; pack again")
-        self._data = np.memmap(file, dtype=np.uint8, mode="c", shape=shape)
+        self._data: np.ndarray = np.memmap(file, dtype=np.uint8, mode="c", shape=shape)
+        self._resident: Tensor | None = None
+        self.placed: Place = "disk"
 
     @property
     def pixels(self) -> Tensor:
@@ -89,6 +98,48 @@ class ImageStore:
             threads = threads or len(os.sched_getaffinity(0))
             self._decoder = open_decoder(name, self._shape, threads, device)
 
+    def place(self, where: Place, device: torch.device) -> None:
+        """Put the images where the steps read them from; an encoded store stays on the disk.
+
+        Args:
+            where: See `lord_fast.config.LoopConfig.store_device`.
+            device: Of the steps.
+
+        Raises:
+            ValueError: that place does not hold the images, or there is no such place.
+        """
+        self.placed = where if where != "auto" else self._best_place(device)
+        if self.placed == "disk":
+            return
+        if device.type != "cuda":
+            raise ValueError(f"--store-device {where}: needs --device cuda")
+        self._check_place(self.placed, device)
+        if self.placed == "cuda":
+            self._resident = torch.from_numpy(self._data).to(device)
+        else:
+            self._data = torch.from_numpy(self._data).pin_memory().numpy()
+
+    def _best_place(self, device: torch.device) -> Place:
+        if device.type != "cuda" or self.encoded:
+            return "disk"
+        if self._data.nbytes <= SHARE_OF_MEMORY * free_memory(device):
+            return "cuda"
+        fits = self._data.nbytes <= SHARE_OF_MEMORY * free_memory(torch.device("cpu"))
+        return "pinned" if fits else "disk"
+
+    def _check_place(self, where: Place, device: torch.device) -> None:
+        if self.encoded:
+            raise ValueError(
+                f"--store-device {where}: {self.path} is an encoded store, which is decoded at "
+                f"every read; leave it at disk, or pack without --encoded"
+            )
+        free = free_memory(device if where == "cuda" else torch.device("cpu"))
+        if self._data.nbytes > free:
+            raise ValueError(
+                f"--store-device {where}: the images take {self._data.nbytes / 2**30:.1f} GiB and "
+                f"{free / 2**30:.1f} GiB are free; leave it at auto"
+            )
+
     def describe_decoder(self) -> str:
         """Who decodes at a read; empty for a decoded store."""
         if not self.encoded:
@@ -102,12 +153,14 @@ class ImageStore:
             image_ids: int64 [B].
 
         Returns:
-            uint8 [B, channels, size, size], channels last in memory; of an encoded store on the
-            device that decodes.
+            uint8 [B, channels, size, size], channels last in memory; on the GPU if they lie or
+            are decoded there.
 
         Raises:
             ValueError: an image of an encoded store does not decode.
         """
+        if self._resident is not None:
+            return self._resident[image_ids.to(self._resident.device)].permute(0, 3, 1, 2)
         # NumPy: a gather of PyTorch in a thread of its own starts a second team of threads.
         ids = image_ids.numpy()
         if not self.encoded:

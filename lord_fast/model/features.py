@@ -1,11 +1,11 @@
 """The VGG16 features of all training images, computed once and kept in memory."""
 
-import os
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
+from lord_fast.memory import free_memory
 from lord_fast.model.perceptual import VGG16
 
 MOST_OF_MEMORY = 0.8
@@ -40,13 +40,6 @@ class FeatureCache:
     def __call__(self, image_ids: Tensor) -> list[Tensor]:
         """int64 [B] -> the feature maps of each tap, [B, C, H, W], channels last."""
         return [kept[image_ids].permute(0, 3, 1, 2) for kept in self.maps]
-
-
-def free_memory(device: torch.device) -> int:
-    """Bytes that can still be had on a device."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _check_memory(found: list[Tensor], num_images: int) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lord_fast import kernels
-from lord_fast.model.memory import ask_for_huge_pages
+from lord_fast.memory import ask_for_huge_pages
 
 INITIAL_RANGE = 0.05
 CHUNK_ROWS = 65_536

@@ -16,6 +16,7 @@ from lord_fast.machine import Machine, autocast
 from lord_fast.model.encoder import Encoders
 from lord_fast.model.generator import Decoder
 from lord_fast.train import optimizer
+from lord_fast.train.capture import CudaGraph
 from lord_fast.train.checkpoint import State
 from lord_fast.train.latent import grid_images, swap_grid, total_steps
 from lord_fast.train.schedule import cosine
@@ -113,21 +114,27 @@ class EncoderStage:
         self.run_graph = torch.compile(self.graph) if config.compile else self.graph
         self.lr = cosine(config.lr, config.min_lr, self.total_steps)
         parameters = (*self.encoders.parameters(), *self.decoder.parameters())
-        self.adam = optimizer.adam(parameters, dataclasses.replace(run_config, lr=config.lr))
+        changes = {"lr": config.lr, "cuda_graph": config.cuda_graph}
+        self.adam = optimizer.adam(parameters, dataclasses.replace(run_config, **changes))
+        self.run_update = CudaGraph(self.update) if config.cuda_graph else self.update
         self.content_codes, self.class_codes = codes_of(
             latent_state, latent_step, run_config, store.num_images, store.num_classes, self.device
         )
 
     def step(self, step: int) -> dict[str, Tensor]:
-        """One step of amortization."""
+        """One step of amortization: its images and their classes, and what they update."""
         image_ids = self.sampler.image_ids(step)
-        class_ids = self.store.class_ids[image_ids].to(self.device)
-        pixels = self.loader.pixels(step)
-        content_code = self.content_codes[image_ids.to(self.device)]
-        scalars = self.run_graph(pixels, content_code, self.class_codes[class_ids])
+        batch = [ids.to(self.device) for ids in (image_ids, self.store.class_ids[image_ids])]
+        optimizer.set_learning_rate(self.adam, self.learning_rate(step))
+        return self.run_update(*batch, self.loader.pixels(step))
+
+    def update(self, image_ids: Tensor, class_ids: Tensor, pixels: Tensor) -> dict[str, Tensor]:
+        """What a step does on the device; the host reads nothing, so that CUDA can capture it."""
+        content_code, class_code = self.content_codes[image_ids], self.class_codes[class_ids]
+        scalars = self.run_graph(pixels, content_code, class_code)
         scalars["loss"].backward()
-        optimizer.step(self.adam, self.learning_rate(step))
-        return scalars
+        optimizer.step(self.adam)
+        return {name: value.detach() for name, value in scalars.items()}
 
     def learning_rate(self, step: int) -> float:
         """Of everything that learns."""

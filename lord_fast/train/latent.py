@@ -17,6 +17,7 @@ from lord_fast.model.features import FeatureCache
 from lord_fast.model.generator import Decoder
 from lord_fast.model.perceptual import SCALE_IMAGES, PerceptualLoss
 from lord_fast.train import optimizer
+from lord_fast.train.capture import CudaGraph
 from lord_fast.train.checkpoint import State
 from lord_fast.train.schedule import cosine
 
@@ -99,31 +100,46 @@ class LatentStage:
         if isinstance(reconstruction, PerceptualLoss) and config.perceptual_scale == "normalized":
             reconstruction.measure_scale(self._sample())
         self.features = self._cache() if config.cache_target_features else None
+        self.run_update = CudaGraph(self.update) if config.cuda_graph else self.update
 
     def step(self, step: int) -> dict[str, Tensor]:
-        """One step of latent optimization."""
-        # The images of this step and their classes.
+        """One step of latent optimization: its images and their classes, and what they update."""
         image_ids = self.sampler.image_ids(step)
-        class_ids = self.store.class_ids[image_ids].to(self.device)
-        pixels = self.loader.pixels(step)
-        image_ids = image_ids.to(self.device)
-        wanted = self.features(image_ids) if self.features else None
+        class_ids = self.store.class_ids[image_ids]
+        batch = [each.to(self.device) for each in (image_ids, class_ids, torch.tensor(step))]
+        optimizer.set_learning_rate(self.adam, self.learning_rate(step))
+        return self.run_update(*batch, self.loader.pixels(step))
 
-        # Their codes: leaves of the graph, the content code with its noise.
-        now = torch.tensor(step, device=self.device)
+    def update(
+        self, image_ids: Tensor, class_ids: Tensor, now: Tensor, pixels: Tensor
+    ) -> dict[str, Tensor]:
+        """What a step does on the device; the host reads nothing, so that CUDA can capture it.
+
+        Args:
+            image_ids: int64 [B].
+            class_ids: int64 [B].
+            now: Steps done so far, int64 scalar.
+            pixels: uint8 [B, C, H, W].
+
+        Returns:
+            Scalars to log.
+        """
+        # The codes: leaves of the graph, the content code with its noise.
         content_code = self.content.gather(image_ids, now)
         class_code = self.class_.gather(class_ids, now)
 
         # Generate, compare, differentiate.
+        wanted = self.features(image_ids) if self.features else None
         loss, reconstruction, penalty = self.run_graph(content_code, class_code, pixels, wanted)
         loss.backward()
 
         # Adam on the networks, and dense Adam at sparse cost on the codes (no image is twice in a
         # batch, classes are).
-        optimizer.step(self.adam, self.learning_rate(step))
+        optimizer.step(self.adam)
         self.content.scatter_adam_(image_ids, content_code, now, unique=True)
         self.class_.scatter_adam_(class_ids, class_code, now)
-        return {"loss": loss, "reconstruction": reconstruction, "content_penalty": penalty}
+        scalars = {"loss": loss, "reconstruction": reconstruction, "content_penalty": penalty}
+        return {name: value.detach() for name, value in scalars.items()}
 
     def learning_rate(self, step: int) -> float:
         """Of generator and modulation."""

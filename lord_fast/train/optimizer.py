@@ -13,13 +13,19 @@ def adam(parameters: Iterable[nn.Parameter], config: TrainConfig) -> torch.optim
     """Fused Adam, PyTorch's or apex's, with the betas and the epsilon of a configuration.
 
     Raises:
-        ValueError: --optimizer apex, and NVIDIA's apex is not there.
+        ValueError: --optimizer apex, and NVIDIA's apex is not there, or --cuda-graph is.
     """
     betas = (config.beta1, config.beta2)
     if config.optimizer == "apex":
+        if config.cuda_graph:
+            raise ValueError("--optimizer apex: not with --cuda-graph; leave --optimizer at torch")
         make = _apex_fused_adam()
         return make(parameters, lr=config.lr, betas=betas, eps=config.eps, adam_w_mode=False)
-    return torch.optim.Adam(parameters, lr=config.lr, betas=betas, eps=config.eps, fused=True)
+    parameters, options = list(parameters), {"lr": config.lr}
+    if config.cuda_graph:  # which holds the place of the learning rate, not its value
+        lr = torch.tensor(config.lr, device=parameters[0].device)
+        options = {"lr": lr, "capturable": lr.is_cuda}
+    return torch.optim.Adam(parameters, betas=betas, eps=config.eps, fused=True, **options)
 
 
 def _apex_fused_adam() -> Callable[..., torch.optim.Optimizer]:
@@ -34,10 +40,17 @@ def _apex_fused_adam() -> Callable[..., torch.optim.Optimizer]:
         ) from error
 
 
-def step(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Update with a learning rate, and drop the gradients."""
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Of the updates to come."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(lr)
+        else:
+            group["lr"] = lr
+
+
+def step(optimizer: torch.optim.Optimizer) -> None:
+    """Update, and drop the gradients."""
     optimizer.step()
     optimizer.zero_grad()
 

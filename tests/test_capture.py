@@ -1,0 +1,118 @@
+"""A step on the device: nothing of it is read by the host, so that a CUDA graph can hold it.
+
+CUDA's graph is played by a stand-in that records the function and runs it again on the fixed
+inputs: what a replay sees. tests/test_step_cuda.py does it on a GPU.
+"""
+
+import contextlib
+import dataclasses
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lord_fast.cli import main
+from lord_fast.config import EncoderConfig
+from lord_fast.data.store import ImageStore
+from lord_fast.machine import set_up
+from lord_fast.train import checkpoint
+from lord_fast.train.amortized import EncoderStage
+from lord_fast.train.capture import WARM_UP, CudaGraph
+from lord_fast.train.latent import LatentStage
+from tests.test_train import SMALL, flags
+
+HOST = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_consecutive",
+        "is_nonzero", "equal", "lift_fresh"}  # fmt: skip
+"""Operators that read a tensor on the host, or bring a value of the host to the device."""
+
+
+class Recorded:
+    """What `torch.cuda.CUDAGraph` is to its user."""
+
+    def replay(self):
+        self.again()
+
+
+@pytest.fixture
+def cuda(monkeypatch):
+    """`torch.cuda` as far as `CudaGraph` uses it."""
+
+    class Stream:
+        def wait_stream(self, other):
+            pass
+
+    fake = {
+        "Stream": Stream,
+        "current_stream": Stream,
+        "stream": lambda s: contextlib.nullcontext(),
+    }
+    for name, value in fake.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Recorded)
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph, **how: contextlib.nullcontext())
+    monkeypatch.setattr(CudaGraph, "_capture", capture)
+
+
+def capture(self, inputs):
+    """Like the real one, but that the function is kept, and run at each replay."""
+    self.inputs, self.outputs = tuple(value.clone() for value in inputs), {}
+    graph = torch.cuda.CUDAGraph()
+    graph.again = lambda: self.outputs.update(self.update(*self.inputs))
+    return graph
+
+
+def stages(glyph_store, trained_run, config=SMALL):
+    """Either stage, on the CPU."""
+    store, machine = ImageStore(glyph_store), set_up("cpu", "float32", 2)
+    yield LatentStage(config, store, machine)
+    found = checkpoint.latest(trained_run / "checkpoints", "latent")
+    run_config = dataclasses.replace(config, steps=120)
+    encoders = EncoderConfig(encoder_dim=8, batch_size=16, steps=12)
+    yield EncoderStage(encoders, run_config, store, *checkpoint.load(found), machine)
+
+
+def test_replayed_steps_are_the_same_steps(glyph_store, trained_run, cuda):
+    plain, replayed = (list(stages(glyph_store, trained_run)) for _ in range(2))
+    for ours, theirs in zip(plain, replayed, strict=True):
+        theirs.run_update = CudaGraph(theirs.update)
+        kept = []
+        for step in range(WARM_UP + 4):
+            wanted, got = ours.step(step), theirs.step(step)
+            assert all(torch.equal(got[name], wanted[name]) for name in wanted)
+            kept.append((got["loss"], got["loss"].item()))
+        assert all(loss.item() == value for loss, value in kept)
+        assert theirs.run_update.graph is not None
+        for name, part in ours.state().items():
+            assert all(torch.equal(theirs.state()[name][key], part[key]) for key in part)
+
+
+def test_the_host_reads_nothing_of_an_update(glyph_store, trained_run):
+    seen = set()
+
+    class Spy(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            seen.add(function.overloadpacket.__name__)
+            return function(*args, **(kwargs or {}))
+
+    for stage in stages(glyph_store, trained_run):
+        stage.step(0)
+        batch = [stage.sampler.image_ids(1), stage.store.class_ids[:16]]
+        batch += [torch.tensor(1)] if stage.name == "latent" else []
+        pixels = stage.loader.pixels(1)
+        with Spy():
+            stage.update(*batch, pixels)
+    assert "conv_transpose2d" in str(seen) or "convolution" in seen
+    assert not HOST & seen
+
+
+def test_cuda_graph_needs_cuda(glyph_store, tmp_path, capsys):
+    run = ("train", str(glyph_store), "--run", str(tmp_path / "run"), *flags(), "--cuda-graph")
+    assert main(list(run)) == 2
+    assert "--cuda-graph: needs --device cuda" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("where", ["cuda", "pinned"])
+def test_store_devices_need_cuda(glyph_store, tmp_path, capsys, where):
+    run = ("train", str(glyph_store), "--run", str(tmp_path / "run"), *flags())
+    assert main([*run, "--store-device", where]) == 2
+    assert f"--store-device {where}: needs --device cuda" in capsys.readouterr().err
