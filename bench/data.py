@@ -23,6 +23,7 @@ from lord_fast.data.decode import Decoder, DecoderName, PillowDecoder, Shape
 from lord_fast.data.pack import pack
 from lord_fast.data.sources import open_source
 from lord_fast.data.store import ImageStore
+from lord_fast.data.writer import data_file
 from lord_fast.machine import Machine
 from lord_fast.train.latent import LatentStage
 
@@ -110,7 +111,7 @@ def _read(store: ImageStore, cold: bool) -> Callable[[], object]:
 def _forget(store: ImageStore) -> None:
     """Have the system drop a store from its cache, which it does not while pages are mapped."""
     store._data._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
-    descriptor = os.open(str(store._data.filename), os.O_RDONLY)
+    descriptor = os.open(data_file(store.path, store.encoded), os.O_RDONLY)
     os.fsync(descriptor)  # pages not yet written stay
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     os.close(descriptor)

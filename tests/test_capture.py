@@ -41,15 +41,10 @@ def cuda(monkeypatch):
         def wait_stream(self, other):
             pass
 
-    fake = {
-        "Stream": Stream,
-        "current_stream": Stream,
-        "stream": lambda s: contextlib.nullcontext(),
-    }
-    for name, value in fake.items():
-        monkeypatch.setattr(torch.cuda, name, value)
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", Stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda which: contextlib.nullcontext())
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Recorded)
-    monkeypatch.setattr(torch.cuda, "graph", lambda graph, **how: contextlib.nullcontext())
     monkeypatch.setattr(CudaGraph, "_capture", capture)
 
 

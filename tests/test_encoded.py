@@ -133,7 +133,7 @@ def test_loader_passes_errors_on(glyph_store, monkeypatch):
 
 def test_an_encoded_store_stays_on_the_disk(stores):
     store = ImageStore(stores[1])
-    with pytest.raises(ValueError, match="--store-device cuda: .* is an encoded store"):
+    with pytest.raises(ValueError, match=r"--store-device cuda: .* is an encoded store"):
         store.place("cuda", torch.device("cuda"))
     store.place("auto", torch.device("cuda"))
     assert store.placed == "disk"

@@ -32,9 +32,7 @@ def test_auto_takes_the_first_place_that_half_of_the_memory_holds(glyph_store, m
 
 def test_a_place_that_is_too_small_is_an_error(glyph_store, memory):
     for where in ("cuda", "pinned"):
-        with pytest.raises(
-            ValueError, match=f"--store-device {where}: the images take .* are free"
-        ):
+        with pytest.raises(ValueError, match=f"--store-device {where}: the images take"):
             ImageStore(glyph_store).place(where, CUDA)
 
 

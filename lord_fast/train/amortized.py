@@ -16,7 +16,7 @@ from lord_fast.machine import Machine, autocast
 from lord_fast.model.encoder import Encoders
 from lord_fast.model.generator import Decoder
 from lord_fast.train import optimizer
-from lord_fast.train.capture import CudaGraph
+from lord_fast.train.capture import CudaGraph, Update
 from lord_fast.train.checkpoint import State
 from lord_fast.train.latent import grid_images, swap_grid, total_steps
 from lord_fast.train.schedule import cosine
@@ -114,9 +114,11 @@ class EncoderStage:
         self.run_graph = torch.compile(self.graph) if config.compile else self.graph
         self.lr = cosine(config.lr, config.min_lr, self.total_steps)
         parameters = (*self.encoders.parameters(), *self.decoder.parameters())
-        changes = {"lr": config.lr, "cuda_graph": config.cuda_graph}
-        self.adam = optimizer.adam(parameters, dataclasses.replace(run_config, **changes))
-        self.run_update = CudaGraph(self.update) if config.cuda_graph else self.update
+        self.adam = optimizer.adam(
+            parameters,
+            dataclasses.replace(run_config, lr=config.lr, cuda_graph=config.cuda_graph),
+        )
+        self.run_update: Update = CudaGraph(self.update) if config.cuda_graph else self.update
         self.content_codes, self.class_codes = codes_of(
             latent_state, latent_step, run_config, store.num_images, store.num_classes, self.device
         )
@@ -124,9 +126,9 @@ class EncoderStage:
     def step(self, step: int) -> dict[str, Tensor]:
         """One step of amortization: its images and their classes, and what they update."""
         image_ids = self.sampler.image_ids(step)
-        batch = [ids.to(self.device) for ids in (image_ids, self.store.class_ids[image_ids])]
+        class_ids = self.store.class_ids[image_ids].to(self.device)
         optimizer.set_learning_rate(self.adam, self.learning_rate(step))
-        return self.run_update(*batch, self.loader.pixels(step))
+        return self.run_update(image_ids.to(self.device), class_ids, self.loader.pixels(step))
 
     def update(self, image_ids: Tensor, class_ids: Tensor, pixels: Tensor) -> dict[str, Tensor]:
         """What a step does on the device; the host reads nothing, so that CUDA can capture it."""

@@ -17,7 +17,7 @@ from lord_fast.model.features import FeatureCache
 from lord_fast.model.generator import Decoder
 from lord_fast.model.perceptual import SCALE_IMAGES, PerceptualLoss
 from lord_fast.train import optimizer
-from lord_fast.train.capture import CudaGraph
+from lord_fast.train.capture import CudaGraph, Update
 from lord_fast.train.checkpoint import State
 from lord_fast.train.schedule import cosine
 
@@ -100,15 +100,15 @@ class LatentStage:
         if isinstance(reconstruction, PerceptualLoss) and config.perceptual_scale == "normalized":
             reconstruction.measure_scale(self._sample())
         self.features = self._cache() if config.cache_target_features else None
-        self.run_update = CudaGraph(self.update) if config.cuda_graph else self.update
+        self.run_update: Update = CudaGraph(self.update) if config.cuda_graph else self.update
 
     def step(self, step: int) -> dict[str, Tensor]:
         """One step of latent optimization: its images and their classes, and what they update."""
         image_ids = self.sampler.image_ids(step)
-        class_ids = self.store.class_ids[image_ids]
-        batch = [each.to(self.device) for each in (image_ids, class_ids, torch.tensor(step))]
+        class_ids = self.store.class_ids[image_ids].to(self.device)
+        now = torch.tensor(step, device=self.device)
         optimizer.set_learning_rate(self.adam, self.learning_rate(step))
-        return self.run_update(*batch, self.loader.pixels(step))
+        return self.run_update(image_ids.to(self.device), class_ids, now, self.loader.pixels(step))
 
     def update(
         self, image_ids: Tensor, class_ids: Tensor, now: Tensor, pixels: Tensor

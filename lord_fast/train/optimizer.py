@@ -21,11 +21,12 @@ def adam(parameters: Iterable[nn.Parameter], config: TrainConfig) -> torch.optim
             raise ValueError("--optimizer apex: not with --cuda-graph; leave --optimizer at torch")
         make = _apex_fused_adam()
         return make(parameters, lr=config.lr, betas=betas, eps=config.eps, adam_w_mode=False)
-    parameters, options = list(parameters), {"lr": config.lr}
-    if config.cuda_graph:  # which holds the place of the learning rate, not its value
-        lr = torch.tensor(config.lr, device=parameters[0].device)
-        options = {"lr": lr, "capturable": lr.is_cuda}
-    return torch.optim.Adam(parameters, betas=betas, eps=config.eps, fused=True, **options)
+    parameters, lr = list(parameters), config.lr
+    place = torch.tensor(lr, device=parameters[0].device)  # what a CUDA graph holds, not its value
+    return torch.optim.Adam(
+        parameters, place if config.cuda_graph else lr, betas, config.eps,
+        fused=True, capturable=config.cuda_graph and place.is_cuda,
+    )  # fmt: skip
 
 
 def _apex_fused_adam() -> Callable[..., torch.optim.Optimizer]:
