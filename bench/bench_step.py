@@ -16,6 +16,8 @@ from lord_fast.bench.published import PublishedStep, batch_of
 from lord_fast.data.store import as_float
 from lord_fast.machine import set_up
 
+WARM_UP = 1 if not torch.cuda.is_available() else 4
+
 BATCH = int(os.environ.get("LORD_FAST_BENCH_BATCH", "64"))
 
 
@@ -33,9 +35,13 @@ def test_first_loss_is_the_published_one(found):
     torch.testing.assert_close(stage.step(0)["loss"].detach(), published(*batch), rtol=1e-5, atol=0)
 
 
-@pytest.mark.parametrize("name", step.forms("cuda" if torch.cuda.is_available() else "cpu"))
-def test_step(benchmark, found, name):
+FORMS = step.forms("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.mark.parametrize("form", FORMS, ids=[form.name for form in FORMS])
+def test_step(benchmark, found, form):
     benchmark.group = f"step, B={BATCH}"
-    run = step.FORMS[name](found)
-    benchmark.pedantic(run, rounds=3, warmup_rounds=1)
+    run = form.make(found)
+    wait = torch.cuda.synchronize if found.device.type == "cuda" else lambda: None
+    benchmark.pedantic(lambda: (run(), wait()), rounds=3, warmup_rounds=WARM_UP)
     benchmark.extra_info["images/s"] = round(BATCH / benchmark.stats.stats.median, 1)

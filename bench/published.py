@@ -6,7 +6,10 @@ its weights are computed through both branches (nothing uses them). Our own code
 description of the method: the oracle of correctness and the other side of every ratio.
 """
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +22,7 @@ from lord_fast.train.latent import LatentStage
 
 TAPS = (3, 8, 13, 22, 30)
 """Outputs of torchvision's `features` that are compared; see `PublishedVGG`."""
+OURS = "lord-fast"
 
 
 class PublishedModel(nn.Module):
@@ -184,16 +188,48 @@ def batch_of(stage: LatentStage, step: int) -> tuple[Tensor, Tensor, Tensor, Ten
     return ids, stage.store.class_ids[ids], stage.store.images(ids), noise
 
 
-def curves(stage: LatentStage, published: PublishedStep, steps: int) -> tuple[Tensor, Tensor]:
-    """Losses of our step and of the published one: same start, same batches, same noise.
+@dataclass
+class Curves:
+    """What `curves` found.
 
-    Returns:
-        [steps], twice.
+    Attributes:
+        losses: Name -> the loss of every step.
+        seconds: Name -> what all steps took.
     """
-    ours, theirs = [], []
+
+    losses: dict[str, list[float]]
+    seconds: dict[str, float]
+
+    def add(self, name: str, step: Callable[[], Tensor]) -> None:
+        """Do a step and note its loss."""
+        start = time.perf_counter()
+        self.losses[name].append(float(step()))
+        self.seconds[name] += time.perf_counter() - start
+
+    def difference(self, name: str, base: str) -> float:
+        """The largest relative difference of the losses of `name` to those of `base`."""
+        pairs = zip(self.losses[name], self.losses[base], strict=True)
+        return max(abs(a - b) / abs(b) for a, b in pairs)
+
+
+def curves(stage: LatentStage, others: dict[str, PublishedStep], steps: int) -> Curves:
+    """Training of ours and of published steps in turn: same start, same batches, same noise.
+
+    Args:
+        stage: Ours.
+        others: Name -> a published step; see `PublishedStep.like`.
+        steps: How many.
+    """
+    found = Curves({name: [] for name in (OURS, *others)}, dict.fromkeys((OURS, *others), 0.0))
     for step in range(steps):
-        ids, classes, pixels, noise = batch_of(stage, step)
-        dtype = published.model.content_embedding.weight.dtype
-        theirs.append(published(ids, classes, as_float(pixels).to(dtype), noise.to(dtype)))
-        ours.append(stage.step(step)["loss"].detach())
-    return torch.stack(ours), torch.stack(theirs)
+        ids, classes, pixels, noise = (t.to(stage.device) for t in batch_of(stage, step))
+        found.add(OURS, partial(_our_loss, stage, step))
+        for name, other in others.items():
+            dtype = next(other.model.parameters()).dtype
+            images = as_float(pixels).to(dtype)
+            found.add(name, partial(other, ids, classes, images, noise.to(dtype)))
+    return found
+
+
+def _our_loss(stage: LatentStage, step: int) -> Tensor:
+    return stage.step(step)["loss"]

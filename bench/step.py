@@ -3,6 +3,7 @@ published one (bench/published.py), which is the base of the ratios.
 """
 
 import dataclasses
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +13,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from lord_fast.bench.measure import Case, Row, measure, rows_of
@@ -20,14 +23,18 @@ from lord_fast.config import PRESETS, PackConfig, TrainConfig
 from lord_fast.data.glyphs import Glyphs
 from lord_fast.data.pack import pack
 from lord_fast.data.store import ImageStore, as_float
-from lord_fast.machine import Machine, has_fast_bf16
+from lord_fast.machine import Machine, has_fast_bf16, use_tf32
+from lord_fast.memory import free_memory
 from lord_fast.model.perceptual import CONVOLUTIONS
+from lord_fast.train.capture import WARM_UP
 from lord_fast.train.latent import LatentStage
 
 CLASSES, ROTATIONS = 62, (-15.0, 15.0)
 SCALING_IMAGES = (10_000, 100_000, 1_000_000, 10_000_000)
 SCALING_CLASSES = (100, 10_000, 1_000_000)
 TOTAL_STEPS = 10_000
+SHARE_OF_MEMORY = 0.8
+"""Of what is free: how much a table may take."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,48 +87,172 @@ def random_weights(seed: int = 0) -> dict[str, Tensor]:
     return weights
 
 
-FORMS: dict[str, Callable[[Setting], Callable[[], object]]] = {
-    "published": lambda found: _published(found.stage(), frozen=False),
-    "published, VGG frozen": lambda found: _published(found.stage(), frozen=True),
-    "exact rewrites, float32": lambda found: _ours(found.stage()),
-    "float32, compiled": lambda found: _ours(found.stage(compile=True)),
-    "float32, cached features": lambda found: _ours(found.stage(cache_target_features=True)),
-    "bf16": lambda found: _ours(found.stage(torch.bfloat16)),
-    "bf16, compiled": lambda found: _ours(found.stage(torch.bfloat16, compile=True)),
-    "bf16, compiled, cached features": lambda found: _ours(
-        found.stage(torch.bfloat16, compile=True, cache_target_features=True)
-    ),
+Step = Callable[[], object]
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+    """A way to compute the step.
+
+    Attributes:
+        name: For the table.
+        published: The published step and not ours.
+        tf32: Whether CUDA takes TF32 for float32 products.
+        dtype: Type of the convolutions.
+        flags: Of the configuration of ours.
+    """
+
+    name: str
+    published: bool = False
+    tf32: bool = False
+    dtype: torch.dtype = torch.float32
+    flags: dict[str, bool] = dataclasses.field(default_factory=dict)
+
+    def make(self, found: Setting) -> Step:
+        """A call is a step; every form its own networks and tables."""
+        stage = found.stage(self.dtype, **self.flags)
+        step = _published(stage, "frozen" in self.name) if self.published else _ours(stage)
+
+        def work() -> object:
+            use_tf32(self.tf32)
+            return step()
+
+        return work
+
+
+def forms(device: str) -> list[Form]:
+    """What is worth a try on a device; the first is the base of the ratios."""
+    tf32 = device == "cuda"
+    name = "TF32" if tf32 else "float32"
+    ladder = [
+        Form(f"published, {name}", True, tf32),
+        Form(f"published, {name}, VGG frozen", True, tf32),
+        Form(f"exact rewrites, {name}", False, tf32),
+        Form(f"{name}, compiled", False, tf32, flags={"compile": True}),
+        Form(f"{name}, cached features", False, tf32, flags={"cache_target_features": True}),
+    ]
+    if tf32:
+        ladder.insert(1, Form("published, float32", True))
+    if has_fast_bf16(device):
+        flags: dict[str, bool] = {}
+        words = ["bf16"]
+        ladder.append(Form("bf16", dtype=torch.bfloat16))
+        for flag in ("compile", *(["cuda_graph"] if tf32 else []), "cache_target_features"):
+            flags = {**flags, flag: True}
+            words.append(WORDS[flag])
+            ladder.append(Form(", ".join(words), dtype=torch.bfloat16, flags=flags))
+    return ladder
+
+
+WORDS = {
+    "compile": "compiled",
+    "cuda_graph": "CUDA graph",
+    "cache_target_features": "cached features",
 }
-"""Name -> maker of a step; the first is the base."""
 
 
-def forms(device: str) -> list[str]:
-    """The names of `FORMS` that are worth a try: bf16 only where it is computed fast."""
-    return [name for name in FORMS if has_fast_bf16(device) or "bf16" not in name]
+Ladder = dict[str, "Worked"]
 
 
-def step_rows(found: Setting, rounds: int = 3) -> list[Row]:
+def ladder(found: Setting) -> Ladder:
+    """Every form, compiled, captured and warm."""
+    steps = {form.name: Worked(form.make(found)) for form in forms(found.device.type)}
+    for step in steps.values():
+        for _ in range(WARM_UP + 1 if found.device.type == "cuda" else 1):
+            step()
+    return steps
+
+
+def step_rows(found: Setting, steps: Ladder, rounds: int = 4, calls: int = 2) -> list[Row]:
     """The ladder of variants, by the clock on the wall and by what all cores worked."""
-    steps = {name: FORMS[name](found) for name in forms(found.device.type)}
-    rows: list[Row] = []
-    for clock, label in ((time.perf_counter, "wall"), (time.process_time, "processor")):
-        if clock is time.process_time and found.device.type != "cpu":
-            continue
-        group = f"step, B={found.config.batch_size} {found.store.size} px, {label} time"
-        params = {"B": found.config.batch_size}
-        cases = [Case(group, name, params, _always(step)) for name, step in steps.items()]
-        rows += rows_of(cases, measure(cases, rounds, found.device, calls=1, clock=clock))
+    batch, params = found.config.batch_size, {"B": found.config.batch_size}
+    group = f"step, B={batch} {found.store.size} px"
+    for step in steps.values():
+        step.seconds.clear()
+    cases = [
+        Case(f"{group}, wall time", name, params, step.prepare) for name, step in steps.items()
+    ]
+    rows = rows_of(cases, measure(cases, rounds, found.device, calls))
+    if found.device.type == "cpu":
+        worked = [dataclasses.replace(case, group=f"{group}, processor time") for case in cases]
+        rows += rows_of(worked, [step.seconds for step in steps.values()])
     return rows
 
 
-def scaling_rows(found: Setting, axis: str, sizes: tuple[int, ...], rounds: int = 5) -> list[Row]:
-    """A step against the number of images or of classes: larger tables, the same few images."""
+class Worked:
+    """A step that notes what all threads worked on it."""
+
+    def __init__(self, step: Step):
+        self.step, self.seconds = step, list[float]()
+
+    def __call__(self) -> None:
+        start = time.process_time()
+        self.step()
+        self.seconds.append(time.process_time() - start)
+
+    def prepare(self) -> "Worked":
+        return self
+
+
+def scaling_rows(
+    found: Setting, axis: str, sizes: tuple[int, ...], rounds: int = 5, calls: int = 1
+) -> list[Row]:
+    """A step against the number of images or of classes: larger tables, the same few images.
+
+    Sizes whose tables the memory does not hold are left out. `memory_mb` is what the stage and its
+    first step took, on a CPU of the process (the first one also what all of them share).
+    """
     cases = []
     for size in sizes:
+        if _table_bytes(found.config, axis, size) > SHARE_OF_MEMORY * free_memory(found.device):
+            continue
+        before = _used_memory(found.device)
         store = _Repeated(found.store, **{axis: size})
         step = _ours(dataclasses.replace(found, store=store).stage())
-        cases.append(Case(f"step over {axis}", f"{axis}={size}", {axis: size}, _always(step)))
-    return rows_of(cases, measure(cases, rounds, found.device, calls=1))
+        step()
+        megabytes = (_used_memory(found.device) - before) >> 20
+        params = {axis: size, "B": found.config.batch_size, "memory_mb": megabytes}
+        cases.append(Case(f"step over {axis}", f"{axis}={size:,}", params, _always(step)))
+    return rows_of(cases, measure(cases, rounds, found.device, calls))
+
+
+def _table_bytes(config: TrainConfig, axis: str, size: int) -> int:
+    """Three float32 a value; there are two images of a class where classes are counted."""
+    content = 12 * config.content_dim
+    return size * (content if axis == "images" else 2 * content + 12 * config.class_dim)
+
+
+def _used_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def launches(found: Setting, steps: Ladder) -> dict[str, int]:
+    """Kernels that a step launches on CUDA, operators that it calls on a CPU."""
+    return {name: _count(step, found.device) for name, step in steps.items()}
+
+
+def _count(step: Step, device: torch.device) -> int:
+    if device.type == "cuda":
+        with profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as seen:
+            step()
+            torch.cuda.synchronize()
+        return sum(event.count for event in seen.key_averages() if "Launch" in event.key)
+    with _Operators() as seen:
+        step()
+    return seen.count
+
+
+class _Operators(TorchDispatchMode):
+    """Counts the operators that reach a device; views do not."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += not function.is_view
+        return function(*args, **(kwargs or {}))
 
 
 def operations(found: Setting) -> dict[str, float]:
@@ -140,11 +271,11 @@ def operations(found: Setting) -> dict[str, float]:
     return counted
 
 
-def _always(step: Callable[[], object]) -> Callable[[], Callable[[], object]]:
+def _always(step: Step) -> Callable[[], Step]:
     return lambda: step
 
 
-def _ours(stage: LatentStage) -> Callable[[], object]:
+def _ours(stage: LatentStage) -> Step:
     done = iter(range(TOTAL_STEPS))
     return lambda: stage.step(next(done))
 

@@ -1,29 +1,40 @@
-"""Three hundred steps of ours and of the published training, from the same start."""
+"""Some hundred steps of ours and of the published training: the same start, batches and noise."""
 
 import torch
-from torch import Tensor
 
-from lord_fast.bench.published import PublishedStep, curves
+from lord_fast.bench.measure import Case, Row, rows_of
+from lord_fast.bench.published import OURS, PublishedStep, curves
 from lord_fast.bench.step import Setting
 
-CURVE_STEPS = 300
+STEPS = 300
+PUBLISHED, NUDGED = "published", "published, its start off by an ulp"
 
 
-def curve_differences(found: Setting, steps: int = CURVE_STEPS) -> dict[str, float]:
-    """Largest relative difference of the losses to the published step's.
+def train_rows(
+    found: Setting, dtype: torch.dtype, steps: int = STEPS
+) -> tuple[list[Row], dict[str, float]]:
+    """Ours, the published training, and the published one from a start that differs by rounding.
 
-    Same start, same batches, same noise. The published step against itself, its images off by a
-    unit in the last place of float32, says what rounding alone does.
+    The third has every parameter off by a unit in the last place of float32: how far it goes from
+    the second is what no other order of summation can be expected to stay below.
+
+    Args:
+        found: What is trained.
+        dtype: Type of the convolutions of ours.
+        steps: How many.
+
+    Returns:
+        The times of the whole trainings, and by name the largest relative difference of a loss to
+        the published one's.
     """
-    stage = found.stage(steps=steps)
-    ours, published = curves(stage, PublishedStep.like(stage), steps)
-    again = found.stage(steps=steps)
-    nudged = PublishedStep.like(again)
+    stage = found.stage(dtype, steps=steps)
+    nudged = PublishedStep.like(stage)
     for parameter in nudged.model.parameters():
         parameter.data.mul_(1 + torch.finfo(torch.float32).eps)
-    _, rounded = curves(again, nudged, steps)
-    return {"ours": _difference(ours, published), "rounding": _difference(rounded, published)}
-
-
-def _difference(a: Tensor, b: Tensor) -> float:
-    return float(((a - b) / b).abs().max())
+    trained = curves(stage, {PUBLISHED: PublishedStep.like(stage), NUDGED: nudged}, steps)
+    params = {"steps": steps, "B": stage.batch_size}
+    group = f"{steps} steps, B={stage.batch_size}, ours in {str(dtype).removeprefix('torch.')}"
+    order = (PUBLISHED, OURS, NUDGED)
+    cases = [Case(group, name, params, lambda: lambda: None) for name in order]
+    rows = rows_of(cases, [[trained.seconds[name]] for name in order])
+    return rows, {name: trained.difference(name, PUBLISHED) for name in (OURS, NUDGED)}

@@ -267,24 +267,30 @@ def import_lord(checkpoint: Positional[Path], run: Path) -> None:
 
 
 def bench(
-    what: Positional[Literal["step", "latent", "data"]] = "step",
+    what: Positional[Literal["step", "latent", "data", "train"]] = "step",
     json: Path | None = None,
+    plot: Path | None = None,
     batch_size: int = 64,
+    steps: int = 300,
     threads: int = 0,
 ) -> None:
     """Measure on this machine; prints a table.
 
     Args:
-        what: step: a training step of the paper preset at 64 px beside the published one; latent:
-            one step of a table of codes, against PyTorch's own and others; data: decoding images,
-            reading stores, and how long a training step waits for them.
+        what: step: a training step of the paper preset at 64 px beside the published one, and over
+            the number of images and classes; latent: one step of a table of codes, against
+            PyTorch's own and others; data: decoding images, reading stores, and how long a
+            training step waits for them; train: the losses of some hundred steps beside the
+            published ones.
         json: Also write the figures to this file.
-        batch_size: step: images a step.
+        plot: Also draw them to this file, a PNG.
+        batch_size: step, train: images a step.
+        steps: train: how many.
         threads: CPU threads; 0: as many as there are cores.
     """
     from lord_fast.commands.bench import run as command
 
-    command(what, json, batch_size, threads)
+    command(what, json, plot, batch_size, steps, threads)
 
 
 def doctor() -> None:

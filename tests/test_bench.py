@@ -4,9 +4,12 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 
-from lord_fast.bench import latent, step
-from lord_fast.bench.measure import Case, measure, rows_of
+from lord_fast.bench import latent, step, train
+from lord_fast.bench.measure import Case, Row, measure, rows_of
+from lord_fast.bench.plot import draw
+from lord_fast.bench.published import OURS
 from lord_fast.cli import main
 from lord_fast.machine import set_up
 
@@ -81,20 +84,60 @@ def tiny():
         yield found
 
 
-def test_the_published_step_is_the_base_of_the_ladder(tiny):
-    rows = step.step_rows(tiny, rounds=1)
-    assert [row.name for row in rows if "wall" in row.group] == step.forms("cpu")
-    assert rows[0].name == "published"
+@pytest.fixture(scope="module")
+def steps(tiny):
+    return step.ladder(tiny)
+
+
+def test_the_published_step_is_the_base_of_the_ladder(tiny, steps):
+    rows = step.step_rows(tiny, steps, rounds=1, calls=1)
+    names = [form.name for form in step.forms("cpu")]
+    for clock in ("wall", "processor"):
+        assert [row.name for row in rows if clock in row.group] == names
+    assert names[0] == "published, float32"
     assert rows[0].ratio_to_base == 1
 
 
-def test_a_step_over_the_size_of_the_tables(tiny):
+def test_the_ladder_of_a_gpu(monkeypatch):
+    monkeypatch.setattr(step, "has_fast_bf16", lambda device: True)
+    ladder = {form.name: form for form in step.forms("cuda")}
+    assert next(iter(ladder)) == "published, TF32"
+    last = ladder["bf16, compiled, CUDA graph, cached features"]
+    assert last.flags == {"compile": True, "cuda_graph": True, "cache_target_features": True}
+    assert [form.name for form in step.forms("cpu")][-1] == "bf16, compiled, cached features"
+
+
+def test_a_step_over_the_size_of_the_tables(tiny, monkeypatch):
     rows = step.scaling_rows(tiny, "images", (700, 5000), rounds=1)
-    assert [row.params for row in rows] == [{"images": 700}, {"images": 5000}]
+    assert [row.params["images"] for row in rows] == [700, 5000]
     rows = step.scaling_rows(tiny, "classes", (10, 500), rounds=1)
-    assert [row.params for row in rows] == [{"classes": 10}, {"classes": 500}]
+    assert [row.params["classes"] for row in rows] == [10, 500]
+    assert all(row.params["memory_mb"] >= 0 for row in rows)
+    monkeypatch.setattr(step, "free_memory", lambda device: 10 * 2**20)
+    rows = step.scaling_rows(tiny, "images", (700, 10_000_000), rounds=1)
+    assert [row.params["images"] for row in rows] == [700]
 
 
 def test_our_step_needs_fewer_operations(tiny):
     counted = step.operations(tiny)
     assert counted["ours, cached features"] < counted["ours"] < 0.7 * counted["published"]
+
+
+def test_our_step_calls_fewer_operators(tiny, steps):
+    counted = step.launches(tiny, steps)
+    assert counted["exact rewrites, float32"] < counted["published, float32"]
+
+
+def test_bench_train_says_how_far_the_losses_are(tiny):
+    rows, differences = train.train_rows(tiny, torch.float32, steps=4)
+    assert [row.name for row in rows] == ["published", OURS, train.NUDGED]
+    assert 0 < differences[OURS] < 1e-4
+    assert 0 < differences[train.NUDGED] < 1e-4
+
+
+def test_the_plot_is_a_picture_of_every_group(tmp_path):
+    rows = [Row(group, name, {}, 2.0, 1.0, 4.0, 3.0) for group in "ab" for name in "cd"]
+    draw(tmp_path / "found.png", rows, "here")
+    with Image.open(tmp_path / "found.png") as picture:
+        assert picture.format == "PNG"
+        assert len(picture.convert("RGB").getcolors(2**20)) > 10

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from rich.console import Console
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from lord_fast.cli import main
 from lord_fast.config import PRESETS, TrainConfig
@@ -179,6 +180,20 @@ def test_compiled_step_tracks_the_eager_one(glyph_store):
         stage = LatentStage(dataclasses.replace(SMALL, compile=compiled), store, machine)
         losses.append(torch.stack([stage.step(step)["loss"].detach() for step in range(5)]))
     torch.testing.assert_close(losses[0], losses[1], rtol=1e-4, atol=1e-6)
+
+
+def test_one_compilation_serves_a_whole_run(glyph_store, tmp_path):
+    """Every step, with grids and checkpoints between them, and what comes after a resume."""
+    store, machine = ImageStore(glyph_store), set_up("cpu", "float32", 2)
+    config = dataclasses.replace(SMALL, grid_every=8)
+    counter = CompileCounterWithBackend("aot_eager")
+    torch._dynamo.reset()
+    for steps in (12, 24):
+        stage = LatentStage(config, store, machine)
+        stage.total_steps = steps
+        stage.run_graph = torch.compile(stage.graph, fullgraph=True, backend=counter)
+        run_stage(stage, tmp_path, config, Console(quiet=True))
+    assert counter.frame_count == 1
 
 
 def test_paper_preset_is_the_published_settings():

@@ -2,25 +2,34 @@
 
 from pathlib import Path
 
+import torch
 from rich.console import Console
 
-from lord_fast.bench import data, latent, step
+from lord_fast.bench import data, latent, step, train
 from lord_fast.bench.measure import Row, describe, save, table
-from lord_fast.machine import Machine, set_up
+from lord_fast.bench.plot import draw
+from lord_fast.bench.step import Setting
+from lord_fast.machine import Machine, has_fast_bf16, set_up
 
 
-def run(what: str, json: Path | None, batch_size: int, threads: int) -> None:
-    """Measure on this machine, print a table and write it as JSON if asked to."""
+def run(
+    what: str, json: Path | None, plot: Path | None, batch_size: int, steps: int, threads: int
+) -> None:
+    """Measure on this machine, print a table, write it as JSON and as a picture if asked to."""
     console = Console(stderr=True)
     machine = set_up(threads=threads)
-    for name, value in describe(machine).items():
+    facts = describe(machine)
+    for name, value in facts.items():
         console.print(f"{name}: {value}", highlight=False)
-    if what == "step":
-        rows = _step(machine, console, batch_size)
+    if what in ("step", "train"):
+        with step.setting(machine, batch_size) as found:
+            rows = _step(found, console) if what == "step" else _train(found, console, steps)
     else:
         rows = {"latent": _latent, "data": _data}[what](machine, console)
     if json is not None:
         save(json, rows, machine)
+    if plot is not None:
+        draw(plot, rows, f"lord-fast bench {what}, {facts['processor']}, {facts['device']}")
     Console().print(table(rows))
 
 
@@ -46,8 +55,33 @@ def _data(machine: Machine, console: Console) -> list[Row]:
     return rows
 
 
-def _step(machine: Machine, console: Console, batch_size: int) -> list[Row]:
-    with step.setting(machine, batch_size) as found:
-        for name, operations in step.operations(found).items():
-            console.print(f"operations: {name}: {operations:.1f} GFLOP an image", highlight=False)
-        return step.step_rows(found)
+def _step(found: Setting, console: Console) -> list[Row]:
+    for name, operations in step.operations(found).items():
+        console.print(f"operations: {name}: {operations:.1f} GFLOP an image", highlight=False)
+    steps = step.ladder(found)
+    calls = "kernels launched" if found.device.type == "cuda" else "operators called"
+    for name, count in step.launches(found, steps).items():
+        console.print(f"{calls} a step: {name}: {count}", highlight=False)
+    rows = step.step_rows(found, steps)
+    del steps  # and its memory
+    for row in rows:
+        speed = row.params["B"] / row.median_ms * 1e3
+        console.print(f"{row.group}: {row.name}: {speed:.1f} images/s", highlight=False)
+    for axis, sizes in (("images", step.SCALING_IMAGES), ("classes", step.SCALING_CLASSES)):
+        scaling = step.scaling_rows(found, axis, sizes)
+        for row in scaling:
+            console.print(f"{row.group}: {row.name}: {row.params['memory_mb']} MiB")
+        rows += scaling
+    return rows
+
+
+def _train(found: Setting, console: Console, steps: int) -> list[Row]:
+    rows = []
+    for dtype in (torch.float32, torch.bfloat16):
+        if dtype == torch.float32 or has_fast_bf16(found.device.type):
+            more, differences = train.train_rows(found, dtype, steps)
+            for name, value in differences.items():
+                text = f"{name}: losses differ from the published ones by {value:.1e} at most"
+                console.print(f"{more[0].group}: {text}", highlight=False)
+            rows += more
+    return rows

@@ -111,7 +111,7 @@ class EncoderStage:
         self.graph = EncoderGraph(
             self.encoders, self.decoder, reconstruction, config, machine.dtype
         ).to(self.device)
-        self.run_graph = torch.compile(self.graph) if config.compile else self.graph
+        self.run_graph = torch.compile(self.graph, fullgraph=True) if config.compile else self.graph
         self.lr = cosine(config.lr, config.min_lr, self.total_steps)
         parameters = (*self.encoders.parameters(), *self.decoder.parameters())
         self.adam = optimizer.adam(

@@ -91,7 +91,7 @@ class LatentStage:
         self.graph = LatentGraph(
             self.decoder, reconstruction, config.content_decay, machine.dtype
         ).to(self.device)
-        self.run_graph = torch.compile(self.graph) if config.compile else self.graph
+        self.run_graph = torch.compile(self.graph, fullgraph=True) if config.compile else self.graph
         self.lr = cosine(config.lr, config.min_lr, self.total_steps)
         self.adam = optimizer.adam(self.decoder.parameters(), config)
         self.content, self.class_ = build_tables(

@@ -1,0 +1,34 @@
+"""Steps of training under pytest-benchmark: what `lord-fast bench train` compares.
+
+    python -m pytest bench/bench_train.py --benchmark-only
+
+The losses of ours are asserted to be the published ones' as far as rounding lets them be.
+LORD_FAST_BENCH_BATCH and LORD_FAST_BENCH_STEPS choose the size.
+"""
+
+import os
+
+import pytest
+import torch
+
+from lord_fast.bench import step
+from lord_fast.bench.published import OURS
+from lord_fast.bench.train import NUDGED, train_rows
+from lord_fast.machine import set_up
+
+BATCH = int(os.environ.get("LORD_FAST_BENCH_BATCH", "4"))
+STEPS = int(os.environ.get("LORD_FAST_BENCH_STEPS", "20"))
+
+
+@pytest.fixture(scope="module")
+def found():
+    with step.setting(set_up(), BATCH) as made:
+        yield made
+
+
+def test_training(benchmark, found):
+    rows, differences = benchmark.pedantic(
+        train_rows, (found, torch.float32), {"steps": STEPS}, rounds=1
+    )
+    assert differences[OURS] < max(1e-4, 10 * differences[NUDGED])
+    benchmark.extra_info |= {f"{row.name}, ms a step": row.median_ms / STEPS for row in rows}

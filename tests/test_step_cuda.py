@@ -1,0 +1,76 @@
+"""The training step on a real GPU: what stand-ins cannot show.
+
+Written without a GPU at hand; where there is one, `python -m pytest tests/test_step_cuda.py` proves
+there that a captured step is the step, that images come from any place, and that bf16 and TF32
+track float32. `bench/gpu.sh` runs it, and measures.
+"""
+
+import dataclasses
+
+import pytest
+import torch
+
+if not torch.cuda.is_available():
+    pytest.skip("needs a GPU (CUDA)", allow_module_level=True)
+
+from torch.profiler import ProfilerActivity, profile
+
+from lord_fast import kernels
+from lord_fast.data.store import ImageStore
+from lord_fast.machine import set_up
+from lord_fast.train.capture import WARM_UP
+from lord_fast.train.latent import LatentStage
+from tests.test_train import SMALL
+
+STEPS = WARM_UP + 6
+CONFIG = dataclasses.replace(SMALL, device="cuda", steps=STEPS)
+
+
+def losses(store_path, precision="float32", place="auto", **flags) -> torch.Tensor:
+    machine, store = set_up("cuda", precision), ImageStore(store_path)
+    store.place(place, machine.device)
+    kernels.use("auto", "cuda")
+    stage = LatentStage(dataclasses.replace(CONFIG, **flags), store, machine)
+    return torch.stack([stage.step(step)["loss"] for step in range(STEPS)]).cpu()
+
+
+@pytest.fixture(scope="module")
+def plain(glyph_store):
+    return losses(glyph_store)
+
+
+@pytest.mark.parametrize("place", ["cuda", "pinned", "disk"])
+def test_images_are_the_same_from_any_place(glyph_store, plain, place):
+    torch.testing.assert_close(losses(glyph_store, place=place), plain, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_a_captured_step_is_the_step(glyph_store, precision, compiled):
+    wanted = losses(glyph_store, precision, compile=compiled)
+    got = losses(glyph_store, precision, compile=compiled, cuda_graph=True)
+    torch.testing.assert_close(got, wanted, rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("tf32", 1e-2), ("bf16", 2e-2)])
+def test_narrow_types_track_float32(glyph_store, plain, precision, tolerance):
+    torch.testing.assert_close(losses(glyph_store, precision), plain, rtol=tolerance, atol=0)
+
+
+def test_the_cpu_computes_the_same(glyph_store, plain):
+    stage = LatentStage(SMALL, ImageStore(glyph_store), set_up("cpu", "float32"))
+    on_cpu = torch.stack([stage.step(step)["loss"] for step in range(STEPS)])
+    torch.testing.assert_close(on_cpu[:4], plain[:4], rtol=1e-4, atol=0)
+
+
+def test_a_replay_is_one_launch_of_the_step(glyph_store):
+    machine, store = set_up("cuda", "bf16"), ImageStore(glyph_store)
+    stage = LatentStage(dataclasses.replace(CONFIG, cuda_graph=True), store, machine)
+    for step in range(WARM_UP + 1):
+        stage.step(step)
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as seen:
+        stage.step(WARM_UP + 1)
+        torch.cuda.synchronize()
+    counts = {event.key: event.count for event in seen.key_averages()}
+    assert counts.get("cudaGraphLaunch") == 1
+    assert counts.get("cudaLaunchKernel", 0) < 20
