@@ -15,6 +15,7 @@ from lord_fast.data.pack import pack
 from lord_fast.data.store import ImageStore
 from lord_fast.kernels import Table
 from lord_fast.machine import Machine
+from lord_fast.model import convolution
 from lord_fast.train.latent import LatentStage
 
 STEPS = 40
@@ -66,7 +67,9 @@ def in_float64(published: PublishedStep) -> PublishedStep:
     return published
 
 
-def test_loss_and_every_gradient_agree_in_float64(stage):
+@pytest.mark.parametrize("wide", [1, convolution.WIDE])
+def test_loss_and_every_gradient_agree_in_float64(stage, monkeypatch, wide):
+    monkeypatch.setattr(convolution, "WIDE", wide)
     ours, published = stage, in_float64(PublishedStep.like(stage))
     ids, classes, pixels, noise = batch_of(ours, 0)
     images, noise = pixels.double() / 255, noise.double()

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lord_fast.model.convolution import convolution
+
 ADAIN_EPS = 1e-5
 
 
@@ -63,7 +65,8 @@ class UpsampleConv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, in, H, W] -> [B, out, 2H, 2W]."""
-        return F.conv_transpose2d(x, upsample_kernel(self.weight), self.bias, stride=2, padding=1)
+        kernel = upsample_kernel(self.weight)
+        return convolution(x, kernel, self.bias, stride=2, padding=1, transposed=True)
 
 
 def adain(x: Tensor, bias: Tensor, scale: Tensor) -> Tensor:
@@ -205,7 +208,8 @@ class Generator(nn.Module):
         x = x.contiguous(memory_format=torch.channels_last)
         for conv, (bias, scale) in zip(self.body, modulation, strict=True):
             x = leaky_adain(conv(x), self.leaky_slope, bias, scale)
-        x = F.leaky_relu(self.hidden(x), self.leaky_slope)
+        x = convolution(x, self.hidden.weight, self.hidden.bias, padding=2)
+        x = F.leaky_relu(x, self.leaky_slope)
         x = self.image(x)
         return torch.sigmoid(x.to(torch.promote_types(x.dtype, torch.float32)))
 

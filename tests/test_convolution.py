@@ -1,0 +1,48 @@
+"""The convolutions equal PyTorch's, forward and gradients, in either form."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from lord_fast.model import convolution as module
+from lord_fast.model.convolution import convolution
+
+
+@pytest.mark.parametrize("wide", [1, 100], ids=["by layout", "plain"])
+@pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize(
+    ("function", "kernel", "options"),
+    [
+        (F.conv2d, 5, {"padding": 2}),
+        (F.conv2d, 4, {"padding": 1, "stride": 2}),
+        (F.conv_transpose2d, 4, {"padding": 1, "stride": 2}),
+    ],
+)
+def test_equals_pytorchs(monkeypatch, function, kernel, options, memory_format, wide):
+    monkeypatch.setattr(module, "WIDE", wide)
+    rng = torch.Generator().manual_seed(0)
+    transposed = function is F.conv_transpose2d
+    shapes = ((3, 6, 10, 8), (6, 4, kernel, kernel) if transposed else (4, 6, kernel, kernel), (4,))
+    inputs = [torch.randn(shape, generator=rng, dtype=torch.float64) for shape in shapes]
+    inputs[:2] = [tensor.contiguous(memory_format=memory_format) for tensor in inputs[:2]]
+    inputs = [tensor.requires_grad_() for tensor in inputs]
+    wanted = function(*inputs, **options)
+    got = convolution(*inputs, **options, transposed=transposed)
+    assert ("_Convolution" in str(got.grad_fn)) == (wide == 1)
+    torch.testing.assert_close(got, wanted, rtol=0, atol=1e-12)
+    pairs = zip(
+        torch.autograd.grad(got.sin().sum(), inputs),
+        torch.autograd.grad(wanted.sin().sum(), inputs),
+        strict=True,
+    )
+    for ours, theirs in pairs:
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10)
+
+
+def test_narrow_types_take_the_plain_form(monkeypatch):
+    monkeypatch.setattr(module, "WIDE", 1)
+    x, weight = torch.randn(2, 3, 6, 6), torch.randn(4, 3, 3, 3, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = convolution(x, weight, torch.zeros(4), padding=1)
+    assert out.dtype == torch.bfloat16
+    assert "_Convolution" not in str(out.grad_fn)
