@@ -1,6 +1,7 @@
 """Convolutions over channels-last memory, their weight gradients in the layout that is fastest."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 WIDE = 128
@@ -57,10 +58,11 @@ def convolution(
     Returns:
         [B, out, H', W'].
     """
-    options = ([stride] * 2, [padding] * 2, [1, 1], transposed, [0, 0], 1)
     by_layout = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
     if torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
         by_layout = False
     if by_layout and x.shape[1] >= WIDE and bias is not None:
+        options = ([stride] * 2, [padding] * 2, [1, 1], transposed, [0, 0], 1)
         return _Convolution.apply(x, weight, bias, options)
-    return torch.convolution(x, weight, bias, *options)
+    function = F.conv_transpose2d if transposed else F.conv2d
+    return function(x, weight, bias, stride, padding)
