@@ -234,6 +234,21 @@ def launches(found: Setting, steps: Ladder) -> dict[str, int]:
     return {name: _count(step, found.device) for name, step in steps.items()}
 
 
+def convolution_shares(found: Setting, steps: Ladder) -> dict[str, float]:
+    """The part of each step that convolutions take: what no fusion of the rest can go below."""
+    return {name: _convolution_share(step, found.device) for name, step in steps.items()}
+
+
+def _convolution_share(step: Step, device: torch.device) -> float:
+    with profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as seen:
+        step()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+    which = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
+    times = {event.key: getattr(event, which) for event in seen.key_averages()}
+    return sum(time for key, time in times.items() if "convolution" in key) / sum(times.values())
+
+
 def _count(step: Step, device: torch.device) -> int:
     if device.type == "cuda":
         with profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as seen:

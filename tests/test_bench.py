@@ -128,6 +128,10 @@ def test_our_step_calls_fewer_operators(tiny, steps):
     assert counted["exact rewrites, float32"] < counted["published, float32"]
 
 
+def test_convolutions_are_a_part_of_every_step(tiny, steps):
+    assert all(0 < share < 1 for share in step.convolution_shares(tiny, steps).values())
+
+
 def test_bench_train_says_how_far_the_losses_are(tiny):
     rows, differences = train.train_rows(tiny, torch.float32, steps=4)
     assert [row.name for row in rows] == ["published", OURS, train.NUDGED]

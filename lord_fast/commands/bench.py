@@ -62,6 +62,8 @@ def _step(found: Setting, console: Console) -> list[Row]:
     calls = "kernels launched" if found.device.type == "cuda" else "operators called"
     for name, count in step.launches(found, steps).items():
         console.print(f"{calls} a step: {name}: {count}", highlight=False)
+    for name, share in step.convolution_shares(found, steps).items():
+        console.print(f"convolutions: {name}: {100 * share:.0f} % of the step", highlight=False)
     rows = step.step_rows(found, steps)
     del steps  # and its memory
     for row in rows:
