@@ -48,7 +48,10 @@ section "Kernels against other optimizers" latent.txt \
   lord_fast bench latent --json "$out/latent.json" --plot "$out/latent.png"
 section "Steps" step.txt lord_fast bench step --batch-size "$batch" \
   --json "$out/step.json" --plot "$out/step.png"
-section "Training beside the published one" train.txt lord_fast bench train \
-  --batch-size "$batch" --steps "$steps" --json "$out/train.json"
+for precision in float32 bf16; do
+  section "Training beside the published one, $precision" "train-$precision.txt" \
+    lord_fast bench train --precision "$precision" --batch-size "$batch" --steps "$steps" \
+    --json "$out/train-$precision.json"
+done
 echo "$report"
 exit "$failed"

@@ -271,6 +271,9 @@ def bench(
     json: Path | None = None,
     plot: Path | None = None,
     batch_size: int = 64,
+    size: int = 64,
+    adain_dim: int = 256,
+    precision: Literal["auto", "float32", "bf16"] = "auto",
     steps: int = 300,
     threads: int = 0,
 ) -> None:
@@ -285,12 +288,16 @@ def bench(
         json: Also write the figures to this file.
         plot: Also draw them to this file, a PNG.
         batch_size: step, train: images a step.
+        size: step, train: their side.
+        adain_dim: step, train: width of the generator.
+        precision: train: type of the convolutions of ours; auto: as in training.
         steps: train: how many.
         threads: CPU threads; 0: as many as there are cores.
     """
     from lord_fast.commands.bench import run as command
 
-    command(what, json, plot, batch_size, steps, threads)
+    shape = {"batch": batch_size, "size": size, "adain_dim": adain_dim}
+    command(what, json, plot, shape, precision, steps, threads)
 
 
 def doctor() -> None:

@@ -9,21 +9,30 @@ from lord_fast.bench import data, latent, step, train
 from lord_fast.bench.measure import Row, describe, save, table
 from lord_fast.bench.plot import draw
 from lord_fast.bench.step import Setting
-from lord_fast.machine import Machine, has_fast_bf16, set_up
+from lord_fast.machine import Machine, set_up
 
 
 def run(
-    what: str, json: Path | None, plot: Path | None, batch_size: int, steps: int, threads: int
+    what: str,
+    json: Path | None,
+    plot: Path | None,
+    shape: dict[str, int],
+    precision: str,
+    steps: int,
+    threads: int,
 ) -> None:
     """Measure on this machine, print a table, write it as JSON and as a picture if asked to."""
     console = Console(stderr=True)
-    machine = set_up(threads=threads)
+    machine = set_up(precision=precision, threads=threads)
     facts = describe(machine)
     for name, value in facts.items():
         console.print(f"{name}: {value}", highlight=False)
     if what in ("step", "train"):
-        with step.setting(machine, batch_size) as found:
-            rows = _step(found, console) if what == "step" else _train(found, console, steps)
+        with step.setting(machine, **shape) as found:
+            if what == "step":
+                rows = _step(found, console)
+            else:
+                rows = _train(found, console, machine.dtype, steps)
     else:
         rows = {"latent": _latent, "data": _data}[what](machine, console)
     if json is not None:
@@ -77,13 +86,9 @@ def _step(found: Setting, console: Console) -> list[Row]:
     return rows
 
 
-def _train(found: Setting, console: Console, steps: int) -> list[Row]:
-    rows = []
-    for dtype in (torch.float32, torch.bfloat16):
-        if dtype == torch.float32 or has_fast_bf16(found.device.type):
-            more, differences = train.train_rows(found, dtype, steps)
-            for name, value in differences.items():
-                text = f"{name}: losses differ from the published ones by {value:.1e} at most"
-                console.print(f"{more[0].group}: {text}", highlight=False)
-            rows += more
+def _train(found: Setting, console: Console, dtype: torch.dtype, steps: int) -> list[Row]:
+    rows, differences = train.train_rows(found, dtype, steps)
+    for name, value in differences.items():
+        text = f"{name}: losses differ from the published ones by {value:.1e} at most"
+        console.print(f"{rows[0].group}: {text}", highlight=False)
     return rows
