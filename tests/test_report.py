@@ -244,6 +244,8 @@ def test_points_are_coloured_by_what_is_chosen(browser):
     assert len(set(by_class)) == 8
     browser.run("colour.value = 'rotation'; colour.dispatchEvent(new Event('change'))")
     assert len(set(browser.run(colours))) == 2
+    browser.run("plane.ramps.rotation = 64; scatter()")
+    assert set(browser.run(colours)) == {"hsl(240 70% 50%)", f"hsl({240 - 240 / 63} 70% 50%)"}
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
