@@ -301,7 +301,7 @@ def load_config(path: Path) -> tuple[TrainConfig, dict[str, Any]]:
     """Read what `save_config` wrote.
 
     Raises:
-        ValueError: the file is missing, is not YAML, or has unknown or missing keys.
+        ValueError: the file is missing, is not YAML, or has unknown, missing or damaged keys.
     """
     try:
         values = _read(path)
@@ -311,6 +311,7 @@ def load_config(path: Path) -> tuple[TrainConfig, dict[str, Any]]:
     except KeyError as error:
         raise ValueError(f"{path}: not the configuration of a run (no {error})") from error
     _check_keys(path, values, TrainConfig)
+    _check_data(path, data)
     values["perceptual_taps"] = tuple(values["perceptual_taps"])
     return TrainConfig(**values), data
 
@@ -360,6 +361,27 @@ def _check_keys(path: Path, values: dict[str, Any], kind: type) -> None:
     if set(values) != fields:
         odd = ", ".join(sorted(set(values) ^ fields))
         raise ValueError(f"{path}: written by another version of lord-fast (keys: {odd})")
+
+
+def _check_data(path: Path, data: Any) -> None:
+    """Refuse a `data:` that `lord_fast.run.describe` did not write (crop came later than the rest).
+
+    Raises:
+        ValueError: names the file and the key.
+    """
+    given = data if isinstance(data, dict) else {}
+    text = [name for name in ("store", "sha256") if not isinstance(given.get(name), str)]
+    counts = ("num_images", "num_classes", "size", "channels")
+    wrong = text + [name for name in counts if type(given.get(name)) is not int or given[name] < 1]
+    crop = given.get("crop")
+    is_crop = isinstance(crop, list) and len(crop) in (2, 4) and {type(n) for n in crop} == {int}
+    if crop is not None and not is_crop:
+        wrong.append("crop")
+    if wrong:
+        raise ValueError(
+            f"{path}: damaged (data: {', '.join(wrong)}); take it from a copy, or train in a new "
+            f"run"
+        )
 
 
 def differences(old: LoopConfig, new: LoopConfig) -> list[str]:

@@ -1,15 +1,18 @@
 """Image files for a trained model, and the files of codes that it writes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from lord_fast.data.decode import BadImageError, decode
-from lord_fast.lord import Lord
+from lord_fast.data.decode import BadImageError, PillowDecoder, Shape, read_file
+from lord_fast.data.store import as_float
+from lord_fast.lord import BATCH, Lord
+from lord_fast.run import crop_flag
 
 SHOWN = 5
 """Broken images named in an error; the rest are counted."""
@@ -42,34 +45,69 @@ def list_images(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
-def read_images(files: Sequence[Path], lord: Lord) -> Tensor:
-    """Files as a model takes them: resized and cropped as `lord-fast pack` does.
+def read_batches(files: Sequence[Path], lord: Lord) -> Iterator[Tensor]:
+    """Files as a model takes them, some at a time: cut and scaled as `lord-fast pack` did.
 
     Returns:
-        float32 [N, channels, size, size] in [0, 1].
+        float32 [B, channels, size, size] in [0, 1], B up to 256, in the order of the files.
 
     Raises:
-        ValueError: files that are no images; all are looked at.
+        ValueError: files that are no images, or smaller than the crop; all are looked at.
     """
-    size, channels = lord.data["size"], lord.data["channels"]
-    pixels, bad = [], []
-    for file in files:
-        try:
-            pixels.append(decode(file, size, channels))
-        except BadImageError as error:
-            bad.append(f"{file}: {error}")
+    shape = _shape(lord)
+    decoder, bad = PillowDecoder(shape), []
+    for start in range(0, len(files), BATCH):
+        pixels = []
+        for file in files[start : start + BATCH]:
+            try:
+                pixels.append(_decode(file, decoder))
+            except BadImageError as error:
+                bad.append(f"{file}: {error}")
+        if not bad:
+            yield as_float(torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2))
     if bad:
         more = f" (and {len(bad) - SHOWN} more)" if len(bad) > SHOWN else ""
-        raise ValueError("; ".join(bad[:SHOWN]) + more)
-    return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 255
+        cut = f"; this run's images were cut to {crop_flag(shape.crop)}" if shape.crop else ""
+        raise ValueError("; ".join(bad[:SHOWN]) + more + cut)
+
+
+def read_images(files: Sequence[Path], lord: Lord) -> Tensor:
+    """All batches of `read_batches` as one, float32 [N, channels, size, size] in [0, 1]."""
+    return torch.cat(list(read_batches(files, lord)))
+
+
+def _shape(lord: Lord) -> Shape:
+    """What the run's store made of its images.
+
+    Raises:
+        ValueError: the run does not say what was cut out of them.
+    """
+    data = lord.data
+    if "crop" not in data:
+        raise ValueError(
+            f"{lord.run}/config.yaml: does not say what was cut out of its images; copy crop from "
+            f"its store's manifest.json to data: (crop: null, or crop: [width, height])"
+        )
+    return Shape(data["size"], data["channels"], data["crop"] and tuple(data["crop"]))
+
+
+def _decode(file: Path, decoder: PillowDecoder) -> np.ndarray:
+    [pixels] = decoder.decode([read_file(file)])
+    if isinstance(pixels, BadImageError):
+        raise pixels
+    return pixels
 
 
 def save_codes(
-    out: Path, lord: Lord, files: Sequence[Path], content: Tensor, class_: Tensor
+    out: Path,
+    codes: Literal["latent", "encoder"],
+    files: Sequence[Path],
+    content: Tensor,
+    class_: Tensor,
 ) -> None:
     """Write an npz file: `names` [N], `content` [N, content_dim], `class_` [N or 1, class_dim].
 
-    `codes` says which decoder they go with: `Lord.load(run, codes=...)`.
+    `codes` says which decoder they go with: `Lord.decode(content, class_, codes=...)`.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(out.name + ".partial")
@@ -79,6 +117,6 @@ def save_codes(
             names=np.array([file.as_posix() for file in files]),
             content=content.cpu().numpy(),
             class_=class_.cpu().numpy(),
-            codes=np.array(lord.codes),
+            codes=np.array(codes),
         )
     partial.replace(out)

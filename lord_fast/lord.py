@@ -4,13 +4,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lord_fast.build import build_decoder, build_encoders, build_loss
-from lord_fast.config import TrainConfig, load_config, load_encoder_config
+from lord_fast.config import EncoderConfig, TrainConfig, load_config, load_encoder_config
 from lord_fast.density import Density, Kind, fit_density, sample_training
 from lord_fast.machine import set_up
 from lord_fast.model.encoder import Encoders
+from lord_fast.model.generator import Decoder
 from lord_fast.train import checkpoint
 from lord_fast.train.amortized import codes_of
 from lord_fast.train.fit import fit_codes
@@ -21,27 +22,34 @@ Codes = Literal["auto", "latent", "encoder"]
 
 
 class Lord:
-    """A trained model: the decoder, the codes of its training images and classes, the encoders.
+    """A trained model: the codes of its training images and classes, the encoders, the decoders.
+
+    Each stage has a decoder of its own, since stage 2 fine-tunes that of stage 1 to its encoders.
+    Codes that were optimized (of training, of `fit`, of `sample_codes`) go with `decoder`, codes
+    that the encoders give with `tuned_decoder`; `decode` says which it takes.
 
     Attributes:
         config: The run's configuration.
-        data: What the run remembers of its store: path, hash, counts, size, channels.
-        codes: Whose codes the decoder goes with: latent (it is stage 1's) or encoder (stage 2's).
-        step: Training steps behind it, of that stage.
-        decoder: Modulation and generator, in evaluation mode.
+        data: What the run remembers of its store: path, hash, counts, size, channels, crop.
+        codes: Whose codes `decode` takes unless told: latent, or encoder where stage 2 is loaded.
+        steps: Training steps of each stage that is loaded: latent, encoder.
+        decoder: Modulation and generator of stage 1, in evaluation mode.
         content_codes: float32 [num_images, content_dim], of stage 1, without noise.
         class_codes: float32 [num_classes, class_dim], of stage 1.
-        encoders: Content and class encoder; None where `codes` is latent.
+        encoders: Content and class encoder of stage 2; None where `codes` is latent.
+        tuned_decoder: Modulation and generator of stage 2; None where `codes` is latent.
     """
 
     def __init__(self, config: TrainConfig, data: dict[str, Any], device: torch.device):
-        self.config, self.data, self.device, self.step = config, data, device, 0
-        self.codes: str = "latent"
+        self.config, self.data, self.device = config, data, device
+        self.codes: Literal["latent", "encoder"] = "latent"
+        self.steps = {"latent": 0}
         self.run: Path | None = None
         self.decoder = build_decoder(config, data["size"], data["channels"]).to(device).eval()
         self.content_codes = torch.empty(0, config.content_dim, device=device)
         self.class_codes = torch.empty(0, config.class_dim, device=device)
         self.encoders: Encoders | None = None
+        self.tuned_decoder: Decoder | None = None
         self._loss_state: dict[str, Tensor] = {}
         self._densities: dict[tuple[str, int], Density] = {}
 
@@ -49,18 +57,15 @@ class Lord:
     def load(cls, run: Path | str, device: str = "auto", codes: Codes = "auto") -> "Lord":
         """Load a run's latest checkpoints; training need not be finished.
 
-        Stage 2 fine-tunes the decoder to its encoders. Codes that were optimized (those of stage
-        1, those of `fit`) belong with the decoder of stage 1.
-
         Args:
             run: The run's folder.
             device: auto, cpu or cuda.
-            codes: latent: the decoder of stage 1; encoder: that of stage 2, and the encoders;
-                auto: encoder where the run has stage 2.
+            codes: latent: stage 1 alone; encoder: stage 2 as well; auto: encoder where the run
+                has stage 2.
 
         Raises:
             ValueError: not a run, nothing saved yet, no stage 2 where it is asked for, or a
-                checkpoint is damaged.
+                checkpoint is damaged or not of the run's configuration.
         """
         run = Path(run)
         config, data = load_config(run / "config.yaml")
@@ -72,10 +77,15 @@ class Lord:
             raise ValueError(_no_encoders(run))
         lord = cls(config, data, set_up(device, "float32", config.threads).device)
         lord.run = run
-        lord._load_latent(*checkpoint.load(latent))
+        lord._load_latent(latent)
         if codes != "latent" and amortized is not None:
-            lord._load_amortized(run, *checkpoint.load(amortized))
+            lord._load_amortized(amortized, load_encoder_config(run / "encoders.yaml"))
         return lord
+
+    @property
+    def step(self) -> int:
+        """Training steps of the stage that `codes` names."""
+        return self.steps[self.codes]
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -97,18 +107,27 @@ class Lord:
         return torch.cat([pair[0] for pair in pairs]), torch.cat([pair[1] for pair in pairs])
 
     @torch.no_grad()
-    def decode(self, content: Tensor, class_: Tensor) -> Tensor:
+    def decode(self, content: Tensor, class_: Tensor, codes: Codes = "auto") -> Tensor:
         """Images of content and class codes.
 
         Args:
             content: float32 [B, content_dim].
             class_: float32 [B, class_dim].
+            codes: Where they come from. latent: training, `fit` or `sample_codes`, for the
+                decoder of stage 1; encoder: `encode`, for that of stage 2; auto: encoder where
+                stage 2 is loaded, else latent.
 
         Returns:
             float32 [B, channels, size, size] in [0, 1].
+
+        Raises:
+            ValueError: `codes` is encoder, and stage 2 is not loaded.
         """
+        decoder = self.decoder if codes == "latent" else self.tuned_decoder or self.decoder
+        if codes == "encoder" and self.tuned_decoder is None:
+            raise ValueError(_no_encoders(self.run))
         pieces = zip(content.split(BATCH), class_.split(BATCH), strict=True)
-        images = [self.decoder(c.to(self.device), k.to(self.device)) for c, k in pieces]
+        images = [decoder(c.to(self.device), k.to(self.device)) for c, k in pieces]
         return torch.cat(images)
 
     def translate(self, content_images: Tensor, class_images: Tensor) -> Tensor:
@@ -126,7 +145,7 @@ class Lord:
         """
         content, _ = self.encode(content_images)
         _, class_ = self.encode(class_images)
-        return self.decode(content, class_.expand(len(content), -1))
+        return self.decode(content, class_.expand(len(content), -1), "encoder")
 
     def fit(
         self,
@@ -136,7 +155,9 @@ class Lord:
         seed: int = 0,
         perceptual_weights: Path | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Codes of images by optimizing them with the generator frozen; needs no encoder.
+        """Codes of images by optimizing them with stage 1 frozen; needs no encoder.
+
+        They are latent codes: `decode(..., codes="latent")`.
 
         Args:
             images: float [N, channels, size, size] in [0, 1].
@@ -176,21 +197,29 @@ class Lord:
             seed: Of everything that is drawn.
 
         Returns:
-            float32 [n, channels, size, size] in [0, 1].
+            float32 [n, channels, size, size] in [0, 1], by the decoder of stage 1.
+
+        Raises:
+            ValueError: new classes of the training density, which has none.
         """
         content, class_ = self.sample_codes(n, new_classes, density, seed)
-        return self.decode(content, class_)
+        return self.decode(content, class_, "latent")
 
     def sample_codes(
         self, n: int, new_classes: bool = False, density: Kind = "mixture", seed: int = 0
     ) -> tuple[Tensor, Tensor]:
         """The codes of `sample`: float32 [n, content_dim] and [n, class_dim]."""
+        if new_classes and density == "training":
+            raise ValueError(
+                "--new-classes: --density training knows the classes of training alone; take "
+                "--density mixture"
+            )
         if density == "mixture":
             content = self.density("content", seed).sample(n, seed)
         else:
             contents = self.content_codes.cpu().numpy()
             content = sample_training(contents, self.config.content_std, n, seed)
-        if new_classes and density == "mixture":
+        if new_classes:
             class_ = self.density("class", seed + 1).sample(n, seed + 1)
         else:
             class_ = sample_training(self.class_codes.cpu().numpy(), 0.0, n, seed + 1)
@@ -236,21 +265,45 @@ class Lord:
         if not images.is_floating_point() or not 0 <= images.min() <= images.max() <= 1:
             raise ValueError("images must be float and in [0, 1]; divide uint8 by 255")
 
-    def _load_latent(self, step: int, state: checkpoint.State) -> None:
-        self.step, self._loss_state = step, state["loss"]
-        self.decoder.load_state_dict(state["decoder"])
+    def _load_latent(self, file: Path) -> None:
+        step, state = checkpoint.load(file)
+        self.steps["latent"], self._loss_state = step, state["loss"]
+        fill(self.decoder, state["decoder"], file)
         counts = (self.data["num_images"], self.data["num_classes"])
+        if counts != tuple(len(state[name]["weight"]) for name in ("content", "class")):
+            raise ValueError(f"{file}: of other numbers of images or classes than config.yaml")
         self.content_codes, self.class_codes = codes_of(
             state, step, self.config, *counts, self.device
         )
 
-    def _load_amortized(self, run: Path, step: int, state: checkpoint.State) -> None:
-        self.codes, self.step = "encoder", step
-        self.decoder.load_state_dict(state["decoder"])
-        config = load_encoder_config(run / "encoders.yaml")
-        encoders = build_encoders(config, self.config, self.data["size"], self.data["channels"])
-        encoders.load_state_dict(state["encoders"])
+    def _load_amortized(self, file: Path, config: EncoderConfig) -> None:
+        step, state = checkpoint.load(file)
+        self.codes, self.steps["encoder"] = "encoder", step
+        shape = (self.data["size"], self.data["channels"])
+        encoders = build_encoders(config, self.config, *shape)
+        decoder = build_decoder(self.config, *shape)
+        fill(encoders, state["encoders"], file)
+        fill(decoder, state["decoder"], file)
         self.encoders = encoders.to(self.device).eval()
+        self.tuned_decoder = decoder.to(self.device).eval()
+
+
+def fill(network: nn.Module, state: dict[str, Tensor], file: Path) -> None:
+    """Load a network's parameters.
+
+    Args:
+        network: As its configuration builds it.
+        state: Name -> parameter.
+        file: What they were read from.
+
+    Raises:
+        ValueError: they are of another network.
+    """
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{file}: not of the configured networks ({reason[:300]})") from error
 
 
 def _no_encoders(run: Path | None) -> str:

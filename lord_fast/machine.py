@@ -69,11 +69,11 @@ def set_up(device: str = "auto", precision: str = "auto", threads: int = 0) -> M
 def use_tf32(wanted: bool) -> None:
     """Say whether CUDA may compute float32 products in TF32.
 
-    PyTorch's own default is TF32 for convolutions and IEEE for matrix products.
+    PyTorch's own default is TF32 for convolutions and IEEE for matrix products. Its newer
+    `fp32_precision` stops torch.export, which asks for `allow_tf32` and finds the two at odds.
     """
-    precision = "tf32" if wanted else "ieee"
-    torch.backends.cuda.matmul.fp32_precision = precision
-    torch.backends.cudnn.conv.fp32_precision = precision  # type: ignore[attr-defined]
+    torch.backends.cuda.matmul.allow_tf32 = wanted
+    torch.backends.cudnn.allow_tf32 = wanted
 
 
 def set_up_for(config: LoopConfig) -> Machine:

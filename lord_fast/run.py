@@ -1,5 +1,8 @@
 """A run's folder: made once, checked when it is used again."""
 
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,8 @@ from lord_fast.config import (
     save_config,
 )
 from lord_fast.data.store import ImageStore
+from lord_fast.data.writer import read_manifest
+from lord_fast.figures import Row, rows, title
 
 
 def check_run(run: Path, config: TrainConfig, store: ImageStore) -> None:
@@ -59,7 +64,7 @@ def check_encoders(run: Path, config: EncoderConfig) -> None:
 
 
 def describe(store: ImageStore) -> dict[str, Any]:
-    """What a run remembers of its store: where it was, its hash and its shape."""
+    """What a run remembers of its store: where it was, its hash, its shape, and its cut."""
     return {
         "store": str(store.path.resolve()),
         "sha256": store.sha256,
@@ -67,7 +72,14 @@ def describe(store: ImageStore) -> dict[str, Any]:
         "num_classes": store.num_classes,
         "size": store.size,
         "channels": store.channels,
+        "crop": read_manifest(store.path).get("crop"),
     }
+
+
+def crop_flag(crop: Sequence[int]) -> str:
+    """What `lord-fast pack --crop` takes: WIDTHxHEIGHT or WIDTHxHEIGHT+LEFT+TOP."""
+    width, height, *offset = crop
+    return "+".join((f"{width}x{height}", *map(str, offset)))
 
 
 def open_store(run: Path, data: dict[str, Any], moved_to: Path | None = None) -> ImageStore:
@@ -100,3 +112,40 @@ def same_store(run: Path, data: dict[str, Any], store: ImageStore) -> ImageStore
     if store.sha256 != data["sha256"]:
         raise ValueError(f"{store.path}: not the images that {run} was trained on")
     return store
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """A metrics*.json of a run.
+
+    Attributes:
+        file: Where it is.
+        values: What it holds.
+        title: Whose codes, of which images.
+        rows: Its figures, readable.
+    """
+
+    file: Path
+    values: dict[str, Any]
+    title: str
+    rows: list[Row]
+
+
+def read_metrics(run: Path) -> list[Metrics]:
+    """Everything that was measured of a run, metrics.json first.
+
+    Raises:
+        ValueError: a file is damaged, or lacks a figure.
+    """
+    files = sorted(run.glob("metrics*.json"), key=lambda file: (len(file.stem), file.stem))
+    found = []
+    for file in files:
+        try:
+            values = json.loads(file.read_text())
+            found.append(Metrics(file, values, title(values), rows(values)))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError(
+                f"{file}: damaged, or of another version of lord-fast ({error!r}); remove it, or "
+                f"measure again with lord-fast evaluate"
+            ) from error
+    return found

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 
 import pytest
 import torch
@@ -56,8 +57,13 @@ class PublishedEncoder(nn.Module):
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     """A directory as lord-pytorch leaves it, the model, and its encoders."""
-    torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("published")
+    return folder, *write_published(folder)
+
+
+def write_published(folder):
+    """Write a published model's files; returns the model, its tuned self, and its encoders."""
+    torch.manual_seed(0)
     model = PublishedModel(5, 3, content_dim=6, class_dim=10, adain_dim=16, size=64, channels=3)
     tuned = PublishedModel(5, 3, content_dim=6, class_dim=10, adain_dim=16, size=64, channels=3)
     encoders = {
@@ -69,7 +75,7 @@ def checkpoint(tmp_path_factory):
     } | {k: v for k, v in published_names(tuned).items() if "embedding" not in k}
     torch.save(amortized, folder / "amortized.pth")
     (folder / "config.pkl").write_bytes(b"cos\nsystem\n(S'exit 1'\ntR.")  # must not be opened
-    return folder, model, tuned, encoders
+    return model, tuned, encoders
 
 
 def images_of(model: PublishedModel, content, class_):
@@ -131,6 +137,51 @@ def test_import_without_stage_2_and_refusals(checkpoint, tmp_path, capsys):
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        (128, "latent.pth: a model of images of 128 x 128 pixels"),
+        (48, "latent.pth: a model of images of 48 x 48 pixels"),
+        ((64, 128), "not square"),
+    ],
+)
+def test_import_refuses_sizes_whose_networks_differ(tmp_path, capsys, size, message):
+    side = size if isinstance(size, int) else 64
+    model = PublishedModel(5, 3, content_dim=6, class_dim=10, adain_dim=16, size=side, channels=3)
+    state = published_names(model)
+    if side != size:  # twice as wide: the last layer of the head makes twice as many values
+        for kind in ("weight", "bias"):
+            name = f"generator.fc_layers.4.{kind}"
+            state[name] = state[name].repeat_interleave(2, 0)
+    refused(capsys, tmp_path, state, message)
+
+
+def test_import_refuses_what_does_not_load(checkpoint, tmp_path, capsys):
+    """Whatever Lord.load could not load is refused before anything is written."""
+    latent, amortized = (
+        torch.load(checkpoint[0] / f"{name}.pth", weights_only=True)
+        for name in ("latent", "amortized")
+    )
+    table = "class_embedding.weight"
+    refused(capsys, tmp_path, latent | {table: torch.zeros(3, 11)}, "latent.pth: not of the conf")
+    refused(capsys, tmp_path, latent | {table: torch.zeros(3)}, f"latent.pth: {table} is no param")
+    more = {"modulation.adain_per_layer.4.weight": torch.zeros(32, 10)}
+    refused(capsys, tmp_path, latent | more, "is of a layer that lord-fast's networks do not have")
+    torch.save(
+        amortized | {"content_encoder.fc_layers.4.weight": torch.zeros(7, 12)},
+        tmp_path / "amortized.pth",
+    )
+    refused(capsys, tmp_path, latent, "amortized.pth: not of the configured networks")
+
+
+def refused(capsys, folder, state, message):
+    torch.save(state, folder / "latent.pth")
+    error = fails(capsys, "import-lord", folder, "--run", folder / "run")
+    assert message in error
+    assert str(folder) in error
+    assert not (folder / "run").exists()
+
+
 def test_export(encoder_run, tmp_path, capsys):
     pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed: the onnx extra")
     pytest.importorskip("onnxscript", reason="onnxscript is not installed: the onnx extra")
@@ -138,12 +189,10 @@ def test_export(encoder_run, tmp_path, capsys):
     assert main(["export", str(encoder_run), "--out", str(out)]) == 0
     assert sorted(path.name for path in out.iterdir()) == [
         "README.md", "class_encoder.onnx", "config.json", "content_encoder.onnx", "decoder.onnx",
-        "model.safetensors",
+        "model.safetensors", "tuned_decoder.onnx",
     ]  # fmt: skip
     lord = Lord.load(encoder_run, device="cpu")
     tensors = load_file(out / "model.safetensors")
-    for name, tensor in lord.decoder.state_dict().items():
-        assert torch.equal(tensors[f"decoder.{name}"], tensor)
     assert torch.equal(tensors["content_codes"], lord.content_codes)
     config = json.loads((out / "config.json").read_text())
     assert (config["content_dim"], config["data"]["size"]) == (4, 32)
@@ -156,6 +205,40 @@ def test_export(encoder_run, tmp_path, capsys):
     session = onnxruntime.InferenceSession(out / "content_encoder.onnx")
     content = session.run(None, {"images": images.numpy()})[0]
     torch.testing.assert_close(torch.from_numpy(content), lord.encode(images)[0], rtol=0, atol=1e-4)
+    codes = {"content": lord.content_codes[:3].numpy(), "class": lord.class_codes[:3].numpy()}
+    for name, kind in (("decoder", "latent"), ("tuned_decoder", "encoder")):
+        made = onnxruntime.InferenceSession(out / f"{name}.onnx").run(None, codes)[0]
+        wanted = lord.decode(lord.content_codes[:3], lord.class_codes[:3], codes=kind)
+        torch.testing.assert_close(torch.from_numpy(made), wanted, rtol=0, atol=1e-4)
+
+
+def test_exported_codes_stand_beside_their_decoder(encoder_run, trained_run, tmp_path, capsys):
+    """The decoder of stage 1 for the codes of training; the tuned one, whose metrics of an earlier
+    checkpoint are left out of the card, for the encoders."""
+    run, out = tmp_path / "run", tmp_path / "exported"
+    shutil.copytree(encoder_run, run)
+    assert main(["evaluate", str(run)]) == 0
+    early = json.loads((run / "metrics.json").read_text()) | {"codes": "encoder", "step": 60}
+    (run / "metrics-encoder.json").write_text(json.dumps(early))
+    assert main(["export", str(run), "--out", str(out), "--no-onnx"]) == 0
+    tensors = load_file(out / "model.safetensors")
+    latent, both = Lord.load(trained_run, device="cpu"), Lord.load(run, device="cpu")
+    assert torch.equal(tensors["class_codes"], latent.class_codes)
+    for name, tensor in latent.decoder.state_dict().items():
+        assert torch.equal(tensors[f"decoder.{name}"], tensor)
+    for name, tensor in both.tuned_decoder.state_dict().items():
+        assert torch.equal(tensors[f"tuned_decoder.{name}"], tensor)
+    config = json.loads((out / "config.json").read_text())
+    assert config["decoders"] == {
+        "decoder": ["content_codes", "class_codes"], "tuned_decoder": ["encoders"],
+    }  # fmt: skip
+    card = (out / "README.md").read_text()
+    assert "## metrics: latent codes, step 120" in card
+    assert "## metrics-encoder" not in card
+    (run / "metrics.json").write_text("{")
+    error = fails(capsys, "export", run, "--out", tmp_path / "again", "--no-onnx")
+    assert f"{run / 'metrics.json'}: damaged" in error
+    assert not (tmp_path / "again").exists()
 
 
 def test_export_without_onnx_or_stage_2(trained_run, tmp_path):
@@ -164,4 +247,6 @@ def test_export_without_onnx_or_stage_2(trained_run, tmp_path):
     assert sorted(path.name for path in out.iterdir()) == [
         "README.md", "config.json", "model.safetensors",
     ]  # fmt: skip
-    assert not [name for name in load_file(out / "model.safetensors") if "encoders" in name]
+    rooms = {name.split(".")[0] for name in load_file(out / "model.safetensors")}
+    assert rooms == {"decoder", "content_codes", "class_codes"}
+    assert "tuned_decoder" not in (out / "README.md").read_text()

@@ -1,12 +1,27 @@
 """The report: one file, nothing fetched, no error; it answers to clicks and to the keyboard."""
 
+import dataclasses
+import html
+import json
 import re
+import shlex
 import shutil
 
 import pytest
+import torch
 
 from lord_fast.cli import main
+from lord_fast.config import PRESETS, PackConfig
+from lord_fast.data.glyphs import Glyphs
+from lord_fast.data.pack import pack
+from lord_fast.data.store import ImageStore
+from lord_fast.lord import Lord
+from lord_fast.report.history import commands
+from lord_fast.report.pictures import plane
+from lord_fast.run import describe
 from tests.browser import Browser
+from tests.test_cli import fails
+from tests.test_train import train
 
 
 @pytest.fixture(scope="module")
@@ -17,6 +32,125 @@ def run(encoder_run, tmp_path_factory):
         assert main(["evaluate", str(run), *extra]) == 0
     assert main(["report", str(run)]) == 0
     return run
+
+
+class Measured:
+    """What evaluate left of a store called held out."""
+
+    def __init__(self, run, values, name):
+        self.values, self.file = {"seed": 0, **values}, run / name
+
+
+def shown(store, lord, run, *measured) -> list[list[str]]:
+    """The lines of a report, as a shell splits them."""
+    return [shlex.split(line) for line in commands(run, lord, ImageStore(store), list(measured))]
+
+
+@pytest.fixture
+def glyphs(tmp_path):
+    """A store in a folder with a space."""
+    store = tmp_path / "two words" / "glyphs"
+    store.parent.mkdir()
+    pack(Glyphs(32, 4, rotations=(0, 30)), store, PackConfig(size=32))
+    return store
+
+
+def untrained(store, **changes) -> Lord:
+    config = dataclasses.replace(PRESETS["demo"], **changes)
+    return Lord(config, describe(ImageStore(store)), torch.device("cpu"))
+
+
+def test_the_commands_repeat_what_the_run_knows(glyphs, tmp_path):
+    run = tmp_path / "my run"
+    held_out = Measured(run, {"codes": "encoder"}, "metrics-encoder-held out.json")
+    fit = Measured(
+        run,
+        {"codes": "fit", "seed": 3, "new_classes": {"shots": 7, "fit_steps": 300}},
+        "metrics-fit-people.json",
+    )
+    lines = shown(glyphs, untrained(glyphs, lr=0.123456789), run, held_out, fit)
+    assert lines == [
+        ["lord-fast", "pack", "glyphs", str(glyphs), "--size", "32", "--rotations", "0", "30",
+         "--classes", "4"],
+        ["lord-fast", "train", str(glyphs), "--run", str(run), "--preset", "demo",
+         "--lr", "0.123456789"],
+        ["lord-fast", "evaluate", str(run), "--codes", "encoder", "--store", "held out",
+         "#", "the", "store", "of", "that", "name"],
+        ["lord-fast", "evaluate", str(run), "--codes", "fit", "--store", "people", "--seed", "3",
+         "--shots", "7", "#", "the", "store", "of", "that", "name"],
+        ["lord-fast", "report", str(run)],
+    ]  # fmt: skip
+
+
+def test_the_pack_command_makes_the_same_store(tmp_path):
+    from tests.test_cli import folder_of
+
+    source = folder_of(tmp_path / "my photos", {"a": 4, "b": 4}, size=(50, 60))
+    first, again = tmp_path / "first", tmp_path / "again"
+    flags = ("--size", "32", "--crop", "30x40", "--content-pattern", r"(?P<n>\d+)")
+    assert main(["pack", str(source), str(first), *flags]) == 0
+    command = shown(first, untrained(first), tmp_path / "run")[0]
+    assert command[:2] == ["lord-fast", "pack"]
+    assert main([str(again) if word == str(first) else word for word in command[1:]]) == 0
+    assert ImageStore(first).sha256 == ImageStore(again).sha256
+    assert ImageStore(first).factors == ImageStore(again).factors
+
+
+def test_what_is_not_known_of_a_split_is_a_comment(glyphs, tmp_path):
+    parts = [tmp_path / "train", tmp_path / "held out"]
+    assert main(["split", str(glyphs), *map(str, parts), "--images", "0.4", "--seed", "5"]) == 0
+    lines = commands(tmp_path / "run", untrained(parts[1]), ImageStore(parts[1]), [])
+    assert lines[0] == "# lord-fast pack glyphs STORE --size 32 --rotations 0 30"
+    assert lines[1].startswith("# lord-fast split STORE TRAIN TEST --seed 5")
+    assert f"'{parts[1]}'" in lines[1]
+    assert lines[2].startswith("lord-fast train")
+
+
+def test_a_factor_of_many_labels_is_a_ramp(tmp_path):
+    store = tmp_path / "store"
+    pack(Glyphs(32, 2, rotations=tuple(range(0, 60, 2))), store, PackConfig(size=32))
+    lord = untrained(store)
+    lord.content_codes = torch.randn(600, 4)
+    found = plane(lord, ImageStore(store))
+    assert set(found["labels"]) == {"class", "typeface", "rotation"}
+    assert found["ramps"] == {"rotation": 30}
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "message"),
+    [
+        ("metrics.json", "", "{", "metrics.json: damaged, or of another version"),
+        ("metrics.json", "", "[1]", "metrics.json: damaged, or of another version"),
+        ("metrics.json", '"ssim"', '"likeness"', "metrics.json: damaged, or of another version"),
+        ("stats.jsonl", "", '{"stage": "latent", "st', "stats.jsonl: line "),
+        ("stats.jsonl", '"lr"', '"rate"', "stats.jsonl: line 1 is damaged"),
+    ],
+)
+def test_damaged_files_are_named(run, tmp_path, capsys, name, old, new, message):
+    """An empty `old`: the file of metrics is `new`, or the statistics end in it."""
+    broken = tmp_path / "run"
+    shutil.copytree(run, broken)
+    text = (broken / name).read_text()
+    added = new if name == "metrics.json" else text + new
+    (broken / name).write_text(text.replace(old, new) if old else added)
+    error = fails(capsys, "report", broken)
+    assert f"{broken}/{message}" in error
+    assert "remove" in error
+
+
+def test_a_line_torn_by_a_full_disk_does_not_stop_training(glyph_store, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert train(glyph_store, run, "--threads", "1") == 0
+    shutil.rmtree(run / "checkpoints" / "latent-000000024")
+    stats = run / "stats.jsonl"
+    whole = [json.loads(line)["step"] for line in stats.read_text().splitlines()]
+    stats.write_text(stats.read_text()[:-40])
+    assert train(glyph_store, run, "--threads", "1") == 0
+    assert [json.loads(line)["step"] for line in stats.read_text().splitlines()] == whole
+    shutil.rmtree(run / "checkpoints" / "latent-000000024")
+    stats.write_text("torn\n" + stats.read_text())
+    assert train(glyph_store, run, "--threads", "1") == 2
+    assert f"{stats}: line 1 is damaged" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +182,7 @@ def test_the_file_is_whole_and_small(report, run):
         f"lord-fast train-encoders {run}", "encoder_dim: 16",
     ):  # fmt: skip
         assert expected in page
+    assert f"lord-fast evaluate {run} --codes encoder\n" in html.unescape(page)
 
 
 def test_loads_without_errors_or_requests(browser):
@@ -109,6 +244,8 @@ def test_points_are_coloured_by_what_is_chosen(browser):
     assert len(set(by_class)) == 8
     browser.run("colour.value = 'rotation'; colour.dispatchEvent(new Event('change'))")
     assert len(set(browser.run(colours))) == 2
+    browser.run("plane.ramps.rotation = 64; scatter()")
+    assert set(browser.run(colours)) == {"hsl(240 70% 50%)", f"hsl({240 - 240 / 63} 70% 50%)"}
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

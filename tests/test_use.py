@@ -1,16 +1,22 @@
 """A trained model in use: encode, translate, fit, sample, interpolate; commands and Python."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+import lord_fast.files
 from lord_fast import Lord
 from lord_fast.cli import main
 from lord_fast.data.store import ImageStore, as_float
 from lord_fast.density import fit_density, sample_training
+from lord_fast.files import list_images, read_batches, read_images
 from lord_fast.grid import label, tile
+from tests.test_amortized import ENCODER_FLAGS
 from tests.test_cli import fails, packed
+from tests.test_train import train
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +145,30 @@ def test_the_baseline_is_training_codes_with_their_noise():
     assert np.std(noisy[:, 1]) == pytest.approx(1.0, rel=0.1)
 
 
+def test_the_mixture_of_many_codes_is_fitted_to_some(monkeypatch):
+    from lord_fast import density
+
+    fitted = []
+    fit = density._fit
+    monkeypatch.setattr(density, "COMPONENTS", (1,))
+    monkeypatch.setattr(density, "_fit", lambda c, *rest: fitted.append(len(c)) or fit(c, *rest))
+    codes = np.random.default_rng(0).standard_normal((20_000, 2)).astype("f4")
+    found = fit_density(codes, seed=0)
+    assert max(fitted) == density.MOST_CODES
+    assert np.array_equal(found.mixture.means_, fit_density(codes, seed=0).mixture.means_)
+    assert not np.array_equal(found.mixture.means_, fit_density(codes, seed=1).mixture.means_)
+    np.testing.assert_allclose(found.mixture.means_, 0, atol=0.1)
+
+
+def test_new_classes_need_a_density_of_classes(trained_run, tmp_path, capsys):
+    out = tmp_path / "grid.png"
+    error = fails(
+        capsys, "sample", trained_run, "--new-classes", "--density", "training", "--out", out
+    )
+    assert "--new-classes: --density training" in error
+    assert not out.exists()
+
+
 @pytest.mark.parametrize("extra", [(), ("--new-classes",), ("--density", "training")])
 def test_sample_command(trained_run, tmp_path, extra):
     out = tmp_path / "grid.png"
@@ -240,3 +270,111 @@ def test_wrong_inputs_of_the_verbs_that_need_a_run_only(tmp_path, trained_run, c
     assert "--steps 0" in fails(capsys, "fit", trained_run, tmp_path, "--steps", "0")
     assert "latent.pth: no such file" in fails(capsys, "import-lord", tmp_path, "--run", out)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def cropped(tmp_path_factory):
+    """A run with stage 2 of a store packed with --crop, and the folder of its originals."""
+    root = tmp_path_factory.mktemp("cropped")
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        (root / "images" / name).mkdir(parents=True)
+        for i in range(16):
+            pixels = rng.integers(0, 256, (50, 60), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / "images" / name / f"{i:02d}.png")
+    store, run = root / "store", root / "run"
+    crop = ("--size", "32", "--crop", "40x40+12+3")
+    assert main(["pack", str(root / "images"), str(store), *crop]) == 0
+    assert train(store, run, "--steps", "2", "--threads", "1") == 0
+    assert main(["train-encoders", str(run), *ENCODER_FLAGS, "--steps", "2"]) == 0
+    return run, root / "images"
+
+
+def test_new_images_are_cut_as_those_of_the_store(cropped, tmp_path):
+    run, folder = cropped
+    lord = Lord.load(run, device="cpu")
+    store = ImageStore(run.parent / "store")
+    packed_images = as_float(store.images(torch.arange(32)))
+    assert torch.equal(read_images(list_images([folder]), lord), packed_images)
+    out = tmp_path / "codes.npz"
+    assert main(["encode", str(run), str(folder), "--out", str(out)]) == 0
+    with np.load(out) as codes:
+        wanted = lord.encode(packed_images)[0].numpy()
+        np.testing.assert_allclose(codes["content"], wanted, atol=1e-6)
+
+
+def test_images_that_the_crop_does_not_fit(cropped, photos, tmp_path, capsys):
+    error = fails(capsys, "encode", cropped[0], photos, "--out", tmp_path / "codes.npz")
+    assert "image-0.png: 32 x 32" in error
+    assert "cut to 40x40+12+3" in error
+
+
+def test_a_run_that_does_not_know_its_crop(cropped, tmp_path, capsys):
+    """Of a version that did not keep it: nothing is guessed."""
+    run, folder = tmp_path / "run", cropped[1]
+    shutil.copytree(cropped[0], run)
+    lines = (run / "config.yaml").read_text().splitlines(keepends=True)
+    at = next(i for i, line in enumerate(lines) if line.strip() == "crop:")
+    (run / "config.yaml").write_text("".join(lines[:at]))
+    error = fails(capsys, "encode", run, folder, "--out", tmp_path / "codes.npz")
+    assert "config.yaml: does not say what was cut out" in error
+    (run / "config.yaml").write_text("".join(lines[:at]) + "  crop: [40, 40, 12, 3]\n")
+    assert main(["encode", str(run), str(folder), "--out", str(tmp_path / "codes.npz")]) == 0
+
+
+def test_files_are_read_in_batches(cropped, tmp_path, monkeypatch):
+    """What is read ahead does not grow with the files, and broken ones are all named at the end."""
+    lord = Lord.load(cropped[0], device="cpu")
+    files = list_images([cropped[1]])
+    whole = read_images(files, lord)
+    monkeypatch.setattr(lord_fast.files, "BATCH", 5)
+    opened = []
+    read_file = lord_fast.files.read_file
+    monkeypatch.setattr(lord_fast.files, "read_file", lambda f: opened.append(f) or read_file(f))
+    batches = read_batches(files, lord)
+    first = next(batches)
+    assert (len(first), len(opened)) == (5, 5)
+    assert torch.equal(torch.cat([first, *batches]), whole)
+    broken = [tmp_path / "one.png", tmp_path / "two.png"]
+    for file in broken:
+        file.write_bytes(b"broken")
+    with pytest.raises(ValueError, match=r"one\.png.*two\.png"):
+        list(read_batches([files[0], broken[0], *files, broken[1]], lord))
+
+
+def test_codes_are_decoded_by_the_decoder_they_go_with(encoder_run, trained_run, images):
+    """Sampling, fitting and the codes of training take stage 1 although stage 2 is loaded."""
+    both, latent = Lord.load(encoder_run, device="cpu"), Lord.load(trained_run, device="cpu")
+    codes = both.content_codes[:4], both.class_codes[:4]
+    assert torch.equal(both.decode(*codes, codes="latent"), latent.decode(*codes))
+    assert not torch.equal(both.decode(*codes), latent.decode(*codes))
+    assert torch.equal(both.decode(*codes), both.decode(*codes, codes="encoder"))
+    assert torch.equal(both.sample(2, density="training"), latent.sample(2, density="training"))
+    fitted = [lord.fit(images[:2], steps=3)[0] for lord in (both, latent)]
+    assert torch.equal(*fitted)
+    assert (both.step, both.steps) == (120, {"latent": 120, "encoder": 120})
+    with pytest.raises(ValueError, match="train-encoders"):
+        latent.decode(*codes, codes="encoder")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("  size: 32\n", "", "config.yaml: damaged (data: size)"),
+        ("  size: 32\n", "  size: [1]\n", "config.yaml: damaged (data: size)"),
+        ("  store: ", "  shop: ", "config.yaml: damaged (data: store)"),
+        ("data:\n", "data: 3\nrest:\n", "config.yaml"),
+        ("  crop: null\n", "  crop: 3\n", "config.yaml: damaged (data: crop)"),
+        ("  num_images: 160\n", "  num_images: 1\n", "other numbers of images"),
+        ("adain_dim: 8\n", "adain_dim: 16\n", "not of the configured networks"),
+    ],
+)
+def test_a_damaged_configuration(trained_run, tmp_path, capsys, old, new, message):
+    run = tmp_path / "run"
+    shutil.copytree(trained_run, run)
+    text = (run / "config.yaml").read_text()
+    assert old in text
+    (run / "config.yaml").write_text(text.replace(old, new))
+    error = fails(capsys, "sample", run, "--density", "training", "--out", tmp_path / "grid.png")
+    assert message in error
+    assert str(run) in error

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+import torch
 from rich.console import Console
 
-from lord_fast.files import list_images, read_images, save_codes
+from lord_fast.files import list_images, read_batches, save_codes
 from lord_fast.lord import Lord
 
 
@@ -12,6 +13,7 @@ def run(run_path: Path, paths: list[Path], out: Path) -> None:
     """Write the codes of images by the encoders of stage 2."""
     lord = Lord.load(run_path, codes="encoder")
     files = list_images(paths)
-    content, class_ = lord.encode(read_images(files, lord))
-    save_codes(out, lord, files, content, class_)
+    pairs = [[part.cpu() for part in lord.encode(images)] for images in read_batches(files, lord)]
+    content, class_ = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+    save_codes(out, "encoder", files, content, class_)
     Console(stderr=True, soft_wrap=True).print(f"{out}: codes of {len(files)} images")

@@ -24,7 +24,7 @@ def run(
     files = list_images(paths)
     images = read_images(files, lord)
     content, class_ = lord.fit(images, new_class, steps, seed, weights)
-    save_codes(out, lord, files, content, class_)
+    save_codes(out, "latent", files, content, class_)
     made = lord.decode(content, class_.expand(len(content), -1)).cpu()
     psnr = -10 * (made - images).square().mean().log10().item()
     what = "one class code" if new_class else "as many class codes"

@@ -11,11 +11,14 @@ from torch import Tensor, nn
 
 from lord_fast import __version__
 from lord_fast.config import as_plain
-from lord_fast.figures import rows, title
 from lord_fast.lord import Lord
+from lord_fast.run import Metrics, read_metrics
 
 TOLERANCE = 1e-4
 """Largest difference to PyTorch that an exported network may show."""
+LATENT = {"decoder": ["content_codes", "class_codes"]}
+AMORTIZED = {"tuned_decoder": ["encoders"]}
+"""Which codes a decoder goes with: those that training optimized, those that encoders give."""
 
 
 def export(lord: Lord, run: Path, out: Path, onnx: bool) -> dict[str, float]:
@@ -31,8 +34,8 @@ def export(lord: Lord, run: Path, out: Path, onnx: bool) -> dict[str, float]:
         ONNX file -> largest difference to PyTorch, at two batch sizes.
 
     Raises:
-        ValueError: `out` exists, the onnx packages are missing, or a network differs by more than
-            `TOLERANCE`.
+        ValueError: `out` exists, the onnx packages are missing, a network differs by more than
+            `TOLERANCE`, or a metrics*.json of the run is damaged.
     """
     if out.exists():
         raise ValueError(f"{out}: exists already; give another folder or remove it")
@@ -41,7 +44,10 @@ def export(lord: Lord, run: Path, out: Path, onnx: bool) -> dict[str, float]:
     partial.mkdir(parents=True)
     try:
         save_file(_tensors(lord), partial / "model.safetensors")
-        config = {**as_plain(lord.config), "data": lord.data, "codes": lord.codes}
+        decoders = LATENT if lord.encoders is None else LATENT | AMORTIZED
+        config = {
+            **as_plain(lord.config), "data": lord.data, "steps": lord.steps, "decoders": decoders,
+        }  # fmt: skip
         (partial / "config.json").write_text(json.dumps(config, indent=1) + "\n")
         (partial / "README.md").write_text(_card(lord, run))
         differences = {
@@ -56,9 +62,15 @@ def export(lord: Lord, run: Path, out: Path, onnx: bool) -> dict[str, float]:
 
 
 def _tensors(lord: Lord) -> dict[str, Tensor]:
-    tensors = {f"decoder.{k}": v for k, v in lord.decoder.state_dict().items()}
-    if lord.encoders is not None:
-        tensors |= {f"encoders.{k}": v for k, v in lord.encoders.state_dict().items()}
+    networks = {
+        "decoder": lord.decoder, "encoders": lord.encoders, "tuned_decoder": lord.tuned_decoder,
+    }  # fmt: skip
+    tensors = {
+        f"{name}.{key}": value
+        for name, network in networks.items()
+        if network is not None
+        for key, value in network.state_dict().items()
+    }
     tensors |= {"content_codes": lord.content_codes, "class_codes": lord.class_codes}
     return {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
 
@@ -67,9 +79,11 @@ def _networks(lord: Lord) -> dict[str, tuple[nn.Module, tuple[Tensor, ...], list
     """File -> network, example inputs, names of the inputs and of the output."""
     size, channels, config = lord.data["size"], lord.data["channels"], lord.config
     codes = (torch.randn(2, config.content_dim), torch.randn(2, config.class_dim))
-    found: dict = {"decoder.onnx": (lord.decoder, codes, ["content", "class", "images"])}
+    names = ["content", "class", "images"]
+    found: dict = {"decoder.onnx": (lord.decoder, codes, names)}
     if lord.encoders is not None:
         images = (torch.rand(2, channels, size, size),)
+        found["tuned_decoder.onnx"] = (lord.tuned_decoder, codes, names)
         found["content_encoder.onnx"] = (lord.encoders.content, images, ["images", "content"])
         found["class_encoder.onnx"] = (lord.encoders.class_, images, ["images", "class"])
     return found
@@ -112,13 +126,33 @@ def _card(lord: Lord, run: Path) -> str:
         "A LORD model (Gabbay & Hoshen, ICLR 2020): an image is a class code and a content code.",
         f"Made by lord-fast {__version__} from {data['num_images']} images of "
         f"{data['num_classes']} classes, {data['size']} x {data['size']} x {data['channels']}.", "",
-        "| file | holds |", "|---|---|",
-        "| `model.safetensors` | `decoder.*`, `encoders.*`, `content_codes`, `class_codes` |",
-        "| `config.json` | the run's configuration |",
-        "| `*.onnx` | networks, any batch size; images are float32 [B, C, H, W] in [0, 1] |", "",
+        "| in `model.safetensors`, and as `.onnx` | is |", "|---|---|",
+        "| `content_codes`, `class_codes` | the codes that training optimized |",
+        f"| `decoder` | their decoder, of stage 1 ({lord.steps['latent']} steps) |",
     ]  # fmt: skip
-    for file in sorted(run.glob("metrics*.json")):
-        metrics = json.loads(file.read_text())
-        lines += [f"## {file.stem}: {title(metrics)}", "", "| what | figure | baseline |"]
-        lines += ["|---|---|---|", *(f"| {' | '.join(row)} |" for row in rows(metrics)), ""]
+    if lord.encoders is not None:
+        lines += [
+            "| `encoders` (`content_encoder`, `class_encoder`) | an image to its codes |",
+            f"| `tuned_decoder` | the decoder of the encoders' codes, of stage 2 "
+            f"({lord.steps['encoder']} steps) |",
+        ]
+    lines += [
+        "", "Codes of the one decoder are not codes of the other. Images are float32 [B, C, H, W] "
+        "in [0, 1]; the networks take any batch size. `config.json` is the run's configuration.",
+        "",
+    ]  # fmt: skip
+    for metrics in read_metrics(run):
+        if _is_of(metrics, lord):
+            lines += [
+                f"## {metrics.file.stem}: {metrics.title}",
+                "",
+                "| what | figure | baseline |",
+            ]
+            lines += ["|---|---|---|", *(f"| {' | '.join(row)} |" for row in metrics.rows), ""]
     return "\n".join(lines)
+
+
+def _is_of(metrics: Metrics, lord: Lord) -> bool:
+    """Whether metrics were measured on what is exported, and not on an earlier checkpoint."""
+    stage = "encoder" if metrics.values["codes"] == "encoder" else "latent"
+    return metrics.values["step"] == lord.steps.get(stage)

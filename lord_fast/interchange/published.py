@@ -5,17 +5,24 @@ give the dimensions.
 """
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from lord_fast.build import build_decoder, build_encoders
 from lord_fast.config import ENCODER_PRESETS, EncoderConfig, TrainConfig
+from lord_fast.lord import fill
 from lord_fast.train.checkpoint import State, sha256
 
 STEP = 1
 """What an imported checkpoint says of its steps: the published files do not."""
+
+SIZES = (32, 64)
+"""Sides of the images for which the published generator, of 4 AdaIN layers at any size, is ours."""
 
 LATENT = {
     **{f"modulation.adain_per_layer.{i}": f"modulation.layers.{i}" for i in range(4)},
@@ -35,7 +42,7 @@ ENCODER = {
 
 
 class Published:
-    """What a published model directory holds, in lord-fast's terms.
+    """What a published model directory holds, in lord-fast's terms; known to load.
 
     Attributes:
         config: Dimensions from the shapes, everything else as published.
@@ -53,7 +60,8 @@ class Published:
             preset: The published settings.
 
         Raises:
-            ValueError: files are missing, are no state dicts, or lack a parameter.
+            ValueError: files are missing, are no state dicts, lack a parameter, or are of networks
+                that lord-fast's cannot be.
         """
         file = folder / "latent.pth"
         state = _read(file)
@@ -61,7 +69,12 @@ class Published:
         decoder = self.latent["decoder"]
         content, class_ = (self.latent[n]["weight"] for n in ("content", "class"))
         adain_dim = decoder["generator.body.0.weight"].shape[0]
-        start = round((decoder["generator.head.2.weight"].shape[0] / adain_dim) ** 0.5)
+        size = 16 * round((decoder["generator.head.2.weight"].shape[0] / adain_dim) ** 0.5)
+        if size not in SIZES:
+            raise ValueError(
+                f"{file}: a model of images of {size} x {size} pixels, or of images that are not "
+                f"square; its generator is lord-fast's at 32 and 64 pixels only: train it anew"
+            )
         self.config = dataclasses.replace(
             preset, content_dim=content.shape[1], class_dim=class_.shape[1], adain_dim=adain_dim,
             steps=STEP,
@@ -71,9 +84,11 @@ class Published:
             "sha256": sha256(file),
             "num_images": len(content),
             "num_classes": len(class_),
-            "size": 16 * start,
+            "size": size,
             "channels": decoder["generator.image.weight"].shape[0],
+            "crop": None,
         }
+        self._try_decoder(file, decoder)
         self.amortized: State | None = None
         self.encoder_config: EncoderConfig | None = None
         if (folder / "amortized.pth").is_file():
@@ -87,11 +102,31 @@ class Published:
             for name, tensor in _renamed(file, state, f"{theirs}.", ENCODER).items()
         }
         decoder = _renamed(file, state, "", LATENT)
+        self._try_decoder(file, decoder)
         self.amortized = {"encoders": encoders, "decoder": decoder}
         width = encoders["content.hidden.0.weight"].shape[0]
         self.encoder_config = dataclasses.replace(
             ENCODER_PRESETS["paper"], encoder_dim=width, steps=STEP
         )
+        shape = (self.data["size"], self.data["channels"])
+        with _naming(file):
+            network = build_encoders(self.encoder_config, self.config, *shape)
+        fill(network, encoders, file)
+
+    def _try_decoder(self, file: Path, state: dict[str, Tensor]) -> None:
+        """Build the networks that the shapes say, and load them as `Lord.load` will."""
+        with _naming(file):
+            network = build_decoder(self.config, self.data["size"], self.data["channels"])
+        fill(network, state, file)
+
+
+@contextmanager
+def _naming(file: Path) -> Iterator[None]:
+    """Put the file's name before what a network's builder refuses."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
 
 
 def _read(file: Path) -> dict[str, Tensor]:
@@ -110,27 +145,36 @@ def _read(file: Path) -> dict[str, Tensor]:
 
 def _latent_state(file: Path, state: dict[str, Tensor]) -> State:
     tables = {"content": "content_embedding.embedding.weight", "class": "class_embedding.weight"}
-    missing = [name for name in tables.values() if name not in state]
-    if missing:
-        raise ValueError(f"{file}: {missing[0]} is missing; is it a model of lord-pytorch?")
     return {
         "decoder": _renamed(file, state, "", LATENT),
         "loss": {"tap_scale": torch.ones(5)},
-        **{name: _table(state[theirs].float()) for name, theirs in tables.items()},
+        **{name: _table(_parameter(file, state, theirs)) for name, theirs in tables.items()},
     }
 
 
 def _renamed(
     file: Path, state: dict[str, Tensor], prefix: str, names: dict[str, str]
 ) -> dict[str, Tensor]:
-    out = {}
-    for theirs, ours in names.items():
-        for kind in ("weight", "bias"):
-            name = f"{prefix}{theirs}.{kind}"
-            if name not in state:
-                raise ValueError(f"{file}: {name} is missing; is it a model of lord-pytorch?")
-            out[f"{ours}.{kind}"] = state[name].float()
-    return out
+    ours = {
+        f"{prefix}{published}.{kind}": f"{name}.{kind}"
+        for published, name in names.items()
+        for kind in ("weight", "bias")
+    }
+    rooms = tuple({f"{prefix}{published.split('.')[0]}." for published in names})
+    found = {name: _parameter(file, state, theirs) for theirs, name in ours.items()}
+    more = [name for name in state if name.startswith(rooms) and name not in ours]
+    if more:
+        raise ValueError(f"{file}: {more[0]} is of a layer that lord-fast's networks do not have")
+    return found
+
+
+def _parameter(file: Path, state: dict[str, Tensor], name: str) -> Tensor:
+    """A matrix, kernel or bias as float32."""
+    if name not in state:
+        raise ValueError(f"{file}: {name} is missing; is it a model of lord-pytorch?")
+    if not isinstance(state[name], Tensor) or state[name].ndim < 1 + name.endswith("weight"):
+        raise ValueError(f"{file}: {name} is no parameter of a layer")
+    return state[name].float()
 
 
 def _table(weight: Tensor) -> dict[str, Tensor]:

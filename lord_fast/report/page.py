@@ -1,6 +1,5 @@
 """One self-contained HTML page of a run: no request leaves it, it works from the disk."""
 
-import dataclasses
 import html
 import importlib.metadata
 import io
@@ -12,11 +11,12 @@ import matplotlib
 import matplotlib.figure
 
 from lord_fast import __version__
-from lord_fast.config import PRESETS, LoopConfig, encoder_defaults, load_encoder_config
 from lord_fast.data.store import ImageStore
-from lord_fast.figures import rows, title
 from lord_fast.lord import Lord
 from lord_fast.report import pictures
+from lord_fast.report.history import commands
+from lord_fast.run import Metrics, read_metrics
+from lord_fast.train.loop import read_stats
 
 TEMPLATE = Path(__file__).with_name("page.html")
 POINTS = 300
@@ -33,7 +33,11 @@ def render(run: Path, lord: Lord, store: ImageStore) -> str:
 
     Returns:
         HTML with every picture and script inside.
+
+    Raises:
+        ValueError: a metrics*.json or stats.jsonl of the run is damaged.
     """
+    measured = read_metrics(run)
     swaps = pictures.swaps(lord, store)
     data = {"swaps": swaps, "plane": pictures.plane(lord, store)}
     parts = {
@@ -45,10 +49,10 @@ def render(run: Path, lord: Lord, store: ImageStore) -> str:
         **{f"SPRITE_{name.upper()}": uri for name, uri in swaps.pop("pictures").items()},
         "TRAVERSALS": pictures.traversals(lord),
         "INTERPOLATIONS": pictures.class_interpolations(lord, store),
-        "METRICS": _metrics(run),
+        "METRICS": _metrics(measured),
         "CURVES": _curves(run / "stats.jsonl"),
         "CONFIG": html.escape(_configuration(run)),
-        "COMMANDS": html.escape("\n".join(_commands(run, lord))),
+        "COMMANDS": html.escape("\n".join(commands(run, lord, store, measured))),
         "VERSIONS": html.escape(_versions()),
         "DATA": json.dumps(data).replace("<", "\\u003c"),
     }
@@ -58,31 +62,29 @@ def render(run: Path, lord: Lord, store: ImageStore) -> str:
     return page
 
 
-def _metrics(run: Path) -> str:
-    files = sorted(run.glob("metrics*.json"), key=lambda file: (len(file.stem), file.stem))
-    if not files:
+def _metrics(measured: list[Metrics]) -> str:
+    if not measured:
         return "<p>Not measured yet: <code>lord-fast evaluate RUN</code>.</p>"
-    return "".join(_metrics_table(file) for file in files)
+    return "".join(map(_metrics_table, measured))
 
 
-def _metrics_table(file: Path) -> str:
-    metrics = json.loads(file.read_text())
+def _metrics_table(metrics: Metrics) -> str:
     body = "".join(
         "<tr><th scope=row>" + "</th><td>".join(map(html.escape, row[:2]))
         + f"</td><td>{html.escape(row[2])}</td></tr>"
-        for row in rows(metrics)
+        for row in metrics.rows
     )  # fmt: skip
     return (
-        f"<table><caption>{html.escape(file.name)}: {html.escape(title(metrics))}</caption><tr>"
-        f"<th scope=col>what<th scope=col>figure [95 % interval]<th scope=col>chance or baseline"
-        f"</tr>{body}</table>"
+        f"<table><caption>{html.escape(metrics.file.name)}: {html.escape(metrics.title)}</caption>"
+        f"<tr><th scope=col>what<th scope=col>figure [95 % interval]<th scope=col>chance or "
+        f"baseline</tr>{body}</table>"
     )
 
 
 def _curves(file: Path) -> str:
     if not file.is_file():
         return "<p>No steps yet.</p>"
-    logged = [json.loads(line) for line in file.read_text().splitlines()]
+    logged = read_stats(file)
     figure = matplotlib.figure.Figure(figsize=(8, 3), layout="constrained")
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "lord-fast"}):
         for axes, name in zip(figure.subplots(1, 2), ("reconstruction", "lr"), strict=True):
@@ -102,35 +104,6 @@ def _curves(file: Path) -> str:
 def _configuration(run: Path) -> str:
     files = [run / name for name in ("config.yaml", "encoders.yaml") if (run / name).exists()]
     return "\n".join(f"# {file.name}\n{file.read_text()}" for file in files)
-
-
-def _commands(run: Path, lord: Lord) -> list[str]:
-    """What repeats the run."""
-    preset = lord.config.preset
-    commands = [
-        f"lord-fast train {lord.data['store']} --run {run} --preset {preset}"
-        + _flags(lord.config, PRESETS[preset])
-    ]
-    if (run / "encoders.yaml").exists():
-        config = load_encoder_config(run / "encoders.yaml")
-        defaults = encoder_defaults(lord.config)
-        commands.append(f"lord-fast train-encoders {run}" + _flags(config, defaults))
-    commands += [f"lord-fast evaluate {run}", f"lord-fast report {run}"]
-    return commands
-
-
-def _flags(config: LoopConfig, defaults: LoopConfig) -> str:
-    flags = ""
-    for field in dataclasses.fields(config):
-        value, flag = getattr(config, field.name), f"--{field.name.replace('_', '-')}"
-        if value == getattr(defaults, field.name):
-            continue
-        if isinstance(value, bool):
-            flags += f" {flag}" if value else f" --no-{flag[2:]}"
-        else:
-            shown = " ".join(map(str, value)) if isinstance(value, tuple) else value
-            flags += f" {flag} {shown}"
-    return flags
 
 
 def _versions() -> str:

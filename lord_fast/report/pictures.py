@@ -21,7 +21,7 @@ STEPS = 7
 DIRECTIONS = 4
 POINTS = 600
 MOST_LABELS = 20
-"""Content labels that a factor may have to be told apart by colour."""
+"""Labels of a content factor that colours tell apart; more become a ramp."""
 
 
 def swaps(lord: Lord, store: ImageStore) -> dict:
@@ -84,17 +84,23 @@ def class_interpolations(lord: Lord, store: ImageStore) -> str:
 
 
 def plane(lord: Lord, store: ImageStore) -> dict:
-    """The content codes of some images on their first two principal axes, with their labels."""
+    """The content codes of some images on their first two principal axes, with their labels.
+
+    Returns:
+        points [POINTS][2], labels (name -> one a point), and ramps: the number of labels of each
+        factor with too many to be told apart.
+    """
     drawn = np.random.default_rng(0).permutation(store.num_images)[:POINTS]
     codes = lord.content_codes.cpu().numpy()
     pca = PCA(min(2, codes.shape[1])).fit(codes)
     points = np.zeros((len(drawn), 2))
     points[:, : pca.n_components_] = pca.transform(codes[drawn])
     labels = {"class": store.class_ids.numpy()[drawn].tolist()}
-    for column, (name, values) in enumerate(store.factors.items()):
-        if len(values) <= MOST_LABELS:
-            labels[name] = store.content_ids[drawn, column].tolist()
-    return {"points": points.round(3).tolist(), "labels": labels}
+    for column, name in enumerate(store.factors):
+        labels[name] = store.content_ids[drawn, column].tolist()
+    ramps = {name: len(values) for name, values in store.factors.items()}
+    ramps = {name: count for name, count in ramps.items() if count > MOST_LABELS}
+    return {"points": points.round(3).tolist(), "labels": labels, "ramps": ramps}
 
 
 def class_sources(store: ImageStore, class_ids: Tensor) -> Tensor:

@@ -181,11 +181,37 @@ class _Log:
         self.sums, self.count, self.since = {}, 0, time.perf_counter()
 
 
+def read_stats(file: Path, torn: bool = False) -> list[dict]:
+    """The lines of a run's stats.jsonl.
+
+    Args:
+        file: Where it is.
+        torn: Leave a last line out that is not whole, as a full disk ends the file.
+
+    Raises:
+        ValueError: names a line that is not one of statistics.
+    """
+    lines, rows = file.read_text(errors="replace").splitlines(), []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+            missing = {"stage", "step", "reconstruction", "lr"} - set(row)
+        except (json.JSONDecodeError, TypeError):
+            missing = {"all of it"}
+        if not missing:
+            rows.append(row)
+        elif not (torn and number == len(lines)):
+            raise ValueError(
+                f"{file}: line {number} is damaged, as by a full disk; remove that line"
+            )
+    return rows
+
+
 def _forget_after(file: Path, stage: str, step: int) -> None:
-    """Drop the lines of steps that will be done again."""
+    """Drop the lines of steps that will be done again, and a last one that is not whole."""
     if not file.exists():
         return
-    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    rows = read_stats(file, torn=True)
     kept = [row for row in rows if row["stage"] != stage or row["step"] <= step]
     partial = file.with_suffix(".partial")
     partial.write_text("".join(json.dumps(row) + "\n" for row in kept))
