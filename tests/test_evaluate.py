@@ -277,3 +277,12 @@ def test_evaluate_refusals(trained_run, encoder_run, glyph_store, tmp_path, caps
     error = fails(capsys, "evaluate", encoder_run, "--store", other)
     assert "not the images that" in error
     assert not list(trained_run.glob("metrics-*"))
+
+
+def test_features_may_lie_on_another_device():
+    """As on a GPU, where the images to compare are on the CPU; `meta` stands for it."""
+    with torch._subclasses.FakeTensorMode():
+        weights = {name: torch.empty(tensor.shape) for name, tensor in random_weights().items()}
+        vgg = VGG16(weights, ("relu1_2",), "unit").to("meta")
+        found = perceptual_distance(vgg, torch.rand(3, 1, 32, 32), torch.rand(3, 1, 32, 32))
+        assert (found.shape, found.device.type) == ((3,), "cpu")
