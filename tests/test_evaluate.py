@@ -286,3 +286,12 @@ def test_features_may_lie_on_another_device():
         vgg = VGG16(weights, ("relu1_2",), "unit").to("meta")
         found = perceptual_distance(vgg, torch.rand(3, 1, 32, 32), torch.rand(3, 1, 32, 32))
         assert (found.shape, found.device.type) == ((3,), "cpu")
+
+
+def test_the_kernel_distance_does_not_depend_on_the_scale_of_the_features():
+    generator = torch.Generator().manual_seed(0)
+    real, made = (torch.rand(100, 8, generator=generator) + shift for shift in (0, 0.3))
+    small, large = quality(real, made, 0), quality(1e4 * real, 1e4 * made, 0)
+    assert small["kernel_distance"] > 0.01
+    assert large["kernel_distance"] == pytest.approx(small["kernel_distance"], rel=1e-3)
+    assert large["interval"] == pytest.approx(small["interval"], rel=1e-3, abs=1e-5)
