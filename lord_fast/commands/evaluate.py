@@ -11,6 +11,7 @@ from lord_fast.config import EvaluateConfig, load_config
 from lord_fast.data.store import ImageStore
 from lord_fast.evaluate.codes import EncoderCodes, LatentCodes
 from lord_fast.evaluate.evaluate import evaluate
+from lord_fast.evaluate.held_out import leakage_of_held_out
 from lord_fast.evaluate.new_classes import evaluate_new_classes
 from lord_fast.evaluate.samples import samples
 from lord_fast.figures import rows, title
@@ -69,7 +70,20 @@ def _encoder(run_path: Path, config: EvaluateConfig) -> tuple[dict, ImageStore]:
     lord = Lord.load(run_path, codes="encoder")
     store = _any_store(run_path, lord, config.store)
     vgg = _vgg(lord, config, lord.config.perceptual_taps)
-    return evaluate(EncoderCodes(lord, store), store, vgg, config.seed), store
+    codes = EncoderCodes(lord, store)
+    metrics = evaluate(codes, store, vgg, config.seed)
+    if store.sha256 != lord.data["sha256"]:
+        found = _leakage_by_training(run_path, codes, config.seed)
+        metrics["leakage"]["class_from_content_trained_on_run"] = found
+    return metrics, store
+
+
+def _leakage_by_training(run_path: Path, codes: EncoderCodes, seed: int) -> dict:
+    try:
+        trained = open_store(run_path, codes.lord.data)
+    except ValueError:
+        return {"missing": "the store that the run was trained on is gone or holds other images"}
+    return leakage_of_held_out(EncoderCodes(codes.lord, trained), codes, seed)
 
 
 def _fit(run_path: Path, config: EvaluateConfig) -> tuple[dict, ImageStore]:
