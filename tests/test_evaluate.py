@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from lord_fast.bench.step import random_weights
 from lord_fast.cli import main
@@ -339,6 +340,26 @@ def test_the_kernel_distance_does_not_depend_on_the_scale_of_the_features():
     assert small["kernel_distance"] > 0.01
     assert large["kernel_distance"] == pytest.approx(small["kernel_distance"], rel=1e-3)
     assert large["interval"] == pytest.approx(small["interval"], rel=1e-3, abs=1e-5)
+
+
+def test_features_for_a_run_without(trained_run, tmp_path, quick, capsys):
+    """Perceptual distance and samples, with weights and the input that these were made for."""
+    run, weights = tmp_path / "run", tmp_path / "vgg16.safetensors"
+    shutil.copytree(trained_run, run)
+    save_file(random_weights(), weights)
+    found = []
+    for extra in ((), ("--perceptual-input", "imagenet")):
+        assert main(["evaluate", str(run), "--perceptual-weights", str(weights), *extra]) == 0
+        found.append(json.loads((run / "metrics.json").read_text()))
+    for metrics in found:
+        assert 0 < metrics["reconstruction"]["perceptual"] < 2
+        assert metrics["transfer"]["perceptual"] > 0
+        assert metrics["samples"]["images"] == 20
+        assert {"real", "mixture", "training", "mixture_new_classes"} < set(metrics["samples"])
+    caffe, imagenet = (metrics["reconstruction"]["perceptual"] for metrics in found)
+    assert caffe != imagenet
+    error = fails(capsys, "evaluate", run, "--perceptual-input", "imagenet")
+    assert "--perceptual-weights" in error
 
 
 def test_encoder_codes_of_held_out_images(encoder_run, glyph_store, tmp_path):
