@@ -200,6 +200,9 @@ class EvaluateConfig:
     perceptual_weights: Path | None = None
     """VGG16 weights for perceptual distance and samples; none: those of the run; a run with --loss
     pyramid has none, and the two are left out."""
+    perceptual_input: Literal["caffe", "imagenet", "unit"] | None = None
+    """The convention of these weights, as for train; none: the run's, which is caffe if it was
+    trained with --loss pyramid and nothing else was said."""
     shots: int = 5
     """fit: images of each new class that its code is made from."""
     fit_steps: int = 300

@@ -25,9 +25,15 @@ def rows(metrics: dict) -> list[Row]:
 
 
 def _probes(metrics: dict) -> list[Row]:
-    found: list[Row] = []
+    probed = metrics["probed"]
+    alone = probed["classes_of_one_image"]
+    of = f"{probed['images']} images of {probed['classes']} classes"
+    found = [("probes", of, f"left out, with one image each: {alone}" if alone else "")]
     for direction in ("leakage", "informativeness"):
-        for name, results in (metrics[direction] or {}).items():
+        for name, results in metrics[direction].items():
+            if name == "missing":
+                found.append((direction, "not measured", results))
+                continue
             factors = results if name.startswith("content_from") else {"": results}
             for factor, result in factors.items():
                 label = f"{direction}: {name.replace('_', ' ')} {factor}".strip()
@@ -37,7 +43,7 @@ def _probes(metrics: dict) -> list[Row]:
 
 def _transfer(transfer: dict | None) -> Row:
     if transfer is None:
-        return "transfer", "not measured", "no content label occurs in two classes"
+        return "transfer", "not measured", "no content label is shared by two classes of two images"
     baselines = (
         f"class mean {transfer['class_mean_psnr']:.2f} dB, "
         f"content image unchanged {transfer['copy_content_psnr']:.2f} dB"
@@ -96,9 +102,12 @@ def _images(figures: dict) -> str:
 def _probe_cells(result: dict | None) -> tuple[str, str]:
     if result is None:
         return "not measured", "too few images of a label"
+    if "missing" in result:
+        return "not measured", result["missing"]
     low, high = result["accuracy_interval"]
     figure = (
         f"{result['accuracy']:.3f} [{low:.3f}, {high:.3f}] (linear), "
         f"{result['mlp_accuracy']:.3f} (MLP)"
     )
-    return figure, f"{result['chance']:.3f} ({result['scored_on']} images scored)"
+    images = f"{result['trained_on']} images to train on, {result['scored_on']} scored"
+    return figure, f"{result['chance']:.3f} ({images}, {result['split']})"

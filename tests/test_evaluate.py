@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from lord_fast.bench.step import random_weights
 from lord_fast.cli import main
@@ -15,9 +16,11 @@ from lord_fast.evaluate.codes import EncoderCodes, LatentCodes
 from lord_fast.evaluate.evaluate import draw_images, evaluate
 from lord_fast.evaluate.images import compare, perceptual_distance, psnr, summary
 from lord_fast.evaluate.new_classes import draw_targets
-from lord_fast.evaluate.probes import probe, probe_factor, split
+from lord_fast.evaluate.probes import probe, probe_factor
 from lord_fast.evaluate.samples import quality
-from lord_fast.evaluate.transfer import class_means, draw_pairs
+from lord_fast.evaluate.splits import hold_out, hold_out_folds, stratified
+from lord_fast.evaluate.transfer import draw_pairs
+from lord_fast.figures import rows
 from lord_fast.lord import Lord
 from lord_fast.model.perceptual import VGG16
 from tests.test_cli import fails, packed
@@ -34,15 +37,15 @@ def two_factor_codes(classes=6, each=40, seed=0):
 
 def test_probe_reads_what_is_there_and_nothing_else():
     _, class_ids, factor, codes = two_factor_codes()
-    parts = split(class_ids, seed=0)
-    informed = probe(codes, factor, parts, seed=0)
+    splits = [stratified(class_ids, seed=0)]
+    informed = probe(codes, factor, splits, seed=0)
     assert informed["accuracy"] > 0.95
     assert informed["mlp_accuracy"] > 0.9
-    leaked = probe(codes, class_ids, parts, seed=0)
+    leaked = probe(codes, class_ids, splits, seed=0)
     assert leaked["accuracy"] < 0.4
     assert leaked["chance"] == pytest.approx(1 / 6, abs=0.02)
-    assert leaked["scored_on"] == 80
-    assert leaked["trained_on"] == 160
+    assert (leaked["trained_on"], leaked["scored_on"]) == (6 * 27, 6 * 13)
+    assert leaked["split"] == "stratified by class"
 
 
 def test_a_small_mlp_finds_leakage_that_a_linear_probe_misses():
@@ -50,24 +53,96 @@ def test_a_small_mlp_finds_leakage_that_a_linear_probe_misses():
     rng = np.random.default_rng(0)
     codes = rng.standard_normal((1200, 2))
     labels = (codes[:, 0] * codes[:, 1] > 0).astype(np.int64)
-    found = probe(codes, labels, split(labels, 0), seed=0)
+    found = probe(codes, labels, [stratified(labels, 0)], seed=0)
     assert found["accuracy"] < 0.65
     assert found["mlp_accuracy"] > 0.85
 
 
 def test_split_is_stratified_disjoint_and_seeded():
     class_ids = np.repeat(np.arange(20), 2)
-    parts = split(class_ids, seed=1)
+    parts = stratified(class_ids, seed=1)
     assert sorted((*parts.train, *parts.test)) == list(range(40))
     assert sorted(class_ids[parts.test]) == list(range(20))
-    assert np.array_equal(parts.test, split(class_ids, seed=1).test)
+    assert np.array_equal(parts.test, stratified(class_ids, seed=1).test)
+
+
+def test_every_class_has_images_to_score_on():
+    class_ids = np.repeat(np.arange(5), (2, 2, 2, 100, 1))
+    for seed in range(5):
+        parts = stratified(class_ids, seed)
+        assert np.bincount(class_ids[parts.test]).tolist() == [1, 1, 1, 33]
+        assert np.bincount(class_ids[parts.train]).tolist() == [1, 1, 1, 67, 1]
+
+
+def grid_codes(leak, seed, classes=20, contents=20):
+    """Every class once with every content: codes of the content, and `leak` of the class."""
+    rng = np.random.default_rng(seed)
+    class_ids, content_ids = np.indices((classes, contents)).reshape(2, -1)
+    codes = rng.standard_normal((contents, 16))[content_ids]
+    codes += leak * rng.standard_normal((classes, 16))[class_ids]
+    return codes + 0.1 * rng.standard_normal(codes.shape), class_ids, content_ids
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_class_is_read_at_chance_from_a_grid_without_leak_and_above_with(seed):
+    """Drawn one by one, the images of a grid tell a probe which class it cannot be."""
+    codes, class_ids, contents = grid_codes(0, seed)
+    none = probe(codes, class_ids, [hold_out(class_ids, contents, "contents", seed)], seed)
+    low, high = none["accuracy_interval"]
+    assert low < none["chance"] == 0.05 < high
+    assert none["split"] == "contents held out"
+    assert (none["trained_on"], none["scored_on"]) == (260, 140)
+    assert probe(codes, class_ids, [stratified(class_ids, seed)], seed)["accuracy"] < 0.01
+
+    codes, class_ids, contents = grid_codes(0.3, seed)
+    some = probe(codes, class_ids, [hold_out(class_ids, contents, "contents", seed)], seed)
+    assert some["accuracy_interval"][0] > 0.05
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_content_is_read_at_chance_from_one_code_a_class(seed):
+    """The mirror of the above; a class's own labels would say which content is left."""
+    _, class_ids, contents = grid_codes(0, seed)
+    codes = np.random.default_rng(seed).standard_normal((20, 16))[class_ids]
+    found = probe_factor(codes, contents, class_ids, seed)
+    assert found["accuracy"] == pytest.approx(0.05)
+    assert found["split"] == "classes held out"
+    codes[:, 0] += contents
+    assert probe_factor(codes, contents, class_ids, seed)["mlp_accuracy"] > 0.1
+
+
+def test_groups_are_held_out_where_labels_share_them():
+    _, class_ids, contents = grid_codes(0, 0)
+    parts = hold_out(class_ids, contents, "contents", 0)
+    assert not set(contents[parts.train]) & set(contents[parts.test])
+    assert set(class_ids[parts.train]) == set(range(20))
+    assert hold_out(class_ids, np.arange(400), "contents", 0) is None  # every content once
+    assert hold_out(class_ids, np.zeros(400, int), "contents", 0) is None  # no labels at all
+    alone = np.concatenate((class_ids[class_ids < 19], [19]))  # the last class: with content 0
+    for seed in range(10):
+        assert 19 in alone[hold_out(alone, contents[:381], "contents", seed).train]
+
+
+def test_folds_score_each_image_by_a_probe_that_never_saw_its_content():
+    _, class_ids, contents = grid_codes(0, 0)
+    scored = np.random.default_rng(0).random(400) < 0.2
+    folds = hold_out_folds(class_ids, contents, scored, "contents", 0)
+    assert len(folds) == 3
+    assert sorted(np.concatenate([f.test for f in folds])) == np.flatnonzero(scored).tolist()
+    for fold in folds:
+        assert not scored[fold.train].any()
+        assert not set(contents[fold.train]) & set(contents[fold.test])
+    (whole,) = hold_out_folds(class_ids, np.arange(400), scored, "contents", 0)
+    assert np.array_equal(whole.train, np.flatnonzero(~scored))
+    unknown = hold_out_folds(class_ids + 20 * scored, contents, scored, "contents", 0)
+    assert unknown == []
 
 
 def test_labels_too_rare_are_not_probed():
     class_ids = np.repeat(np.arange(4), 10)
     codes = np.random.default_rng(0).standard_normal((40, 2))
     unique = np.arange(40)
-    assert probe_factor(codes, unique, split(class_ids, 0), seed=0) is None
+    assert probe_factor(codes, unique, class_ids, seed=0) is None
 
 
 def test_compare_and_psnr():
@@ -96,6 +171,15 @@ def test_perceptual_distance_is_zero_for_equal_images_and_grows():
     assert (near < far).all()
 
 
+def test_features_may_lie_on_another_device():
+    """As on a GPU, where the images to compare are on the CPU; `meta` stands for it."""
+    with torch._subclasses.FakeTensorMode():
+        weights = {name: torch.empty(tensor.shape) for name, tensor in random_weights().items()}
+        vgg = VGG16(weights, ("relu1_2",), "unit").to("meta")
+        found = perceptual_distance(vgg, torch.rand(3, 1, 32, 32), torch.rand(3, 1, 32, 32))
+        assert (found.shape, found.device.type) == ((3,), "cpu")
+
+
 def test_pairs_have_another_class_and_the_same_content(glyph_store):
     store = ImageStore(glyph_store)
     pairs = draw_pairs(store, seed=0, most=300)
@@ -109,11 +193,12 @@ def test_pairs_have_another_class_and_the_same_content(glyph_store):
     assert len(torch.stack((pairs.content, pairs.target)).unique(dim=1).T) == 300
 
 
-def test_class_means(glyph_store):
-    store = ImageStore(glyph_store)
-    means = class_means(store)
-    ids = (store.class_ids == 3).nonzero()[:, 0]
-    torch.testing.assert_close(means[3], as_float(store.images(ids)).mean(0))
+def test_a_class_of_one_image_is_no_target(tmp_path):
+    store = ImageStore(packed(tmp_path, {"a": 6, "b": 6, "c": 1}))
+    pairs = draw_pairs(store, seed=0)
+    assert set(pairs.class_.tolist()) == {0, 1}
+    assert 2 in store.class_ids[pairs.content]
+    assert (pairs.class_image != pairs.target).all()
 
 
 def test_draw_images_takes_whole_classes(glyph_store, monkeypatch):
@@ -122,6 +207,16 @@ def test_draw_images_takes_whole_classes(glyph_store, monkeypatch):
     ids = draw_images(store, seed=0)
     assert torch.bincount(store.class_ids[ids]).unique().tolist() == [0, 20]
     assert len(ids) == 60
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Two classes, 50 pairs, 20 samples and no probes, which take seconds."""
+    room = "lord_fast.evaluate.evaluate"
+    monkeypatch.setattr(f"{room}._probe_each", lambda *_: {"leakage": {}, "informativeness": {}})
+    monkeypatch.setattr(f"{room}.draw_pairs", lambda store, seed: draw_pairs(store, seed, 50))
+    monkeypatch.setattr(f"{room}.MAX_IMAGES", 40)
+    monkeypatch.setattr("lord_fast.evaluate.samples.MAX_SAMPLES", 20)
 
 
 class Perfect:
@@ -153,6 +248,37 @@ def test_a_perfect_model_scores_perfectly(glyph_store):
     assert metrics["transfer"]["copy_content_psnr"] < 20
 
 
+def test_the_class_mean_does_not_hold_its_target(glyph_store, quick):
+    store = ImageStore(glyph_store)
+    images, pairs = as_float(store.images(torch.arange(160))), draw_pairs(store, 0, 50)
+    errors = []
+    for target, class_id in zip(pairs.target, pairs.class_, strict=True):
+        others = (store.class_ids == class_id) & (torch.arange(160) != target)
+        errors.append((images[others].mean(0) - images[target]).square().mean())
+    metrics = evaluate(LatentCodes(Perfect(store), store), store, None)
+    expected = float(-10 * torch.stack(errors).mean().log10())
+    assert metrics["transfer"]["class_mean_psnr"] == pytest.approx(expected, abs=1e-3)
+
+
+def test_classes_of_one_image_are_left_out_of_the_probes_alone(tmp_path):
+    store = ImageStore(packed(tmp_path, {"a": 6, "b": 6, "c": 1}))
+    metrics = evaluate(LatentCodes(Perfect(store), store), store, None)
+    assert metrics["probed"] == {"images": 12, "classes": 2, "classes_of_one_image": 1}
+    assert metrics["leakage"]["class_from_content"]["chance"] == 0.5
+    printed = {row[0]: row[1:] for row in rows(metrics)}
+    assert printed["probes"] == ("12 images of 2 classes", "left out, with one image each: 1")
+
+
+def test_a_store_of_one_class_is_measured_quick(tmp_path):
+    store = ImageStore(packed(tmp_path, {"a": 6}))
+    metrics = evaluate(LatentCodes(Perfect(store), store), store, None)
+    assert metrics["reconstruction"]["psnr"] > 100
+    printed = {row[0]: row[1:] for row in rows(metrics)}
+    for name in ("leakage", "informativeness"):
+        assert printed[name] == ("not measured", "fewer than two classes have two images or more")
+    assert printed["transfer"][0] == "not measured"
+
+
 def test_the_command_writes_the_keys_of_the_contract(glyph_store, tmp_path, capsys):
     run = tmp_path / "run"
     assert train(glyph_store, run) == 0
@@ -164,9 +290,14 @@ def test_the_command_writes_the_keys_of_the_contract(glyph_store, tmp_path, caps
     }  # fmt: skip
     probes = {
         "accuracy", "mlp_accuracy", "chance", "trained_on", "scored_on", "accuracy_interval",
-        "mlp_accuracy_interval",
+        "mlp_accuracy_interval", "split",
+    }  # fmt: skip
+    assert metrics["probed"] == {"images": 160, "classes": 8, "classes_of_one_image": 0}
+    assert set(metrics["leakage"]) == {
+        "class_from_content", "class_from_seen_content", "content_from_class",
     }  # fmt: skip
     assert set(metrics["leakage"]["class_from_content"]) == probes
+    assert set(metrics["leakage"]["class_from_seen_content"]) == probes
     assert set(metrics["leakage"]["content_from_class"]) == {"typeface", "rotation"}
     assert set(metrics["informativeness"]["content_from_content"]["typeface"]) == probes
     assert set(metrics["informativeness"]["class_from_class"]) == probes
@@ -202,6 +333,35 @@ def test_quality_of_samples():
     assert narrow["recall"] < 0.3
 
 
+def test_the_kernel_distance_does_not_depend_on_the_scale_of_the_features():
+    generator = torch.Generator().manual_seed(0)
+    real, made = (torch.rand(100, 8, generator=generator) + shift for shift in (0, 0.3))
+    small, large = quality(real, made, 0), quality(1e4 * real, 1e4 * made, 0)
+    assert small["kernel_distance"] > 0.01
+    assert large["kernel_distance"] == pytest.approx(small["kernel_distance"], rel=1e-3)
+    assert large["interval"] == pytest.approx(small["interval"], rel=1e-3, abs=1e-5)
+
+
+def test_features_for_a_run_without(trained_run, tmp_path, quick, capsys):
+    """Perceptual distance and samples, with weights and the input that these were made for."""
+    run, weights = tmp_path / "run", tmp_path / "vgg16.safetensors"
+    shutil.copytree(trained_run, run)
+    save_file(random_weights(), weights)
+    found = []
+    for extra in ((), ("--perceptual-input", "imagenet")):
+        assert main(["evaluate", str(run), "--perceptual-weights", str(weights), *extra]) == 0
+        found.append(json.loads((run / "metrics.json").read_text()))
+    for metrics in found:
+        assert 0 < metrics["reconstruction"]["perceptual"] < 2
+        assert metrics["transfer"]["perceptual"] > 0
+        assert metrics["samples"]["images"] == 20
+        assert {"real", "mixture", "training", "mixture_new_classes"} < set(metrics["samples"])
+    caffe, imagenet = (metrics["reconstruction"]["perceptual"] for metrics in found)
+    assert caffe != imagenet
+    error = fails(capsys, "evaluate", run, "--perceptual-input", "imagenet")
+    assert "--perceptual-weights" in error
+
+
 def test_encoder_codes_of_held_out_images(encoder_run, glyph_store, tmp_path):
     run, parts = tmp_path / "run", (tmp_path / "train", tmp_path / "heldout")
     shutil.copytree(encoder_run, run)
@@ -210,9 +370,34 @@ def test_encoder_codes_of_held_out_images(encoder_run, glyph_store, tmp_path):
     assert [path.name for path in run.glob("metrics*")] == ["metrics-encoder-heldout.json"]
     found = json.loads((run / "metrics-encoder-heldout.json").read_text())
     assert (found["codes"], found["images"]) == ("encoder", 64)
-    assert found["leakage"]["class_from_content"]["chance"] == pytest.approx(1 / 8, abs=0.03)
+    assert found["leakage"]["class_from_content"]["chance"] < 0.2
+    by_training = found["leakage"]["class_from_content_trained_on_run"]
+    assert (by_training["trained_on"], by_training["scored_on"]) == (160, 64)
+    assert by_training["chance"] == pytest.approx(1 / 8)
+    assert by_training["split"] == "the run's store, contents held out"
     low, high = found["transfer"]["interval"]["psnr"]
     assert low < found["transfer"]["psnr"] < high
+
+
+def test_probes_trained_on_the_run_need_its_images(encoder_run, glyph_store, tmp_path, quick):
+    """Without them, or for classes that it never saw, the file and the table say why not."""
+    run, parts = tmp_path / "run", (tmp_path / "train", tmp_path / "heldout")
+    shutil.copytree(encoder_run, run)
+    assert main(["split", str(glyph_store), *map(str, parts), "--images", "0.4"]) == 0
+    other = packed(tmp_path, {"a": 4, "b": 4})
+
+    def missing(store):
+        assert main(["evaluate", str(run), "--codes", "encoder", "--store", str(store)]) == 0
+        found = json.loads((run / f"metrics-encoder-{store.name}.json").read_text())
+        why = found["leakage"]["class_from_content_trained_on_run"]["missing"]
+        row = "leakage: class from content trained on run"
+        assert (row, "not measured", why) in rows(found)
+        return why
+
+    assert "not trained on class" in missing(other)
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace(str(glyph_store.resolve()), str(tmp_path / "no")))
+    assert "gone" in missing(parts[1])
 
 
 def test_encoder_transfer_does_not_look_at_its_target(encoder_run, glyph_store):

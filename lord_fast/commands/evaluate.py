@@ -1,5 +1,6 @@
 """lord-fast evaluate."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from lord_fast.config import EvaluateConfig, load_config
 from lord_fast.data.store import ImageStore
 from lord_fast.evaluate.codes import EncoderCodes, LatentCodes
 from lord_fast.evaluate.evaluate import evaluate
+from lord_fast.evaluate.held_out import leakage_of_held_out
 from lord_fast.evaluate.new_classes import evaluate_new_classes
 from lord_fast.evaluate.samples import samples
 from lord_fast.figures import rows, title
@@ -69,7 +71,20 @@ def _encoder(run_path: Path, config: EvaluateConfig) -> tuple[dict, ImageStore]:
     lord = Lord.load(run_path, codes="encoder")
     store = _any_store(run_path, lord, config.store)
     vgg = _vgg(lord, config, lord.config.perceptual_taps)
-    return evaluate(EncoderCodes(lord, store), store, vgg, config.seed), store
+    codes = EncoderCodes(lord, store)
+    metrics = evaluate(codes, store, vgg, config.seed)
+    if store.sha256 != lord.data["sha256"]:
+        found = _leakage_by_training(run_path, codes, config.seed)
+        metrics["leakage"]["class_from_content_trained_on_run"] = found
+    return metrics, store
+
+
+def _leakage_by_training(run_path: Path, codes: EncoderCodes, seed: int) -> dict:
+    try:
+        trained = open_store(run_path, codes.lord.data)
+    except ValueError:
+        return {"missing": "the store that the run was trained on is gone or holds other images"}
+    return leakage_of_held_out(EncoderCodes(codes.lord, trained), codes, seed)
 
 
 def _fit(run_path: Path, config: EvaluateConfig) -> tuple[dict, ImageStore]:
@@ -84,11 +99,14 @@ def _fit(run_path: Path, config: EvaluateConfig) -> tuple[dict, ImageStore]:
     known = sorted(set(store.class_names) & set(trained.class_names))
     if known:
         raise ValueError(f"{store.path}: {known[0]} is a class that {run_path} was trained on")
+    # The fit minimizes the run's own loss: weights of another convention only measure.
+    own = config.perceptual_input in (None, latent.config.perceptual_input)
+    fit_weights = config.perceptual_weights if own else None
     has_encoders = checkpoint.latest(run_path / "checkpoints", "amortized") is not None
     found = evaluate_new_classes(
         latent, Lord.load(run_path, codes="encoder") if has_encoders else None, (store, trained),
         _vgg(latent, config, latent.config.perceptual_taps), shots=config.shots,
-        steps=config.fit_steps, seed=config.seed, perceptual_weights=config.perceptual_weights,
+        steps=config.fit_steps, seed=config.seed, perceptual_weights=fit_weights,
     )  # fmt: skip
     return {
         "codes": "fit",
@@ -118,8 +136,19 @@ def _any_store(run_path: Path, lord: Lord, path: Path | None) -> ImageStore:
 
 
 def _vgg(lord: Lord, config: EvaluateConfig, taps: tuple[str, ...]) -> VGG16 | None:
-    """Features, where there are weights: those named, or those of a run that was trained so."""
+    """Features, where there are weights: those named, or those of a run that was trained so.
+
+    Raises:
+        ValueError: there are none, and --perceptual-input says what they are like.
+    """
     if config.perceptual_weights is None and lord.config.loss != "vgg16":
+        if config.perceptual_input is not None:
+            raise ValueError(
+                f"--perceptual-input {config.perceptual_input}: give the --perceptual-weights that "
+                f"it belongs to; the run was trained without"
+            )
         return None
     weights = config.perceptual_weights or lord.config.perceptual_weights
-    return build_vgg(lord.config, weights, taps).to(lord.device)
+    wanted = config.perceptual_input or lord.config.perceptual_input
+    features = dataclasses.replace(lord.config, perceptual_input=wanted)
+    return build_vgg(features, weights, taps).to(lord.device)

@@ -7,8 +7,10 @@ from torch import Tensor
 from lord_fast.data.store import ImageStore
 from lord_fast.evaluate.codes import Codes
 from lord_fast.evaluate.images import ImageMetrics, compare, pixels_of, psnr, summary
-from lord_fast.evaluate.probes import Split, probe, probe_factor, split
-from lord_fast.evaluate.transfer import class_means, draw_pairs
+from lord_fast.evaluate.labels import combinations
+from lord_fast.evaluate.probes import probe, probe_factor
+from lord_fast.evaluate.splits import hold_out, stratified
+from lord_fast.evaluate.transfer import class_sums, draw_pairs
 from lord_fast.model.perceptual import VGG16
 
 MAX_IMAGES = 5000
@@ -55,41 +57,60 @@ def _reconstruction(
 
 
 def _probes(codes: Codes, store: ImageStore, ids: Tensor, seed: int) -> dict:
+    """Of the classes that have two images or more."""
+    counts = torch.bincount(store.class_ids[ids], minlength=store.num_classes)
+    ids = ids[counts[store.class_ids[ids]] > 1]
+    probed = {
+        "images": len(ids),
+        "classes": int((counts > 1).sum()),
+        "classes_of_one_image": int((counts == 1).sum()),
+    }
+    if probed["classes"] < 2:
+        why = "fewer than two classes have two images or more"
+        return {"probed": probed, **{of: {"missing": why} for of in ("leakage", "informativeness")}}
+    return {"probed": probed, **_probe_each(codes, store, ids, seed)}
+
+
+def _probe_each(codes: Codes, store: ImageStore, ids: Tensor, seed: int) -> dict:
     content, class_ = (part.cpu().numpy() for part in codes(ids))
     class_ids = store.class_ids[ids].numpy()
-    if np.bincount(class_ids)[np.unique(class_ids)].min() < 2:
-        return {"leakage": None, "informativeness": None}
-    parts = split(class_ids, seed)
+    at_random = stratified(class_ids, seed)
+    held_out = hold_out(class_ids, combinations(store)[0][ids.numpy()], "contents", seed)
     factors = {
         name: store.content_ids[ids, column].numpy() for column, name in enumerate(store.factors)
     }
+
+    def each_factor(part: np.ndarray) -> dict:
+        return {name: probe_factor(part, k, class_ids, seed) for name, k in factors.items()}
+
+    leakage = {"class_from_content": probe(content, class_ids, [held_out or at_random], seed)}
+    if held_out:
+        leakage["class_from_seen_content"] = probe(content, class_ids, [at_random], seed)
     return {
-        "leakage": {
-            "class_from_content": probe(content, class_ids, parts, seed),
-            "content_from_class": _each_factor(class_, factors, parts, seed),
-        },
+        "leakage": {**leakage, "content_from_class": each_factor(class_)},
         "informativeness": {
-            "class_from_class": probe(class_, class_ids, parts, seed),
-            "content_from_content": _each_factor(content, factors, parts, seed),
+            "class_from_class": probe(class_, class_ids, [held_out or at_random], seed),
+            "content_from_content": each_factor(content),
         },
     }
-
-
-def _each_factor(codes: np.ndarray, factors: dict, parts: Split, seed: int) -> dict:
-    return {name: probe_factor(codes, labels, parts, seed) for name, labels in factors.items()}
 
 
 def _transfer(codes: Codes, store: ImageStore, vgg: VGG16 | None, seed: int) -> dict | None:
     pairs = draw_pairs(store, seed)
     if pairs is None:
         return None
-    means = class_means(store)
     targets = pixels_of(store, pairs.target)
+    sums, counts = class_sums(store)
 
     def transferred(positions: Tensor) -> Tensor:
         content, _ = codes(pairs.content[positions])
         _, class_ = codes(pairs.class_image[positions])
         return codes.lord.decode(content, class_).cpu()
+
+    def class_mean(positions: Tensor) -> Tensor:
+        """Of the class's other images: the target is what is to be guessed."""
+        class_ = pairs.class_[positions]
+        return (sums[class_] - targets(positions)) / (counts[class_] - 1).view(-1, 1, 1, 1)
 
     def baseline(images) -> ImageMetrics:
         return compare(images, targets, len(pairs.target), None)
@@ -97,6 +118,6 @@ def _transfer(codes: Codes, store: ImageStore, vgg: VGG16 | None, seed: int) -> 
     return {
         "pairs": len(pairs.target),
         **summary(compare(transferred, targets, len(pairs.target), vgg), seed),
-        "class_mean_psnr": psnr(baseline(lambda positions: means[pairs.class_[positions]])),
+        "class_mean_psnr": psnr(baseline(class_mean)),
         "copy_content_psnr": psnr(baseline(pixels_of(store, pairs.content))),
     }

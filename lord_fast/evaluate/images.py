@@ -81,13 +81,14 @@ def perceptual_distance(vgg: VGG16, images: Tensor, targets: Tensor) -> Tensor:
     0 for equal images; 1 where the difference is as large as the features themselves.
 
     Returns:
-        [B].
+        [B], on the CPU, wherever the features are computed.
     """
-    pairs = zip(vgg(images), vgg(targets), strict=True)
+    device = vgg.mean.device
+    pairs = zip(vgg(images.to(device)), vgg(targets.to(device)), strict=True)
     ratios = [
         (got - want).abs().mean((1, 2, 3)) / want.abs().mean((1, 2, 3)) for got, want in pairs
     ]
-    return torch.stack(ratios).mean(0)
+    return torch.stack(ratios).mean(0).cpu()
 
 
 def pixels_of(store, image_ids: Tensor) -> Callable[[Tensor], Tensor]:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lord_fast.data.store import ImageStore, as_float
 from lord_fast.evaluate.images import ImageMetrics, compare, pixels_of, psnr, summary
+from lord_fast.evaluate.labels import content_names
 from lord_fast.lord import Lord
 from lord_fast.model.perceptual import VGG16
 
@@ -41,9 +42,9 @@ def draw_targets(held_out: ImageStore, trained: ImageStore, shots: int, seed: in
     """
     rng = np.random.default_rng(seed)
     by_label: dict[tuple, list[int]] = {}
-    for image, labels in enumerate(_labels(trained)):
+    for image, labels in enumerate(content_names(trained)):
         by_label.setdefault(labels, []).append(image)
-    wanted = _labels(held_out)
+    wanted = content_names(held_out)
     drawn, rows = [], []
     for class_id in range(held_out.num_classes):
         members = rng.permutation((held_out.class_ids == class_id).nonzero()[:, 0].numpy())
@@ -61,14 +62,6 @@ def draw_targets(held_out: ImageStore, trained: ImageStore, shots: int, seed: in
         raise ValueError(f"{held_out.path}: shares no content label with {trained.path}")
     columns = torch.from_numpy(np.array(rows, dtype=np.int64)).unbind(1)
     return Targets(torch.from_numpy(np.stack(drawn)), *columns)
-
-
-def _labels(store: ImageStore) -> list[tuple]:
-    """Each image's content labels, as names: two stores number them differently."""
-    names = [np.array(labels) for labels in store.factors.values()]
-    columns = [labels[store.content_ids[:, i].numpy()].tolist() for i, labels in enumerate(names)]
-    factors = tuple(store.factors)
-    return [(factors, *row) for row in zip(*columns, strict=True)] or [()] * store.num_images
 
 
 def evaluate_new_classes(

@@ -48,7 +48,8 @@ def quality(real: Tensor, made: Tensor, seed: int) -> dict:
     """Figures of two sets of features of the same size.
 
     Args:
-        real: float32 [N, dim].
+        real: float32 [N, dim]; their root mean square becomes 1 in the kernel, where the scale of
+            the features would otherwise decide between its terms.
         made: float32 [N, dim].
         seed: Of the subsets.
 
@@ -58,6 +59,8 @@ def quality(real: Tensor, made: Tensor, seed: int) -> dict:
         the other's third-neighbour balls (Kynkaanniemi et al., 2019).
     """
     rng = np.random.default_rng(seed)
+    scale = real.square().mean().sqrt()
+    real, made = real / scale, made / scale
 
     def half(features: Tensor) -> Tensor:
         return features[torch.from_numpy(rng.permutation(len(features))[: len(features) // 2])]

@@ -19,8 +19,7 @@ class Pairs:
         content: Image that gives the content, int64 [P].
         class_: Class that is wanted, int64 [P]; never the content image's own.
         target: The image of that class with that content, int64 [P].
-        class_image: An image of that class to take the class from, int64 [P]; not the target,
-            unless the class has no other.
+        class_image: An image of that class to take the class from, int64 [P]; not the target.
     """
 
     content: Tensor
@@ -32,13 +31,15 @@ class Pairs:
 def draw_pairs(store: ImageStore, seed: int, most: int = MAX_PAIRS) -> Pairs | None:
     """Draw pairs uniformly from all (image, other class with the same content labels).
 
+    A class of one image is no target: nothing but the target itself would say what it looks like.
+
     Args:
         store: Images with content labels.
         seed: Of the draw.
         most: Number of pairs; fewer if there are fewer.
 
     Returns:
-        The pairs; None where no content label occurs in two classes.
+        The pairs; None where there are none.
     """
     if not store.factors:
         return None
@@ -54,7 +55,8 @@ def draw_pairs(store: ImageStore, seed: int, most: int = MAX_PAIRS) -> Pairs | N
     share = pairs_of_group / pairs_of_group.sum()
     drawn = rng.choice(len(by_group), size=4 * most, p=share)
     pairs = {tuple(rng.choice(by_group[group], size=2, replace=False)) for group in drawn}
-    kept = sorted((a, b) for a, b in pairs if classes[a] != classes[b])
+    several = np.bincount(classes)[classes] > 1
+    kept = sorted((a, b) for a, b in pairs if classes[a] != classes[b] and several[b])
     if not kept:
         return None
     chosen = np.array(kept)[rng.permutation(len(kept))[:most]]
@@ -64,21 +66,20 @@ def draw_pairs(store: ImageStore, seed: int, most: int = MAX_PAIRS) -> Pairs | N
 
 
 def _others(classes: np.ndarray, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """For each of `images` another image of its class, or itself where it is the only one."""
+    """For each of `images` another image of its class, which has at least two."""
     order = np.argsort(classes, kind="stable")
     counts = np.bincount(classes)
     first = np.cumsum(counts) - counts
     place = np.empty(len(order), dtype=np.int64)
     place[order] = np.arange(len(order))
     count, start = counts[classes[images]], first[classes[images]]
-    step = 1 + rng.integers(np.maximum(count - 1, 1))
+    step = 1 + rng.integers(count - 1)
     return order[start + (place[images] - start + step) % count]
 
 
-def class_means(store: ImageStore) -> Tensor:
-    """The mean image of each class, float32 [num_classes, C, H, W] in [0, 1]."""
+def class_sums(store: ImageStore) -> tuple[Tensor, Tensor]:
+    """Each class's images added up, float32 [num_classes, C, H, W], and their number, int64."""
     sums = torch.zeros(store.num_classes, store.channels, store.size, store.size)
     for image_ids in torch.arange(store.num_images).split(1024):
         sums.index_add_(0, store.class_ids[image_ids], as_float(store.images(image_ids)))
-    counts = torch.bincount(store.class_ids, minlength=store.num_classes)
-    return sums / counts.view(-1, 1, 1, 1)
+    return sums, torch.bincount(store.class_ids, minlength=store.num_classes)
