@@ -35,7 +35,7 @@ section() { # TITLE FILE COMMAND...: run it, keep all it prints, and say in the 
   } >>"$report"
 }
 
-lord_fast() { "$python" -c 'import sys; from lord_fast.cli import main; sys.exit(main())' "$@"; }
+lord_fast() { "$python" -m lord_fast "$@"; }
 
 echo "# lord-fast on $(uname -n), $(date -u +%F)" >"$report"
 echo >>"$report"
