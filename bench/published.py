@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from statistics import fmean
 
 import torch
 import torch.nn.functional as F
@@ -210,6 +211,11 @@ class Curves:
         """The largest relative difference of the losses of `name` to those of `base`."""
         pairs = zip(self.losses[name], self.losses[base], strict=True)
         return max(abs(a - b) / abs(b) for a, b in pairs)
+
+    def drift(self, name: str, base: str, steps: int = 50) -> float:
+        """The relative difference of the means of the last losses."""
+        ours, theirs = (fmean(self.losses[which][-steps:]) for which in (name, base))
+        return abs(ours - theirs) / abs(theirs)
 
 
 def curves(stage: LatentStage, others: dict[str, PublishedStep], steps: int) -> Curves:

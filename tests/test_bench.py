@@ -135,8 +135,8 @@ def test_convolutions_are_a_part_of_every_step(tiny, steps):
 def test_bench_train_says_how_far_the_losses_are(tiny):
     rows, differences = train.train_rows(tiny, torch.float32, steps=4)
     assert [row.name for row in rows] == ["published", OURS, train.NUDGED]
-    assert 0 < differences[OURS] < 1e-4
-    assert 0 < differences[train.NUDGED] < 1e-4
+    for largest, last in differences.values():
+        assert 0 <= last <= largest < 1e-4
 
 
 def test_the_plot_is_a_picture_of_every_group(tmp_path):

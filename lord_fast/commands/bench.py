@@ -88,7 +88,9 @@ def _step(found: Setting, console: Console) -> list[Row]:
 
 def _train(found: Setting, console: Console, dtype: torch.dtype, steps: int) -> list[Row]:
     rows, differences = train.train_rows(found, dtype, steps)
-    for name, value in differences.items():
-        text = f"{name}: losses differ from the published ones by {value:.1e} at most"
-        console.print(f"{rows[0].group}: {text}", highlight=False)
+    for name, (largest, last) in differences.items():
+        text = (
+            f"off the published losses by {largest:.1e} at most, the mean of the last 50 {last:.1e}"
+        )
+        console.print(f"{rows[0].group}: {name}: {text}", highlight=False)
     return rows
