@@ -18,11 +18,12 @@ WITHOUT = {"demo", "bench", "doctor"}
 
 
 def test_python_examples(encoder_run, glyph_store, tmp_path, capsys, monkeypatch):
-    run, published = tmp_path / "run", tmp_path / "published"
+    run, published, folder = (tmp_path / name for name in ("run", "published", "photos"))
     shutil.copytree(encoder_run, run)
     published.mkdir()
+    folder.mkdir()
     write_published(published)
-    Image.new("L", (40, 50)).save(tmp_path / "one.png")
+    Image.new("L", (40, 50)).save(folder / "one.png")
     monkeypatch.chdir(tmp_path)
     examples = re.findall(r"```python\n(.*?)```", (DOCS / "python.md").read_text(), re.DOTALL)
     for verb in set(VERBS) - WITHOUT:
@@ -30,7 +31,7 @@ def test_python_examples(encoder_run, glyph_store, tmp_path, capsys, monkeypatch
         called = f"lord.{name}(" if verb in OF_LORD else f"{name}.run("
         assert any(called in example for example in examples), verb
     images = as_float(ImageStore(glyph_store).images(torch.arange(8)))
-    names: dict = {"run": run, "images": images, "folder": tmp_path, "published": published}
+    names: dict = {"run": run, "images": images, "folder": folder, "published": published}
     for example in examples:
         exec(compile(example, "docs/python.md", "exec"), names)
     for name in (
