@@ -13,9 +13,18 @@ def title(metrics: dict) -> str:
 
 
 def rows(metrics: dict) -> list[Row]:
-    """Every figure beside its chance or baseline."""
+    """Every figure beside its chance or baseline.
+
+    Raises:
+        ValueError: another version of lord-fast measured them.
+    """
     if metrics.get("new_classes"):
         return _new_classes(metrics["new_classes"])
+    if "probed" not in metrics:
+        raise ValueError(
+            f"metrics of {metrics['codes']} codes, measured by another version of lord-fast: "
+            f"repeat lord-fast evaluate"
+        )
     return [
         ("reconstruction", _images(metrics["reconstruction"]), ""),
         *_probes(metrics),

@@ -277,6 +277,8 @@ def test_a_store_of_one_class_is_measured_quick(tmp_path):
     for name in ("leakage", "informativeness"):
         assert printed[name] == ("not measured", "fewer than two classes have two images or more")
     assert printed["transfer"][0] == "not measured"
+    with pytest.raises(ValueError, match="repeat lord-fast evaluate"):
+        rows({"codes": "latent", "leakage": None})
 
 
 def test_the_command_writes_the_keys_of_the_contract(glyph_store, tmp_path, capsys):
