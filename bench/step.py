@@ -14,7 +14,6 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from lord_fast.bench.measure import Case, Row, measure, rows_of
@@ -199,11 +198,12 @@ def scaling_rows(
 ) -> list[Row]:
     """A step against the number of images or of classes: larger tables, the same few images.
 
-    Sizes whose tables the memory does not hold are left out. `memory_mb` is what the stage and its
-    first step took, on a CPU of the process (the first one also what all of them share).
+    Sizes whose tables the memory does not hold are left out, of the smaller ones where a larger one
+    fills it. `memory_mb` is what the stage and its first step took, on a CPU of the process (the
+    largest also what all of them share).
     """
-    cases = []
-    for size in sizes:
+    cases: list[Case] = []
+    for size in sorted(sizes, reverse=True):
         if _table_bytes(found.config, axis, size) > SHARE_OF_MEMORY * free_memory(found.device):
             continue
         before = _used_memory(found.device)
@@ -212,7 +212,7 @@ def scaling_rows(
         step()
         megabytes = (_used_memory(found.device) - before) >> 20
         params = {axis: size, "B": found.config.batch_size, "memory_mb": megabytes}
-        cases.append(Case(f"step over {axis}", f"{axis}={size:,}", params, _always(step)))
+        cases.insert(0, Case(f"step over {axis}", f"{axis}={size:,}", params, _always(step)))
     return rows_of(cases, measure(cases, rounds, found.device, calls))
 
 
@@ -230,8 +230,27 @@ def _used_memory(device: torch.device) -> int:
 
 
 def launches(found: Setting, steps: Ladder) -> dict[str, int]:
-    """Kernels that a step launches on CUDA, operators that it calls on a CPU."""
-    return {name: _count(step, found.device) for name, step in steps.items()}
+    """Kernels that a step launches on CUDA; on a CPU operators, of what is not compiled."""
+    cuda = found.device.type == "cuda"
+    return {
+        name: _launches(step) if cuda else _operators(step)
+        for name, step in steps.items()
+        if cuda or "compiled" not in name
+    }
+
+
+def _launches(step: Step) -> int:
+    with profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as seen:
+        step()
+        torch.cuda.synchronize()
+    return sum(event.count for event in seen.key_averages() if "Launch" in event.key)
+
+
+def _operators(step: Step) -> int:
+    """Those that call no other."""
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        step()
+    return sum(not event.cpu_children for event in seen.events())
 
 
 def convolution_shares(found: Setting, steps: Ladder) -> dict[str, float]:
@@ -240,34 +259,14 @@ def convolution_shares(found: Setting, steps: Ladder) -> dict[str, float]:
 
 
 def _convolution_share(step: Step, device: torch.device) -> float:
-    with profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as seen:
+    cuda = [ProfilerActivity.CUDA][: device.type == "cuda"]
+    with profile(activities=[ProfilerActivity.CPU, *cuda]) as seen:
         step()
         if device.type == "cuda":
             torch.cuda.synchronize()
     which = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
     times = {event.key: getattr(event, which) for event in seen.key_averages()}
     return sum(time for key, time in times.items() if "convolution" in key) / sum(times.values())
-
-
-def _count(step: Step, device: torch.device) -> int:
-    if device.type == "cuda":
-        with profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as seen:
-            step()
-            torch.cuda.synchronize()
-        return sum(event.count for event in seen.key_averages() if "Launch" in event.key)
-    with _Operators() as seen:
-        step()
-    return seen.count
-
-
-class _Operators(TorchDispatchMode):
-    """Counts the operators that reach a device; views do not."""
-
-    count = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.count += not function.is_view
-        return function(*args, **(kwargs or {}))
 
 
 def operations(found: Setting) -> dict[str, float]:

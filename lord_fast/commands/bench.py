@@ -65,25 +65,24 @@ def _data(machine: Machine, console: Console) -> list[Row]:
 
 
 def _step(found: Setting, console: Console) -> list[Row]:
+    scaling = []  # first, while the memory is free
+    for axis, sizes in (("images", step.SCALING_IMAGES), ("classes", step.SCALING_CLASSES)):
+        scaling += step.scaling_rows(found, axis, sizes)
+    for row in scaling:
+        console.print(f"{row.group}: {row.name}: {row.params['memory_mb']:,} MiB", highlight=False)
     for name, operations in step.operations(found).items():
         console.print(f"operations: {name}: {operations:.1f} GFLOP an image", highlight=False)
     steps = step.ladder(found)
     calls = "kernels launched" if found.device.type == "cuda" else "operators called"
     for name, count in step.launches(found, steps).items():
-        console.print(f"{calls} a step: {name}: {count}", highlight=False)
+        console.print(f"{calls} a step: {name}: {count:,}", highlight=False)
     for name, share in step.convolution_shares(found, steps).items():
         console.print(f"convolutions: {name}: {100 * share:.0f} % of the step", highlight=False)
     rows = step.step_rows(found, steps)
-    del steps  # and its memory
     for row in rows:
         speed = row.params["B"] / row.median_ms * 1e3
         console.print(f"{row.group}: {row.name}: {speed:.1f} images/s", highlight=False)
-    for axis, sizes in (("images", step.SCALING_IMAGES), ("classes", step.SCALING_CLASSES)):
-        scaling = step.scaling_rows(found, axis, sizes)
-        for row in scaling:
-            console.print(f"{row.group}: {row.name}: {row.params['memory_mb']} MiB")
-        rows += scaling
-    return rows
+    return rows + scaling
 
 
 def _train(found: Setting, console: Console, dtype: torch.dtype, steps: int) -> list[Row]:
