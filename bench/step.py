@@ -162,7 +162,7 @@ def ladder(found: Setting) -> Ladder:
     return steps
 
 
-def step_rows(found: Setting, steps: Ladder, rounds: int = 4, calls: int = 2) -> list[Row]:
+def step_rows(found: Setting, steps: Ladder, rounds: int = 3, calls: int = 2) -> list[Row]:
     """The ladder of variants, by the clock on the wall and by what all cores worked."""
     batch, params = found.config.batch_size, {"B": found.config.batch_size}
     group = f"step, B={batch} {found.store.size} px"
@@ -194,7 +194,7 @@ class Worked:
 
 
 def scaling_rows(
-    found: Setting, axis: str, sizes: tuple[int, ...], rounds: int = 5, calls: int = 1
+    found: Setting, axis: str, sizes: tuple[int, ...], rounds: int = 3, calls: int = 1
 ) -> list[Row]:
     """A step against the number of images or of classes: larger tables, the same few images.
 
