@@ -3,10 +3,12 @@ published one (bench/published.py), which is the base of the ratios.
 """
 
 import dataclasses
+import multiprocessing
 import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,7 +24,7 @@ from lord_fast.config import PRESETS, PackConfig, TrainConfig
 from lord_fast.data.glyphs import Glyphs
 from lord_fast.data.pack import pack
 from lord_fast.data.store import ImageStore, as_float
-from lord_fast.machine import Machine, has_fast_bf16, use_tf32
+from lord_fast.machine import Machine, has_fast_bf16, set_up, use_tf32
 from lord_fast.memory import free_memory
 from lord_fast.model.perceptual import CONVOLUTIONS
 from lord_fast.train.capture import WARM_UP
@@ -214,6 +216,19 @@ def scaling_rows(
         params = {axis: size, "B": found.config.batch_size, "memory_mb": megabytes}
         cases.insert(0, Case(f"step over {axis}", f"{axis}={size:,}", params, _always(step)))
     return rows_of(cases, measure(cases, rounds, found.device, calls))
+
+
+def scaling_alone(
+    shape: dict[str, int], threads: int, axis: str, sizes: tuple[int, ...]
+) -> list[Row]:
+    """`scaling_rows` in a process of its own, which gives its memory back."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_scaling, shape, threads, axis, sizes).result()
+
+
+def _scaling(shape: dict[str, int], threads: int, axis: str, sizes: tuple[int, ...]) -> list[Row]:
+    with setting(set_up(threads=threads), **shape) as found:
+        return scaling_rows(found, axis, sizes)
 
 
 def _table_bytes(config: TrainConfig, axis: str, size: int) -> int:

@@ -275,6 +275,7 @@ def bench(
     adain_dim: int = 256,
     precision: Literal["auto", "float32", "bf16"] = "auto",
     steps: int = 300,
+    scaling: bool = True,
     threads: int = 0,
 ) -> None:
     """Measure on this machine; prints a table.
@@ -292,12 +293,13 @@ def bench(
         adain_dim: step, train: width of the generator.
         precision: train: type of the convolutions of ours; auto: as in training.
         steps: train: how many.
+        scaling: step: also over the number of images and classes, as far as the memory goes.
         threads: CPU threads; 0: as many as there are cores.
     """
     from lord_fast.commands.bench import run as command
 
     shape = {"batch": batch_size, "size": size, "adain_dim": adain_dim}
-    command(what, json, plot, shape, precision, steps, threads)
+    command(what, json, plot, shape, precision, steps, scaling, threads)
 
 
 def doctor() -> None:

@@ -118,6 +118,12 @@ def test_a_step_over_the_size_of_the_tables(tiny, monkeypatch):
     assert [row.params["images"] for row in rows] == [700]
 
 
+def test_sizes_are_measured_in_a_process_of_their_own():
+    shape = {"batch": 2, "size": 32, "adain_dim": 8}
+    rows = step.scaling_alone(shape, 2, "images", (700, 800))
+    assert [row.params["images"] for row in rows] == [700, 800]
+
+
 def test_our_step_needs_fewer_operations(tiny):
     counted = step.operations(tiny)
     assert counted["ours, cached features"] < counted["ours"] < 0.7 * counted["published"]

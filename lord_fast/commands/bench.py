@@ -19,6 +19,7 @@ def run(
     shape: dict[str, int],
     precision: str,
     steps: int,
+    scaling: bool,
     threads: int,
 ) -> None:
     """Measure on this machine, print a table, write it as JSON and as a picture if asked to."""
@@ -27,12 +28,13 @@ def run(
     facts = describe(machine)
     for name, value in facts.items():
         console.print(f"{name}: {value}", highlight=False)
-    if what in ("step", "train"):
+    if what == "step":
+        sized = _scaling(shape, console, threads) if scaling else []  # while the memory is free
         with step.setting(machine, **shape) as found:
-            if what == "step":
-                rows = _step(found, console)
-            else:
-                rows = _train(found, console, machine.dtype, steps)
+            rows = _step(found, console) + sized
+    elif what == "train":
+        with step.setting(machine, **shape) as found:
+            rows = _train(found, console, machine.dtype, steps)
     else:
         rows = {"latent": _latent, "data": _data}[what](machine, console)
     if json is not None:
@@ -65,11 +67,6 @@ def _data(machine: Machine, console: Console) -> list[Row]:
 
 
 def _step(found: Setting, console: Console) -> list[Row]:
-    scaling = []  # first, while the memory is free
-    for axis, sizes in (("images", step.SCALING_IMAGES), ("classes", step.SCALING_CLASSES)):
-        scaling += step.scaling_rows(found, axis, sizes)
-    for row in scaling:
-        console.print(f"{row.group}: {row.name}: {row.params['memory_mb']:,} MiB", highlight=False)
     for name, operations in step.operations(found).items():
         console.print(f"operations: {name}: {operations:.1f} GFLOP an image", highlight=False)
     steps = step.ladder(found)
@@ -82,7 +79,17 @@ def _step(found: Setting, console: Console) -> list[Row]:
     for row in rows:
         speed = row.params["B"] / row.median_ms * 1e3
         console.print(f"{row.group}: {row.name}: {speed:.1f} images/s", highlight=False)
-    return rows + scaling
+    return rows
+
+
+def _scaling(shape: dict[str, int], console: Console, threads: int) -> list[Row]:
+    rows = []
+    for axis, sizes in (("images", step.SCALING_IMAGES), ("classes", step.SCALING_CLASSES)):
+        for row in step.scaling_alone(shape, threads, axis, sizes):
+            memory = f"{row.params['memory_mb']:,} MiB"
+            console.print(f"{row.group}: {row.name}: {memory}", highlight=False)
+            rows.append(row)
+    return rows
 
 
 def _train(found: Setting, console: Console, dtype: torch.dtype, steps: int) -> list[Row]:
