@@ -7,12 +7,14 @@
 # PYTHON=... names the interpreter that has lord-fast with its dev and triton extras, and a CUDA
 # build of torch. Where there is no GPU the same runs on the CPU, and the report says so.
 # LORD_FAST_BENCH_BATCH, LORD_FAST_BENCH_STEPS: images a step (64), steps of training (300).
+# LORD_FAST_BENCH_FLAGS: more flags of bench step and bench train, such as "--size 32".
 set -uo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python}
 out=${1:-gpu-report}
 batch=${LORD_FAST_BENCH_BATCH:-64}
 steps=${LORD_FAST_BENCH_STEPS:-300}
+read -ra flags <<<"${LORD_FAST_BENCH_FLAGS:-}"
 mkdir -p "$out"
 report=$out/report.md
 failed=0
@@ -46,12 +48,12 @@ section "Tests on the GPU" tests.txt "$python" -m pytest -q -rs \
 section "Kernels against the roofline" roofline.txt "$python" bench/roofline.py
 section "Kernels against other optimizers" latent.txt \
   lord_fast bench latent --json "$out/latent.json" --plot "$out/latent.png"
-section "Steps" step.txt lord_fast bench step --batch-size "$batch" \
+section "Steps" step.txt lord_fast bench step --batch-size "$batch" "${flags[@]}" \
   --json "$out/step.json" --plot "$out/step.png"
 for precision in float32 bf16; do
   section "Training beside the published one, $precision" "train-$precision.txt" \
     lord_fast bench train --precision "$precision" --batch-size "$batch" --steps "$steps" \
-    --json "$out/train-$precision.json"
+    "${flags[@]}" --json "$out/train-$precision.json"
 done
 echo "$report"
 exit "$failed"
