@@ -12,7 +12,7 @@ from rich.table import Table
 from torch import Tensor
 
 from lord_fast import kernels
-from lord_fast.bench.latent import AGE, DIM, Ours
+from lord_fast.bench.latent import DIM, Ours
 from lord_fast.bench.measure import Case, measure, rows_of
 from lord_fast.machine import set_up
 
@@ -34,20 +34,19 @@ def copy_speed(device: torch.device) -> float:
 
 def operator_cases(one: Ours, batch: int, device: torch.device) -> list[Case]:
     """A gather with noise and a scatter of rows that do not repeat."""
-    now = torch.tensor(AGE, device=device)
 
     def rows() -> Tensor:
+        one.now += 1  # no row's last step is later
         return torch.randperm(ROWS, device=device)[:batch]
 
     def gather():
         named = rows()
-        return lambda: one.table.gather(named, now)
+        return lambda: one.table.gather(named, one.now)
 
     def scatter():
-        named, grad = rows(), torch.randn(batch, DIM, device=device)
-        table = one.table
+        named, grad, table = rows(), torch.randn(batch, DIM, device=device), one.table
         return lambda: kernels.scatter_adam_(
-            table.state, named, grad, table.lr, now, adam=table.adam, unique=True
+            table.state, named, grad, table.lr, one.now, adam=table.adam, unique=True
         )
 
     params = {"B": batch, "N": ROWS, "D": DIM}
