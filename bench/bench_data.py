@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from lord_fast.bench import data
-from lord_fast.data.dali import DaliDecoder, DaliUnavailableError
 from lord_fast.data.decode import PillowDecoder, Shape
+from lord_fast.data.decode.dali import DaliDecoder, DaliUnavailableError
 
 
 @pytest.fixture(scope="module")

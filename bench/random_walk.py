@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lord_fast import kernels
 from lord_fast.model.latent import LatentTable
-from lord_fast.train.schedule import cosine
+from lord_fast.model.schedule import cosine
 
 ROWS, DIM, BATCH, STEPS, SEED = 500, 16, 8, 2000, 0
 BETAS = (0.5, 0.999)

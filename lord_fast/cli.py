@@ -14,13 +14,13 @@ from lord_fast import __version__
 from lord_fast.config import (
     PRESETS,
     EncoderConfig,
-    EvaluateConfig,
-    PackConfig,
     TrainConfig,
     encoder_defaults,
-    load_config,
 )
+from lord_fast.data.options import PackConfig
 from lord_fast.errors import Interrupted
+from lord_fast.evaluate.options import EvaluateConfig
+from lord_fast.run.config import load_config
 
 
 def pack(

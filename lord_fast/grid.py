@@ -8,6 +8,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from lord_fast.atomic import atomic_write
+
 GAP = 2
 """Pixels between the tiles, and three times as many after the sources."""
 LABEL_SIZE, LABEL_CHARACTERS = 11, 14
@@ -78,8 +80,5 @@ def to_pixels(image: Tensor) -> np.ndarray:
 
 
 def save_png(path: Path, pixels: np.ndarray) -> None:
-    """Write uint8 [H, W, 3] so that `path` is never a partial file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    Image.fromarray(pixels).save(partial, format="PNG")
-    partial.replace(path)
+    """Write uint8 [H, W, 3] as a PNG that is never a partial file."""
+    atomic_write(path, lambda stream: Image.fromarray(pixels).save(stream, format="PNG"))

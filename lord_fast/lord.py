@@ -6,62 +6,62 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lord_fast.build import build_decoder, build_encoders, build_loss
-from lord_fast.config import EncoderConfig, TrainConfig, load_config, load_encoder_config
-from lord_fast.density import Density, Kind, fit_density, sample_training
+from lord_fast.config import EncoderConfig, TrainConfig
+from lord_fast.data.decode import Shape
+from lord_fast.data.image_files import BATCH
 from lord_fast.machine import set_up
+from lord_fast.model.build import build_decoder, build_encoders, build_loss, stored_codes
+from lord_fast.model.density import Density, Kind, fit_density, sample_training
 from lord_fast.model.encoder import Encoders
+from lord_fast.model.fit import fit_codes
 from lord_fast.model.generator import Decoder
-from lord_fast.train import checkpoint
-from lord_fast.train.amortized import codes_of
-from lord_fast.train.fit import fit_codes
+from lord_fast.run import checkpoint
+from lord_fast.run.codes import Stage
+from lord_fast.run.config import load_config, load_encoder_config
 
-BATCH = 256
-
-Codes = Literal["auto", "latent", "encoder"]
+AnyStage = Stage | Literal["auto"]
 
 
 class Lord:
     """A trained model: the codes of its training images and classes, the encoders, the decoders.
 
     Each stage has a decoder of its own, since stage 2 fine-tunes that of stage 1 to its encoders.
-    Codes that were optimized (of training, of `fit`, of `sample_codes`) go with `decoder`, codes
-    that the encoders give with `tuned_decoder`; `decode` says which it takes.
+    Codes that were optimized (by training, `fit` or `sample_codes`) go with the decoder of stage
+    `latent`. Codes that the encoders predict go with the decoder of stage `encoders`.
 
     Attributes:
         config: The run's configuration.
         data: What the run remembers of its store: path, hash, counts, size, channels, crop.
-        codes: Whose codes `decode` takes unless told: latent, or encoder where stage 2 is loaded.
-        steps: Training steps of each stage that is loaded: latent, encoder.
-        decoder: Modulation and generator of stage 1, in evaluation mode.
+        stage: The latest stage that is loaded, latent or encoders. `decode` takes its codes unless
+            told otherwise.
+        steps: Training steps of each stage that is loaded.
+        decoders: Modulation and generator of each stage that is loaded, in evaluation mode.
         content_codes: float32 [num_images, content_dim], of stage 1, without noise.
         class_codes: float32 [num_classes, class_dim], of stage 1.
-        encoders: Content and class encoder of stage 2; None where `codes` is latent.
-        tuned_decoder: Modulation and generator of stage 2; None where `codes` is latent.
+        encoders: Content and class encoder; None where stage 2 is not loaded.
     """
 
     def __init__(self, config: TrainConfig, data: dict[str, Any], device: torch.device):
         self.config, self.data, self.device = config, data, device
-        self.codes: Literal["latent", "encoder"] = "latent"
-        self.steps = {"latent": 0}
+        self.stage: Stage = "latent"
+        self.steps: dict[Stage, int] = {"latent": 0}
         self.run: Path | None = None
-        self.decoder = build_decoder(config, data["size"], data["channels"]).to(device).eval()
-        self.content_codes = torch.empty(0, config.content_dim, device=device)
-        self.class_codes = torch.empty(0, config.class_dim, device=device)
+        self.decoders: dict[Stage, Decoder] = {"latent": self._new_decoder()}
+        self.content_codes = torch.empty(0, config.model.content_dim, device=device)
+        self.class_codes = torch.empty(0, config.model.class_dim, device=device)
         self.encoders: Encoders | None = None
-        self.tuned_decoder: Decoder | None = None
         self._loss_state: dict[str, Tensor] = {}
         self._densities: dict[tuple[str, int], Density] = {}
 
     @classmethod
-    def load(cls, run: Path | str, device: str = "auto", codes: Codes = "auto") -> "Lord":
+    def load(cls, run: Path | str, device: str = "auto", stage: AnyStage = "auto") -> "Lord":
         """Load a run's latest checkpoints; training need not be finished.
 
         Args:
             run: The run's folder.
             device: auto, cpu or cuda.
-            codes: latent: stage 1 alone; encoder: stage 2 as well; auto: encoder where the run
-                has stage 2.
+            stage: latent: stage 1 alone. encoders: stage 2 as well. auto: stage 2 where the run
+                has it.
 
         Raises:
             ValueError: not a run, nothing saved yet, no stage 2 where it is asked for, or a
@@ -70,22 +70,37 @@ class Lord:
         run = Path(run)
         config, data = load_config(run / "config.yaml")
         latent = checkpoint.latest(run / "checkpoints", "latent")
-        amortized = checkpoint.latest(run / "checkpoints", "amortized")
+        encoders = checkpoint.latest(run / "checkpoints", "encoders")
         if latent is None:
             raise ValueError(f"{run}: no checkpoint yet; train it first")
-        if codes == "encoder" and amortized is None:
+        if stage == "encoders" and encoders is None:
             raise ValueError(_no_encoders(run))
-        lord = cls(config, data, set_up(device, "float32", config.threads).device)
+        lord = cls(config, data, set_up(device, "float32", config.machine.threads).device)
         lord.run = run
         lord._load_latent(latent)
-        if codes != "latent" and amortized is not None:
-            lord._load_amortized(amortized, load_encoder_config(run / "encoders.yaml"))
+        if stage != "latent" and encoders is not None:
+            lord._load_encoders(encoders, load_encoder_config(run / "encoders.yaml"))
         return lord
 
     @property
     def step(self) -> int:
-        """Training steps of the stage that `codes` names."""
-        return self.steps[self.codes]
+        """Training steps of the latest stage that is loaded."""
+        return self.steps[self.stage]
+
+    @property
+    def shape(self) -> Shape:
+        """Size, channels and crop of the images.
+
+        Raises:
+            ValueError: the run does not say what was cut out of them.
+        """
+        if "crop" not in self.data:
+            raise ValueError(
+                f"{self.run}/config.yaml: does not say what was cut out of its images; copy crop "
+                f"from its store's manifest.json to data: (crop: null, or crop: [width, height])"
+            )
+        crop = self.data["crop"]
+        return Shape(self.data["size"], self.data["channels"], crop and tuple(crop))
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -107,24 +122,23 @@ class Lord:
         return torch.cat([pair[0] for pair in pairs]), torch.cat([pair[1] for pair in pairs])
 
     @torch.no_grad()
-    def decode(self, content: Tensor, class_: Tensor, codes: Codes = "auto") -> Tensor:
+    def decode(self, content: Tensor, class_: Tensor, stage: AnyStage = "auto") -> Tensor:
         """Images of content and class codes.
 
         Args:
             content: float32 [B, content_dim].
             class_: float32 [B, class_dim].
-            codes: Where they come from. latent: training, `fit` or `sample_codes`, for the
-                decoder of stage 1; encoder: `encode`, for that of stage 2; auto: encoder where
-                stage 2 is loaded, else latent.
+            stage: Where the codes come from. latent: training, `fit` or `sample_codes`. encoders:
+                `encode`. auto: encoders where stage 2 is loaded, else latent.
 
         Returns:
             float32 [B, channels, size, size] in [0, 1].
 
         Raises:
-            ValueError: `codes` is encoder, and stage 2 is not loaded.
+            ValueError: `stage` is encoders, and stage 2 is not loaded.
         """
-        decoder = self.decoder if codes == "latent" else self.tuned_decoder or self.decoder
-        if codes == "encoder" and self.tuned_decoder is None:
+        decoder = self.decoders.get(self.stage if stage == "auto" else stage)
+        if decoder is None:
             raise ValueError(_no_encoders(self.run))
         pieces = zip(content.split(BATCH), class_.split(BATCH), strict=True)
         images = [decoder(c.to(self.device), k.to(self.device)) for c, k in pieces]
@@ -145,7 +159,7 @@ class Lord:
         """
         content, _ = self.encode(content_images)
         _, class_ = self.encode(class_images)
-        return self.decode(content, class_.expand(len(content), -1), "encoder")
+        return self.decode(content, class_.expand(len(content), -1), "encoders")
 
     def fit(
         self,
@@ -157,7 +171,7 @@ class Lord:
     ) -> tuple[Tensor, Tensor]:
         """Codes of images by optimizing them with stage 1 frozen; needs no encoder.
 
-        They are latent codes: `decode(..., codes="latent")`.
+        They are latent codes: `decode(..., stage="latent")`.
 
         Args:
             images: float [N, channels, size, size] in [0, 1].
@@ -176,8 +190,9 @@ class Lord:
         reconstruction = build_loss(self.config, perceptual_weights)
         reconstruction.load_state_dict(self._loss_state)
         return fit_codes(
-            images.to(self.device), self.decoder, reconstruction.to(self.device), self.config,
-            (self.content_codes, self.class_codes), new_class=new_class, steps=steps, seed=seed,
+            images.to(self.device), self.decoders["latent"], reconstruction.to(self.device),
+            self.config, (self.content_codes, self.class_codes),
+            new_class=new_class, steps=steps, seed=seed,
         )  # fmt: skip
 
     def sample(
@@ -218,7 +233,7 @@ class Lord:
             content = self.density("content", seed).sample(n, seed)
         else:
             contents = self.content_codes.cpu().numpy()
-            content = sample_training(contents, self.config.content_std, n, seed)
+            content = sample_training(contents, self.config.model.content_std, n, seed)
         if new_classes:
             class_ = self.density("class", seed + 1).sample(n, seed + 1)
         else:
@@ -268,24 +283,26 @@ class Lord:
     def _load_latent(self, file: Path) -> None:
         step, state = checkpoint.load(file)
         self.steps["latent"], self._loss_state = step, state["loss"]
-        fill(self.decoder, state["decoder"], file)
+        fill(self.decoders["latent"], state["decoder"], file)
         counts = (self.data["num_images"], self.data["num_classes"])
         if counts != tuple(len(state[name]["weight"]) for name in ("content", "class")):
             raise ValueError(f"{file}: of other numbers of images or classes than config.yaml")
-        self.content_codes, self.class_codes = codes_of(
+        self.content_codes, self.class_codes = stored_codes(
             state, step, self.config, *counts, self.device
         )
 
-    def _load_amortized(self, file: Path, config: EncoderConfig) -> None:
+    def _load_encoders(self, file: Path, config: EncoderConfig) -> None:
         step, state = checkpoint.load(file)
-        self.codes, self.steps["encoder"] = "encoder", step
-        shape = (self.data["size"], self.data["channels"])
-        encoders = build_encoders(config, self.config, *shape)
-        decoder = build_decoder(self.config, *shape)
+        self.stage, self.steps["encoders"] = "encoders", step
+        encoders = build_encoders(config, self.config, self.data["size"], self.data["channels"])
         fill(encoders, state["encoders"], file)
-        fill(decoder, state["decoder"], file)
         self.encoders = encoders.to(self.device).eval()
-        self.tuned_decoder = decoder.to(self.device).eval()
+        self.decoders["encoders"] = self._new_decoder()
+        fill(self.decoders["encoders"], state["decoder"], file)
+
+    def _new_decoder(self) -> Decoder:
+        decoder = build_decoder(self.config, self.data["size"], self.data["channels"])
+        return decoder.to(self.device).eval()
 
 
 def fill(network: nn.Module, state: dict[str, Tensor], file: Path) -> None:

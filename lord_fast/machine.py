@@ -1,13 +1,13 @@
 """The machine a command runs on: device, precision, threads and the memory allocator."""
 
 import ctypes
-import os
 import sys
 from dataclasses import dataclass
 
 import torch
 
-from lord_fast.config import LoopConfig
+from lord_fast.config import MachineConfig
+from lord_fast.system import cpu_count
 
 _M_MMAP_MAX, _M_TRIM_THRESHOLD, _M_ARENA_MAX = -4, -1, -8
 """glibc's names for parameters of mallopt(3)."""
@@ -29,13 +29,18 @@ class Machine:
     threads: int
     tf32: bool = False
 
+    @property
+    def precision(self) -> str:
+        """As --precision names it: float32, tf32 or bf16."""
+        return "tf32" if self.tf32 else {torch.bfloat16: "bf16"}.get(self.dtype, "float32")
+
     def describe(self) -> str:
         """One line for a run's header."""
         if self.device.type == "cuda":
             name = torch.cuda.get_device_name(self.device)
         else:
             name = f"CPU ({torch.backends.cpu.get_cpu_capability()}), {self.threads} threads"
-        return f"{name}, {'tf32' if self.tf32 else str(self.dtype).removeprefix('torch.')}"
+        return f"{name}, {self.precision}"
 
 
 def set_up(device: str = "auto", precision: str = "auto", threads: int = 0) -> Machine:
@@ -58,7 +63,7 @@ def set_up(device: str = "auto", precision: str = "auto", threads: int = 0) -> M
     fast = has_fast_bf16(device)
     if precision == "auto":
         precision = "bf16" if fast else "float32"
-    threads = threads or len(os.sched_getaffinity(0))
+    threads = threads or cpu_count()
     torch.set_num_threads(threads)
     keep_freed_memory()
     use_tf32(precision == "tf32")
@@ -76,8 +81,8 @@ def use_tf32(wanted: bool) -> None:
     torch.backends.cudnn.allow_tf32 = wanted
 
 
-def set_up_for(config: LoopConfig) -> Machine:
-    """`set_up` with the fields of a run's configuration.
+def set_up_for(config: MachineConfig) -> Machine:
+    """`set_up` with the options of a run.
 
     Raises:
         ValueError: see `set_up`; or a CUDA graph is asked for without CUDA.

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from lord_fast.cli import main
-from lord_fast.config import PackConfig
 from lord_fast.data.glyphs import Glyphs
+from lord_fast.data.options import PackConfig
 from lord_fast.data.pack import pack
 
 # Each needs a process of its own: `python -m pytest tests/interpreter`, `... tests/gate`.
@@ -50,7 +50,7 @@ def trained_run(glyph_store, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def encoder_run(trained_run, tmp_path_factory) -> Path:
     """The same run with a short stage 2; read only."""
-    from tests.test_amortized import ENCODER_FLAGS
+    from tests.test_encoders import ENCODER_FLAGS
 
     run = tmp_path_factory.mktemp("runs") / "encoders"
     shutil.copytree(trained_run, run)

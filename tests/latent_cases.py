@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from lord_fast.kernels import Adam, reference
-from lord_fast.train.schedule import cosine
+from lord_fast.model.schedule import cosine
 
 
 def table(n: int, dim: int, last: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:

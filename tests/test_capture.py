@@ -5,19 +5,18 @@ inputs: what a replay sees. tests/test_step_cuda.py does it on a GPU.
 """
 
 import contextlib
-import dataclasses
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lord_fast.cli import main
-from lord_fast.config import EncoderConfig
+from lord_fast.config import EncoderConfig, replace
 from lord_fast.data.store import ImageStore
 from lord_fast.machine import set_up
-from lord_fast.train import checkpoint
-from lord_fast.train.amortized import EncoderStage
+from lord_fast.run import checkpoint
 from lord_fast.train.capture import WARM_UP, CudaGraph
+from lord_fast.train.encoders import EncoderStage
 from lord_fast.train.latent import LatentStage
 from tests.test_train import SMALL, flags
 
@@ -61,7 +60,7 @@ def stages(glyph_store, trained_run, config=SMALL):
     store, machine = ImageStore(glyph_store), set_up("cpu", "float32", 2)
     yield LatentStage(config, store, machine)
     found = checkpoint.latest(trained_run / "checkpoints", "latent")
-    run_config = dataclasses.replace(config, steps=120)
+    run_config = replace(config, steps=120)
     encoders = EncoderConfig(encoder_dim=8, batch_size=16, steps=12)
     yield EncoderStage(encoders, run_config, store, *checkpoint.load(found), machine)
 
@@ -91,8 +90,7 @@ def test_the_host_reads_nothing_of_an_update(glyph_store, trained_run):
 
     for stage in stages(glyph_store, trained_run):
         stage.step(0)
-        batch = [stage.sampler.image_ids(1), stage.store.class_ids[:16]]
-        batch += [torch.tensor(1)] if stage.name == "latent" else []
+        batch = [stage.sampler.image_ids(1), stage.store.class_ids[:16], torch.tensor(1)]
         pixels = stage.loader.pixels(1)
         with Spy():
             stage.update(*batch, pixels)

@@ -5,7 +5,7 @@ import errno
 import pytest
 import torch
 
-from lord_fast.train import checkpoint
+from lord_fast.run import checkpoint
 
 
 def some_state(value: float = 1.0) -> checkpoint.State:
@@ -36,9 +36,9 @@ def test_the_same_state_makes_the_same_bytes(tmp_path):
 def test_the_last_two_of_each_stage_are_kept(tmp_path):
     for step in (1, 2, 30):
         checkpoint.save(tmp_path, "latent", step, some_state())
-    checkpoint.save(tmp_path, "amortized", 1, some_state())
+    checkpoint.save(tmp_path, "encoders", 1, some_state())
     names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == ["amortized-000000001", "latent-000000002", "latent-000000030"]
+    assert names == ["encoders-000000001", "latent-000000002", "latent-000000030"]
     assert checkpoint.latest(tmp_path, "latent").name == "latent-000000030"
     assert checkpoint.steps_done(tmp_path, "latent") == 30
     assert checkpoint.latest(tmp_path / "none", "latent") is None

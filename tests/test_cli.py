@@ -55,13 +55,13 @@ def test_unknown_flag_exits_with_2():
 
 
 def test_presets_are_the_defaults_of_the_flags(glyph_store, tmp_path):
-    from lord_fast.config import load_config
+    from lord_fast.run.config import load_config
 
     run = tmp_path / "run"
     assert train(glyph_store, run, "--preset", "paper", "--perceptual-scale", "raw") == 0
     config, _ = load_config(run / "config.yaml")
-    assert config.perceptual_taps[-1] == "pool5"  # of the preset
-    assert config.content_dim == 4  # of a flag
+    assert config.loss.perceptual_taps[-1] == "pool5"  # of the preset
+    assert config.model.content_dim == 4  # of a flag
 
 
 @pytest.mark.parametrize(

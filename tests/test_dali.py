@@ -1,7 +1,7 @@
 """DALI and Pillow decode alike what users have: within 2 levels, 3 for grey from colour.
 
 The outermost ring of pixels of a smaller copy may differ more where a strong edge runs into the
-border (see `lord_fast.data.dali`); it is bounded in the mean.
+border (see `lord_fast.data.decode.dali`); it is bounded in the mean.
 """
 
 import io
@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lord_fast.config import PackConfig
 from lord_fast.data.decode import BadImageError, PillowDecoder, Shape, open_decoder
+from lord_fast.data.options import PackConfig
 from lord_fast.data.pack import pack
 from lord_fast.data.sources import open_source
 

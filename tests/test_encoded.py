@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from lord_fast.cli import main
-from lord_fast.config import PackConfig
 from lord_fast.data.loader import AHEAD, Loader
+from lord_fast.data.options import PackConfig
 from lord_fast.data.pack import pack
 from lord_fast.data.sampler import EpochSampler
 from lord_fast.data.sources import open_source

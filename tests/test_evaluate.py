@@ -12,7 +12,7 @@ from lord_fast.bench.step import random_weights
 from lord_fast.cli import main
 from lord_fast.data.store import ImageStore, as_float
 from lord_fast.evaluate.bootstrap import interval
-from lord_fast.evaluate.codes import EncoderCodes, LatentCodes
+from lord_fast.evaluate.code_sources import EncoderCodes, LatentCodes
 from lord_fast.evaluate.evaluate import draw_images, evaluate
 from lord_fast.evaluate.images import compare, perceptual_distance, psnr, summary
 from lord_fast.evaluate.new_classes import draw_targets
@@ -20,9 +20,9 @@ from lord_fast.evaluate.probes import probe, probe_factor
 from lord_fast.evaluate.samples import quality
 from lord_fast.evaluate.splits import hold_out, hold_out_folds, stratified
 from lord_fast.evaluate.transfer import draw_pairs
-from lord_fast.figures import rows
 from lord_fast.lord import Lord
 from lord_fast.model.perceptual import VGG16
+from lord_fast.run.metrics import rows
 from tests.test_cli import fails, packed
 from tests.test_train import train
 

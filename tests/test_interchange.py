@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from bench.published import PublishedModel
+from lord_fast.bench.published import PublishedModel
 from lord_fast.cli import main
 from lord_fast.lord import Lord
 from tests.test_cli import fails
@@ -91,9 +91,10 @@ def test_imported_images_equal_the_published_ones(checkpoint, tmp_path):
     folder, model, tuned, encoders = checkpoint
     run = tmp_path / "run"
     assert main(["import-lord", str(folder), "--run", str(run)]) == 0
-    lord = Lord.load(run, device="cpu", codes="latent")
+    lord = Lord.load(run, device="cpu", stage="latent")
     assert (lord.data["size"], lord.data["channels"]) == (64, 3)
-    assert (lord.config.content_dim, lord.config.class_dim, lord.config.adain_dim) == (6, 10, 16)
+    sizes = lord.config.model
+    assert (sizes.content_dim, sizes.class_dim, sizes.adain_dim) == (6, 10, 16)
     content = model.content_embedding.weight.detach()[:3].clone()
     class_ = model.class_embedding.weight.detach().clone()
     torch.testing.assert_close(lord.content_codes[:3], content, rtol=0, atol=1e-7)
@@ -189,7 +190,7 @@ def test_export(encoder_run, tmp_path, capsys):
     assert main(["export", str(encoder_run), "--out", str(out)]) == 0
     assert sorted(path.name for path in out.iterdir()) == [
         "README.md", "class_encoder.onnx", "config.json", "content_encoder.onnx", "decoder.onnx",
-        "model.safetensors", "tuned_decoder.onnx",
+        "encoders_decoder.onnx", "model.safetensors",
     ]  # fmt: skip
     lord = Lord.load(encoder_run, device="cpu")
     tensors = load_file(out / "model.safetensors")
@@ -206,9 +207,9 @@ def test_export(encoder_run, tmp_path, capsys):
     content = session.run(None, {"images": images.numpy()})[0]
     torch.testing.assert_close(torch.from_numpy(content), lord.encode(images)[0], rtol=0, atol=1e-4)
     codes = {"content": lord.content_codes[:3].numpy(), "class": lord.class_codes[:3].numpy()}
-    for name, kind in (("decoder", "latent"), ("tuned_decoder", "encoder")):
+    for name, kind in (("decoder", "latent"), ("encoders_decoder", "encoders")):
         made = onnxruntime.InferenceSession(out / f"{name}.onnx").run(None, codes)[0]
-        wanted = lord.decode(lord.content_codes[:3], lord.class_codes[:3], codes=kind)
+        wanted = lord.decode(lord.content_codes[:3], lord.class_codes[:3], stage=kind)
         torch.testing.assert_close(torch.from_numpy(made), wanted, rtol=0, atol=1e-4)
 
 
@@ -224,13 +225,13 @@ def test_exported_codes_stand_beside_their_decoder(encoder_run, trained_run, tmp
     tensors = load_file(out / "model.safetensors")
     latent, both = Lord.load(trained_run, device="cpu"), Lord.load(run, device="cpu")
     assert torch.equal(tensors["class_codes"], latent.class_codes)
-    for name, tensor in latent.decoder.state_dict().items():
+    for name, tensor in latent.decoders["latent"].state_dict().items():
         assert torch.equal(tensors[f"decoder.{name}"], tensor)
-    for name, tensor in both.tuned_decoder.state_dict().items():
-        assert torch.equal(tensors[f"tuned_decoder.{name}"], tensor)
+    for name, tensor in both.decoders["encoders"].state_dict().items():
+        assert torch.equal(tensors[f"encoders_decoder.{name}"], tensor)
     config = json.loads((out / "config.json").read_text())
     assert config["decoders"] == {
-        "decoder": ["content_codes", "class_codes"], "tuned_decoder": ["encoders"],
+        "decoder": ["content_codes", "class_codes"], "encoders_decoder": ["encoders"],
     }  # fmt: skip
     card = (out / "README.md").read_text()
     assert "## metrics: latent codes, step 120" in card
@@ -249,4 +250,4 @@ def test_export_without_onnx_or_stage_2(trained_run, tmp_path):
     ]  # fmt: skip
     rooms = {name.split(".")[0] for name in load_file(out / "model.safetensors")}
     assert rooms == {"decoder", "content_codes", "class_codes"}
-    assert "tuned_decoder" not in (out / "README.md").read_text()
+    assert "encoders_decoder" not in (out / "README.md").read_text()

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lord_fast.kernels import Adam, Table, gather, reference, replay_terms, scatter_adam_, use
-from lord_fast.train.schedule import cosine
+from lord_fast.model.schedule import cosine
 
 ADAM = Adam()
 

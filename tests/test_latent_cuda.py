@@ -17,7 +17,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from lord_fast.kernels import Adam, reference
 from lord_fast.kernels.triton import gather, scatter_adam_
-from lord_fast.train.schedule import cosine
+from lord_fast.model.schedule import cosine
 
 ADAM = Adam()
 DIMS = (1, 3, 16, 130, 256, 1024)

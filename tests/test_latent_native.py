@@ -20,7 +20,7 @@ from latent_cases import (
 from lord_fast.kernels import Adam, native, reference
 from lord_fast.kernels.native import gather, scatter_adam_
 from lord_fast.model.latent import LatentTable
-from lord_fast.train.schedule import cosine
+from lord_fast.model.schedule import cosine
 
 ADAM = Adam()
 DIMS = (1, 3, 16, 130, 256, 1024)

@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from lord_fast.config import PackConfig
-from lord_fast.data import decode
+from lord_fast.data.decode import BadImageError, PillowDecoder, Shape, read_file
 from lord_fast.data.glyphs import Glyphs
+from lord_fast.data.options import PackConfig
 from lord_fast.data.pack import pack
 from lord_fast.data.records import Record, Source
 from lord_fast.data.sources import Folder, NpzFile, open_source
@@ -89,25 +89,30 @@ def test_grey_where_every_image_is_grey(tmp_path):
     assert flat.unique().tolist() == [7]
 
 
+def decoded(file: Path, size: int, channels: int):
+    """Pixels, or why there are none."""
+    return PillowDecoder(Shape(size, channels)).decode([read_file(file)])[0]
+
+
 def test_centre_crop_and_orientation(tmp_path):
     """A wide image keeps its middle; EXIF rotation is applied before."""
     wide = Image.new("L", (90, 30), 0)
     wide.paste(200, (30, 0, 60, 30))
     wide.save(tmp_path / "wide.png")
-    assert decode.decode(tmp_path / "wide.png", 32, 1)[:, 2:-2].min() == 200
+    assert decoded(tmp_path / "wide.png", 32, 1)[:, 2:-2].min() == 200
     turned = Image.new("L", (40, 40), 0)
     turned.paste(255, (0, 0, 40, 20))
     exif = Image.Exif()
     exif[0x0112] = 3  # upside down
     turned.save(tmp_path / "turned.png", exif=exif)
-    pixels = decode.decode(tmp_path / "turned.png", 32, 1)[:, :, 0]
+    pixels = decoded(tmp_path / "turned.png", 32, 1)[:, :, 0]
     assert pixels[:10].max() == 0
     assert pixels[-10:].min() == 255
 
 
 def test_transparency_is_blended_on_white(tmp_path):
     Image.new("RGBA", (32, 32), (0, 0, 0, 0)).save(tmp_path / "clear.png")
-    assert decode.decode(tmp_path / "clear.png", 32, 3).min() == 255
+    assert decoded(tmp_path / "clear.png", 32, 3).min() == 255
 
 
 def test_content_pattern(folder, tmp_path):
@@ -158,10 +163,10 @@ def test_broken_images_are_named_and_nothing_is_left(folder, tmp_path):
 
 
 def test_a_bomb_is_refused_before_decoding(tmp_path, monkeypatch):
-    monkeypatch.setattr(decode, "MAX_PIXELS", 1000)
+    monkeypatch.setattr("lord_fast.data.decode.pillow.MAX_PIXELS", 1000)
     image_of("red").save(tmp_path / "large.png")
-    with pytest.raises(decode.BadImageError, match="40 x 30: more than 1,000 pixels"):
-        decode.decode(tmp_path / "large.png", 32, 3)
+    with pytest.raises(BadImageError, match="40 x 30: more than 1,000 pixels"):
+        raise decoded(tmp_path / "large.png", 32, 3)
 
 
 def test_min_class_size(folder, tmp_path):

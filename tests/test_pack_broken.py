@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lord_fast.config import PackConfig
 from lord_fast.data.decode import BadImageError, read_file
+from lord_fast.data.options import PackConfig
 from lord_fast.data.pack import pack
 from lord_fast.data.sources import open_source
 from lord_fast.data.verify import verify
@@ -348,7 +348,7 @@ def test_names_that_are_not_utf8(tmp_path):
 
 
 def test_a_file_of_gigabytes_is_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("lord_fast.data.decode.MAX_BYTES", 10)
+    monkeypatch.setattr("lord_fast.data.decode.contract.MAX_BYTES", 10)
     (tmp_path / "x.png").write_bytes(encoded("PNG"))
     with pytest.raises(BadImageError, match="bytes: more than 10"):
         read_file(tmp_path / "x.png")

@@ -1,7 +1,5 @@
 """Our step against the published one (bench/published.py): the same losses, step for step."""
 
-import dataclasses
-
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -9,8 +7,9 @@ from safetensors.torch import save_file
 from lord_fast import kernels
 from lord_fast.bench.published import OURS, PublishedStep, batch_of, curves, layers_of
 from lord_fast.bench.step import random_weights
-from lord_fast.config import PRESETS, PackConfig
+from lord_fast.config import PRESETS, replace
 from lord_fast.data.glyphs import Glyphs
+from lord_fast.data.options import PackConfig
 from lord_fast.data.pack import pack
 from lord_fast.data.store import ImageStore
 from lord_fast.kernels import Table
@@ -26,7 +25,7 @@ def config(tmp_path_factory):
     """The paper preset, narrow, with random VGG16 weights and two taps."""
     file = tmp_path_factory.mktemp("weights") / "vgg16.safetensors"
     save_file(random_weights(), file)
-    return dataclasses.replace(
+    return replace(
         PRESETS["paper"], content_dim=8, class_dim=12, adain_dim=16, batch_size=4, steps=STEPS,
         perceptual_taps=("relu1_2", "relu2_2"), perceptual_weights=file,
     )  # fmt: skip
@@ -79,7 +78,7 @@ def test_loss_and_every_gradient_agree_in_float64(stage, monkeypatch, wide):
     content = (ours.content.state.weight[ids].double() + noise).requires_grad_()
     class_ = ours.class_.state.weight[classes].double().requires_grad_()
     loss = ours.graph.reconstruction(ours.decoder(content, class_), images)
-    loss = loss + ours.config.content_decay * content.square().sum(1).mean()
+    loss = loss + ours.config.loss.content_decay * content.square().sum(1).mean()
     loss.backward()
     torch.testing.assert_close(loss, theirs, rtol=1e-12, atol=0)
 

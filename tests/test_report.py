@@ -1,24 +1,21 @@
 """The report: one file, nothing fetched, no error; it answers to clicks and to the keyboard."""
 
-import dataclasses
 import html
 import json
 import re
-import shlex
 import shutil
 
 import pytest
 import torch
 
 from lord_fast.cli import main
-from lord_fast.config import PRESETS, PackConfig
+from lord_fast.config import PRESETS, replace
 from lord_fast.data.glyphs import Glyphs
+from lord_fast.data.options import PackConfig
 from lord_fast.data.pack import pack
 from lord_fast.data.store import ImageStore
 from lord_fast.lord import Lord
-from lord_fast.report.history import commands
 from lord_fast.report.pictures import plane
-from lord_fast.run import describe
 from tests.browser import Browser
 from tests.test_cli import fails
 from tests.test_train import train
@@ -34,76 +31,9 @@ def run(encoder_run, tmp_path_factory):
     return run
 
 
-class Measured:
-    """What evaluate left of a store called held out."""
-
-    def __init__(self, run, values, name):
-        self.values, self.file = {"seed": 0, **values}, run / name
-
-
-def shown(store, lord, run, *measured) -> list[list[str]]:
-    """The lines of a report, as a shell splits them."""
-    return [shlex.split(line) for line in commands(run, lord, ImageStore(store), list(measured))]
-
-
-@pytest.fixture
-def glyphs(tmp_path):
-    """A store in a folder with a space."""
-    store = tmp_path / "two words" / "glyphs"
-    store.parent.mkdir()
-    pack(Glyphs(32, 4, rotations=(0, 30)), store, PackConfig(size=32))
-    return store
-
-
 def untrained(store, **changes) -> Lord:
-    config = dataclasses.replace(PRESETS["demo"], **changes)
-    return Lord(config, describe(ImageStore(store)), torch.device("cpu"))
-
-
-def test_the_commands_repeat_what_the_run_knows(glyphs, tmp_path):
-    run = tmp_path / "my run"
-    held_out = Measured(run, {"codes": "encoder"}, "metrics-encoder-held out.json")
-    fit = Measured(
-        run,
-        {"codes": "fit", "seed": 3, "new_classes": {"shots": 7, "fit_steps": 300}},
-        "metrics-fit-people.json",
-    )
-    lines = shown(glyphs, untrained(glyphs, lr=0.123456789), run, held_out, fit)
-    assert lines == [
-        ["lord-fast", "pack", "glyphs", str(glyphs), "--size", "32", "--rotations", "0", "30",
-         "--classes", "4"],
-        ["lord-fast", "train", str(glyphs), "--run", str(run), "--preset", "demo",
-         "--lr", "0.123456789"],
-        ["lord-fast", "evaluate", str(run), "--codes", "encoder", "--store", "held out",
-         "#", "the", "store", "of", "that", "name"],
-        ["lord-fast", "evaluate", str(run), "--codes", "fit", "--store", "people", "--seed", "3",
-         "--shots", "7", "#", "the", "store", "of", "that", "name"],
-        ["lord-fast", "report", str(run)],
-    ]  # fmt: skip
-
-
-def test_the_pack_command_makes_the_same_store(tmp_path):
-    from tests.test_cli import folder_of
-
-    source = folder_of(tmp_path / "my photos", {"a": 4, "b": 4}, size=(50, 60))
-    first, again = tmp_path / "first", tmp_path / "again"
-    flags = ("--size", "32", "--crop", "30x40", "--content-pattern", r"(?P<n>\d+)")
-    assert main(["pack", str(source), str(first), *flags]) == 0
-    command = shown(first, untrained(first), tmp_path / "run")[0]
-    assert command[:2] == ["lord-fast", "pack"]
-    assert main([str(again) if word == str(first) else word for word in command[1:]]) == 0
-    assert ImageStore(first).sha256 == ImageStore(again).sha256
-    assert ImageStore(first).factors == ImageStore(again).factors
-
-
-def test_what_is_not_known_of_a_split_is_a_comment(glyphs, tmp_path):
-    parts = [tmp_path / "train", tmp_path / "held out"]
-    assert main(["split", str(glyphs), *map(str, parts), "--images", "0.4", "--seed", "5"]) == 0
-    lines = commands(tmp_path / "run", untrained(parts[1]), ImageStore(parts[1]), [])
-    assert lines[0] == "# lord-fast pack glyphs STORE --size 32 --rotations 0 30"
-    assert lines[1].startswith("# lord-fast split STORE TRAIN TEST --seed 5")
-    assert f"'{parts[1]}'" in lines[1]
-    assert lines[2].startswith("lord-fast train")
+    config = replace(PRESETS["demo"], **changes)
+    return Lord(config, ImageStore(store).describe(), torch.device("cpu"))
 
 
 def test_a_factor_of_many_labels_is_a_ramp(tmp_path):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lord_fast.config import PackConfig
+from lord_fast.data.options import PackConfig
 from lord_fast.data.pack import pack
 from lord_fast.data.sources import open_source
 from lord_fast.data.sources.mnist import IMAGES, read_idx

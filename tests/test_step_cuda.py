@@ -5,8 +5,6 @@ there that a captured step is the step, that images come from any place, and tha
 track float32. `bench/gpu.sh` runs it, and measures.
 """
 
-import dataclasses
-
 import pytest
 import torch
 
@@ -16,6 +14,7 @@ if not torch.cuda.is_available():
 from torch.profiler import ProfilerActivity, profile
 
 from lord_fast import kernels
+from lord_fast.config import replace
 from lord_fast.data.store import ImageStore
 from lord_fast.machine import set_up
 from lord_fast.train.capture import WARM_UP
@@ -23,14 +22,14 @@ from lord_fast.train.latent import LatentStage
 from tests.test_train import SMALL
 
 STEPS = WARM_UP + 6
-CONFIG = dataclasses.replace(SMALL, device="cuda", steps=STEPS)
+CONFIG = replace(SMALL, device="cuda", steps=STEPS)
 
 
 def losses(store_path, precision="float32", place="auto", **flags) -> torch.Tensor:
     machine, store = set_up("cuda", precision), ImageStore(store_path)
     store.place(place, machine.device)
     kernels.use("auto", "cuda")
-    stage = LatentStage(dataclasses.replace(CONFIG, **flags), store, machine)
+    stage = LatentStage(replace(CONFIG, **flags), store, machine)
     return torch.stack([stage.step(step)["loss"] for step in range(STEPS)]).cpu()
 
 
@@ -65,7 +64,7 @@ def test_the_cpu_computes_the_same(glyph_store, plain):
 
 def test_a_replay_is_one_launch_of_the_step(glyph_store):
     machine, store = set_up("cuda", "bf16"), ImageStore(glyph_store)
-    stage = LatentStage(dataclasses.replace(CONFIG, cuda_graph=True), store, machine)
+    stage = LatentStage(replace(CONFIG, cuda_graph=True), store, machine)
     for step in range(WARM_UP + 1):
         stage.step(step)
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as seen:

@@ -1,6 +1,5 @@
 """Stage 1 end to end: learning, resuming bit for bit, signals, statistics."""
 
-import dataclasses
 import json
 import shutil
 import signal
@@ -14,17 +13,19 @@ import torch
 from rich.console import Console
 from torch._dynamo.testing import CompileCounterWithBackend
 
+from lord_fast.bounds import flag
 from lord_fast.cli import main
-from lord_fast.config import PRESETS, TrainConfig
+from lord_fast.config import PRESETS, TrainConfig, options, replace
 from lord_fast.data.store import ImageStore, as_float
 from lord_fast.errors import Interrupted
 from lord_fast.lord import Lord
 from lord_fast.machine import set_up
-from lord_fast.train import checkpoint
+from lord_fast.run import checkpoint
 from lord_fast.train.latent import LatentStage
 from lord_fast.train.loop import run_stage
 
-SMALL = TrainConfig(
+SMALL = replace(
+    TrainConfig(),
     content_dim=4, class_dim=8, adain_dim=8, loss="pyramid", batch_size=16, steps=24,
     save_every=8, log_every=8, grid_every=1000, device="cpu",
 )  # fmt: skip
@@ -33,12 +34,13 @@ ROOT = Path(__file__).parents[1]
 
 def flags(config: TrainConfig = SMALL) -> list[str]:
     """The command-line flags that make `config` of the laptop preset."""
-    found = []
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if value != getattr(PRESETS["laptop"], field.name):
-            found += [f"--{field.name.replace('_', '-')}", str(value)]
-    return found
+    default = options(PRESETS["laptop"])
+    return [
+        word
+        for name, value in options(config).items()
+        if value != default[name]
+        for word in (flag(name), str(value))
+    ]
 
 
 def train(store: Path, run: Path, *extra: str) -> int:
@@ -91,18 +93,18 @@ class StopAfter(Console):
 @pytest.mark.parametrize("stop_at", [1, 11, 16, 23])
 def test_interrupted_and_resumed_gives_the_same_bytes(glyph_store, tmp_path, stop_at):
     store, machine = ImageStore(glyph_store), set_up("cpu", "float32", 2)
-    config = dataclasses.replace(SMALL, log_every=1, save_every=10)
+    config = replace(SMALL, log_every=1, save_every=10)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     for run in (whole, broken):
         run.mkdir()
-    run_stage(LatentStage(config, store, machine), whole, config, Console(quiet=True))
+    run_stage(LatentStage(config, store, machine), whole, Console(quiet=True))
 
     stopper = StopAfter(f"latent {stop_at}/", signal.SIGTERM)
     with pytest.raises(Interrupted) as caught:
-        run_stage(LatentStage(config, store, machine), broken, config, stopper)
+        run_stage(LatentStage(config, store, machine), broken, stopper)
     assert caught.value.signum == signal.SIGTERM
     assert checkpoint.steps_done(broken / "checkpoints", "latent") == stop_at
-    run_stage(LatentStage(config, store, machine), broken, config, Console(quiet=True))
+    run_stage(LatentStage(config, store, machine), broken, Console(quiet=True))
 
     last = "checkpoints/latent-000000024"
     assert files_of(whole / last) == files_of(broken / last)
@@ -152,13 +154,13 @@ def test_exit_codes_of_signals(glyph_store, tmp_path, signum, code):
 
 def test_the_noise_and_the_penalty_are_in_the_graph(glyph_store):
     store, machine = ImageStore(glyph_store), set_up("cpu", "float32", 2)
-    config = dataclasses.replace(SMALL, content_decay=0.1, content_std=3.0)
+    config = replace(SMALL, content_decay=0.1, content_std=3.0)
     stage = LatentStage(config, store, machine)
     scalars = stage.step(0)
     # Codes start within 0.05, so the penalty is the noise's: 0.1 * content_dim * 9.
     assert scalars["content_penalty"].item() == pytest.approx(0.1 * 4 * 9, rel=0.5)
     assert scalars["loss"] == scalars["reconstruction"] + scalars["content_penalty"]
-    quiet = LatentStage(dataclasses.replace(config, content_std=0.0), store, machine)
+    quiet = LatentStage(replace(config, content_std=0.0), store, machine)
     assert quiet.step(0)["content_penalty"] < 0.01
 
 
@@ -177,7 +179,7 @@ def test_compiled_step_tracks_the_eager_one(glyph_store):
     store, machine = ImageStore(glyph_store), set_up("cpu", "float32", 2)
     losses = []
     for compiled in (False, True):
-        stage = LatentStage(dataclasses.replace(SMALL, compile=compiled), store, machine)
+        stage = LatentStage(replace(SMALL, compile=compiled), store, machine)
         losses.append(torch.stack([stage.step(step)["loss"].detach() for step in range(5)]))
     torch.testing.assert_close(losses[0], losses[1], rtol=1e-4, atol=1e-6)
 
@@ -185,34 +187,35 @@ def test_compiled_step_tracks_the_eager_one(glyph_store):
 def test_one_compilation_serves_a_whole_run(glyph_store, tmp_path):
     """Every step, with grids and checkpoints between them, and what comes after a resume."""
     store, machine = ImageStore(glyph_store), set_up("cpu", "float32", 2)
-    config = dataclasses.replace(SMALL, grid_every=8)
+    config = replace(SMALL, grid_every=8)
     counter = CompileCounterWithBackend("aot_eager")
     torch._dynamo.reset()
     for steps in (12, 24):
         stage = LatentStage(config, store, machine)
         stage.total_steps = steps
         stage.run_graph = torch.compile(stage.graph, fullgraph=True, backend=counter)
-        run_stage(stage, tmp_path, config, Console(quiet=True))
+        run_stage(stage, tmp_path, Console(quiet=True))
     assert counter.frame_count == 1
 
 
 def test_paper_preset_is_the_published_settings():
     paper = PRESETS["paper"]
-    assert (paper.content_dim, paper.class_dim, paper.adain_dim) == (128, 256, 256)
-    assert (paper.content_std, paper.content_decay) == (1.0, 1e-4)
-    assert (paper.lr, paper.latent_lr, paper.class_lr) == (3e-4, 3e-3, 3e-3)
-    assert (paper.beta1, paper.beta2, paper.eps) == (0.5, 0.999, 1e-8)
-    assert (paper.batch_size, paper.epochs, paper.leaky_slope) == (128, 200, 0.01)
-    assert paper.perceptual_taps == ("relu1_2", "relu2_2", "relu3_2", "relu4_3", "pool5")
-    assert (paper.pixel_weight, paper.perceptual_weight) == (1.0, 1.0)
-    assert (paper.perceptual_scale, paper.perceptual_input) == ("raw", "unit")
-    assert paper.adain_init == "linear"
+    model, loss, adam = paper.model, paper.loss, paper.adam
+    assert (model.content_dim, model.class_dim, model.adain_dim) == (128, 256, 256)
+    assert (model.content_std, loss.content_decay) == (1.0, 1e-4)
+    assert (adam.lr, adam.latent_lr, adam.class_lr) == (3e-4, 3e-3, 3e-3)
+    assert (adam.beta1, adam.beta2, adam.eps) == (0.5, 0.999, 1e-8)
+    assert (paper.batch_size, paper.epochs, model.leaky_slope) == (128, 200, 0.01)
+    assert loss.perceptual_taps == ("relu1_2", "relu2_2", "relu3_2", "relu4_3", "pool5")
+    assert (loss.pixel_weight, loss.perceptual_weight) == (1.0, 1.0)
+    assert (loss.perceptual_scale, loss.perceptual_input) == ("raw", "unit")
+    assert model.adain_init == "linear"
 
 
 def test_vgg_loss_trains_on_real_faces(shared, tmp_path):
     """The laptop preset's loss, on photographs, for a few steps; the tap scale is kept."""
     from lord_fast.commands import pack
-    from lord_fast.config import PackConfig
+    from lord_fast.data.options import PackConfig
 
     source = tmp_path / "faces"
     source.mkdir()

@@ -7,15 +7,15 @@ import pytest
 import torch
 from PIL import Image
 
-import lord_fast.files
+import lord_fast.data.image_files
 from lord_fast import Lord
 from lord_fast.cli import main
+from lord_fast.data.image_files import list_images, read_batches, read_images
 from lord_fast.data.store import ImageStore, as_float
-from lord_fast.density import fit_density, sample_training
-from lord_fast.files import list_images, read_batches, read_images
 from lord_fast.grid import label, tile
-from tests.test_amortized import ENCODER_FLAGS
+from lord_fast.model.density import fit_density, sample_training
 from tests.test_cli import fails, packed
+from tests.test_encoders import ENCODER_FLAGS
 from tests.test_train import train
 
 
@@ -42,7 +42,7 @@ def test_encode_command_gives_the_codes_of_the_api(encoder_run, photos, images, 
         assert [name.rsplit("/", 1)[1] for name in codes["names"]] == [
             f"image-{i}.png" for i in range(6)
         ]
-        assert str(codes["codes"]) == "encoder"
+        assert str(codes["stage"]) == "encoders"
         np.testing.assert_allclose(codes["content"], content.numpy(), atol=1e-6)
         np.testing.assert_allclose(codes["class_"], class_.numpy(), atol=1e-6)
 
@@ -88,7 +88,7 @@ def test_labels_stand_beside_their_tiles():
 def test_fit_finds_codes_that_reconstruct(trained_run, images):
     """Better than the codes of the nearest training images that it starts from, and no worse than
     the codes that training itself found for these images by much."""
-    lord = Lord.load(trained_run, device="cpu", codes="latent")
+    lord = Lord.load(trained_run, device="cpu", stage="latent")
 
     def error(content, class_):
         return (lord.decode(content, class_.expand(len(content), -1)) - images).square().mean()
@@ -102,11 +102,11 @@ def test_fit_finds_codes_that_reconstruct(trained_run, images):
 
 def test_fit_is_seeded_and_leaves_the_generator_alone(trained_run, images):
     lord = Lord.load(trained_run, device="cpu")
-    weights = [p.clone() for p in lord.decoder.parameters()]
+    weights = [p.clone() for p in lord.decoders["latent"].parameters()]
     codes = lord.fit(images, steps=5, seed=3)
     assert torch.equal(codes[0], lord.fit(images, steps=5, seed=3)[0])
     assert not torch.equal(codes[0], lord.fit(images, steps=5, seed=4)[0])
-    for before, after in zip(weights, lord.decoder.parameters(), strict=True):
+    for before, after in zip(weights, lord.decoders["latent"].parameters(), strict=True):
         assert torch.equal(before, after)
 
 
@@ -146,7 +146,7 @@ def test_the_baseline_is_training_codes_with_their_noise():
 
 
 def test_the_mixture_of_many_codes_is_fitted_to_some(monkeypatch):
-    from lord_fast import density
+    from lord_fast.model import density
 
     fitted = []
     fit = density._fit
@@ -295,7 +295,7 @@ def test_new_images_are_cut_as_those_of_the_store(cropped, tmp_path):
     lord = Lord.load(run, device="cpu")
     store = ImageStore(run.parent / "store")
     packed_images = as_float(store.images(torch.arange(32)))
-    assert torch.equal(read_images(list_images([folder]), lord), packed_images)
+    assert torch.equal(read_images(list_images([folder]), lord.shape), packed_images)
     out = tmp_path / "codes.npz"
     assert main(["encode", str(run), str(folder), "--out", str(out)]) == 0
     with np.load(out) as codes:
@@ -326,12 +326,14 @@ def test_files_are_read_in_batches(cropped, tmp_path, monkeypatch):
     """What is read ahead does not grow with the files, and broken ones are all named at the end."""
     lord = Lord.load(cropped[0], device="cpu")
     files = list_images([cropped[1]])
-    whole = read_images(files, lord)
-    monkeypatch.setattr(lord_fast.files, "BATCH", 5)
+    whole = read_images(files, lord.shape)
+    monkeypatch.setattr(lord_fast.data.image_files, "BATCH", 5)
     opened = []
-    read_file = lord_fast.files.read_file
-    monkeypatch.setattr(lord_fast.files, "read_file", lambda f: opened.append(f) or read_file(f))
-    batches = read_batches(files, lord)
+    read_file = lord_fast.data.image_files.read_file
+    monkeypatch.setattr(
+        lord_fast.data.image_files, "read_file", lambda f: opened.append(f) or read_file(f)
+    )
+    batches = read_batches(files, lord.shape)
     first = next(batches)
     assert (len(first), len(opened)) == (5, 5)
     assert torch.equal(torch.cat([first, *batches]), whole)
@@ -339,22 +341,22 @@ def test_files_are_read_in_batches(cropped, tmp_path, monkeypatch):
     for file in broken:
         file.write_bytes(b"broken")
     with pytest.raises(ValueError, match=r"one\.png.*two\.png"):
-        list(read_batches([files[0], broken[0], *files, broken[1]], lord))
+        list(read_batches([files[0], broken[0], *files, broken[1]], lord.shape))
 
 
 def test_codes_are_decoded_by_the_decoder_they_go_with(encoder_run, trained_run, images):
     """Sampling, fitting and the codes of training take stage 1 although stage 2 is loaded."""
     both, latent = Lord.load(encoder_run, device="cpu"), Lord.load(trained_run, device="cpu")
     codes = both.content_codes[:4], both.class_codes[:4]
-    assert torch.equal(both.decode(*codes, codes="latent"), latent.decode(*codes))
+    assert torch.equal(both.decode(*codes, stage="latent"), latent.decode(*codes))
     assert not torch.equal(both.decode(*codes), latent.decode(*codes))
-    assert torch.equal(both.decode(*codes), both.decode(*codes, codes="encoder"))
+    assert torch.equal(both.decode(*codes), both.decode(*codes, stage="encoders"))
     assert torch.equal(both.sample(2, density="training"), latent.sample(2, density="training"))
     fitted = [lord.fit(images[:2], steps=3)[0] for lord in (both, latent)]
     assert torch.equal(*fitted)
-    assert (both.step, both.steps) == (120, {"latent": 120, "encoder": 120})
+    assert (both.step, both.steps) == (120, {"latent": 120, "encoders": 120})
     with pytest.raises(ValueError, match="train-encoders"):
-        latent.decode(*codes, codes="encoder")
+        latent.decode(*codes, stage="encoders")
 
 
 @pytest.mark.parametrize(

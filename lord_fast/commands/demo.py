@@ -5,7 +5,9 @@ from pathlib import Path
 from rich.console import Console
 
 from lord_fast.commands import evaluate, pack, report, split, train, train_encoders
-from lord_fast.config import PRESETS, EvaluateConfig, PackConfig, encoder_defaults
+from lord_fast.config import PRESETS, encoder_defaults
+from lord_fast.data.options import PackConfig
+from lord_fast.evaluate.options import EvaluateConfig
 
 HELD_OUT = 0.1
 """Share of each class's images that training does not see."""

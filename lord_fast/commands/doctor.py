@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import importlib.util
-import os
 import platform
 import shutil
 
@@ -12,6 +11,7 @@ from rich.table import Table
 
 from lord_fast import __version__, kernels
 from lord_fast.machine import has_fast_bf16
+from lord_fast.system import cpu_count
 
 PACKAGES = (
     "torch", "triton", "nvidia-dali-cuda130", "nvidia-dali-cuda120", "tensorboard", "onnx",
@@ -27,7 +27,7 @@ def run() -> None:
 
 
 def _machine() -> list[tuple[str, str]]:
-    threads = len(os.sched_getaffinity(0))
+    threads = cpu_count()
     bf16 = "fast" if has_fast_bf16("cpu") else "slow (auto takes float32)"
     cpu = f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}, {threads} cores"
     gpu = "none that PyTorch sees"

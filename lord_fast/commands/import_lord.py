@@ -4,9 +4,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lord_fast.config import PRESETS, save_config, save_encoder_config
-from lord_fast.interchange.published import STEP, Published
-from lord_fast.train import checkpoint
+from lord_fast.config import PRESETS
+from lord_fast.interchange.lord_pytorch import STEP, Published
+from lord_fast.run import checkpoint
+from lord_fast.run.config import save_config, save_encoder_config
 
 
 def run(folder: Path, run_path: Path) -> None:
@@ -18,9 +19,9 @@ def run(folder: Path, run_path: Path) -> None:
     save_config(run_path / "config.yaml", found.config, found.data)
     checkpoint.save(run_path / "checkpoints", "latent", STEP, found.latent)
     stages = "stage 1"
-    if found.amortized is not None and found.encoder_config is not None:
+    if found.encoders is not None and found.encoder_config is not None:
         save_encoder_config(run_path / "encoders.yaml", found.encoder_config)
-        checkpoint.save(run_path / "checkpoints", "amortized", STEP, found.amortized)
+        checkpoint.save(run_path / "checkpoints", "encoders", STEP, found.encoders)
         stages = "both stages"
     data = found.data
     Console(stderr=True, soft_wrap=True).print(

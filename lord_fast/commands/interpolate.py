@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from lord_fast.files import list_images, read_images
+from lord_fast.data.image_files import list_images, read_images
 from lord_fast.grid import save_png, tile
 from lord_fast.lord import Lord
 
@@ -14,11 +14,11 @@ def run(run_path: Path, first: Path, second: Path, out: Path, steps: int) -> Non
     """Write a grid: content goes from one image to the other across, class down."""
     if steps < 2:
         raise ValueError(f"--steps {steps}: must be 2 or more")
-    lord = Lord.load(run_path, codes="encoder")
+    lord = Lord.load(run_path, stage="encoders")
     files = list_images([first, second])
     if len(files) != 2:
         raise ValueError(f"{first} {second}: name two images, not folders of several")
-    images = read_images(files, lord)
+    images = read_images(files, lord.shape)
     content, class_ = lord.encode(images)
     contents = lord.interpolate(content[0], content[1], steps)
     classes = lord.interpolate(class_[0], class_[1], steps)

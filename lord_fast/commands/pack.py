@@ -20,7 +20,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from lord_fast.config import PackConfig
+from lord_fast.data.options import PackConfig
 from lord_fast.data.pack import pack
 from lord_fast.data.sources import open_source
 from lord_fast.data.verify import verify

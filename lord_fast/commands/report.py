@@ -4,14 +4,14 @@ from pathlib import Path
 
 from rich.console import Console
 
+from lord_fast.data.store import open_store
 from lord_fast.lord import Lord
 from lord_fast.report.page import render
-from lord_fast.run import open_store
 
 
 def run(run_path: Path, store_path: Path | None = None) -> None:
     """Write RUN/report.html."""
-    lord = Lord.load(run_path, codes="latent")
+    lord = Lord.load(run_path, stage="latent")
     page = render(run_path, lord, open_store(run_path, lord.data, store_path))
     file = run_path / "report.html"
     partial = file.with_suffix(".partial")

@@ -5,16 +5,16 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lord_fast.density import Kind
 from lord_fast.grid import save_png, tile
 from lord_fast.lord import Lord
+from lord_fast.model.density import Kind
 
 
 def run(run_path: Path, n: int, out: Path, new_classes: bool, density: Kind, seed: int) -> None:
     """Write a grid of new images."""
     if n < 1:
         raise ValueError(f"-n {n}: must be positive")
-    lord = Lord.load(run_path, codes="latent")
+    lord = Lord.load(run_path, stage="latent")
     images = list(lord.sample(n, new_classes, density, seed).cpu())
     columns = math.ceil(math.sqrt(n))
     padded = [*images, *[None] * (-n % columns)]

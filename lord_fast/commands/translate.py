@@ -4,7 +4,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lord_fast.files import list_images, read_images
+from lord_fast.data.image_files import list_images, read_images
 from lord_fast.grid import label, save_png, tile, to_pixels
 from lord_fast.lord import Lord
 
@@ -13,9 +13,9 @@ def run(
     run_path: Path, content: list[Path], class_: list[Path], out: Path, singles: Path | None
 ) -> None:
     """Write a grid: rows keep the class of an image, columns the content of another."""
-    lord = Lord.load(run_path, codes="encoder")
+    lord = Lord.load(run_path, stage="encoders")
     columns, rows = list_images(content), list_images(class_)
-    above, left = read_images(columns, lord), read_images(rows, lord)
+    above, left = read_images(columns, lord.shape), read_images(rows, lord.shape)
     made = [lord.translate(above, image[None]).cpu() for image in left]
     cells = [[image, *images] for image, images in zip(left, made, strict=True)]
     names = ([file.stem for file in columns], [file.stem for file in rows])

@@ -3,7 +3,6 @@
 import collections
 import hashlib
 import itertools
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from lord_fast.config import PackConfig
 from lord_fast.data import decode
 from lord_fast.data.decode import BadImageError, Decoder, Shape
+from lord_fast.data.options import PackConfig
 from lord_fast.data.records import Record, Source
 from lord_fast.data.writer import StoreWriter
 from lord_fast.errors import Interrupted
+from lord_fast.system import cpu_count
 
 CHUNK = 16
 """Images that a worker reads and decodes at a time; each holds at most one chunk, and one waits."""
@@ -58,7 +58,7 @@ def pack(
     if config.encoded and not source.has_files:
         raise ValueError("--encoded: this source holds pixels, not encoded images")
     records = _LargeClasses(source, config.min_class_size)
-    workers = config.workers or len(os.sched_getaffinity(0))
+    workers = config.workers or cpu_count()
     shape = Shape(config.size, _channels(source, records, config, workers), _crop(source, config))
     # Pillow scales pixels, too.
     name: decode.DecoderName = config.decoder if source.has_files else "pillow"

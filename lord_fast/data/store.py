@@ -1,16 +1,16 @@
 """The packed store as tensors."""
 
-import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lord_fast.data.decode import BadImageError, Decoder, DecoderName, Shape, open_decoder
+from lord_fast.data.decode import BadImageError, Crop, Decoder, DecoderName, Shape, open_decoder
 from lord_fast.data.writer import data_file, read_manifest
 from lord_fast.memory import free_memory
+from lord_fast.system import cpu_count
 
 Place = Literal["auto", "cuda", "pinned", "disk"]
 SHARE_OF_MEMORY = 0.5
@@ -32,6 +32,7 @@ class ImageStore:
         content_ids: int64 [num_images, number of factors], indices into the labels.
         sha256: Of the index, which holds names, labels and the hash of every image: two stores
             with the same one train the same.
+        crop: What was cut out of the images before they were scaled; None: nothing.
         encoded: Whether it holds the original files, which are decoded at every read.
         placed: Where the images lie, see `place`.
     """
@@ -53,11 +54,12 @@ class ImageStore:
         self.sha256: str = manifest["sha256"]
         self.class_ids = torch.from_numpy(np.load(path / "class_ids.npy"))
         self.content_ids = torch.from_numpy(np.load(path / "content_ids.npy")).long()
+        self.crop: Crop | None = _tuple(manifest.get("crop"))
         self.encoded: bool = manifest.get("storage", "decoded") == "encoded"
         if self.encoded:
             self._offsets = np.load(path / "offsets.npy")
             shape: tuple[int, ...] = (int(self._offsets[-1]),)
-            self._shape = Shape(self.size, self.channels, _tuple(manifest["crop"]))
+            self._shape = Shape(self.size, self.channels, self.crop)
             self._packed_by: str = manifest["decoder"]["name"]
             self._decoder: Decoder | None = None
         else:
@@ -95,14 +97,14 @@ class ImageStore:
         if self.encoded:
             if name == "auto" and self._packed_by == "pillow":
                 name = "pillow"
-            threads = threads or len(os.sched_getaffinity(0))
+            threads = threads or cpu_count()
             self._decoder = open_decoder(name, self._shape, threads, device)
 
     def place(self, where: Place, device: torch.device) -> None:
         """Put the images where the steps read them from; an encoded store stays on the disk.
 
         Args:
-            where: See `lord_fast.config.LoopConfig.store_device`.
+            where: See `lord_fast.config.MachineConfig.store_device`.
             device: Of the steps.
 
         Raises:
@@ -139,6 +141,23 @@ class ImageStore:
                 f"--store-device {where}: the images take {self._data.nbytes / 2**30:.1f} GiB and "
                 f"{free / 2**30:.1f} GiB are free; leave it at auto"
             )
+
+    def describe(self) -> dict[str, Any]:
+        """What a run remembers of its store: where it was, its hash, its shape, and its crop."""
+        return {
+            "store": str(self.path.resolve()),
+            "sha256": self.sha256,
+            "num_images": self.num_images,
+            "num_classes": self.num_classes,
+            "size": self.size,
+            "channels": self.channels,
+            "crop": self.crop and list(self.crop),
+        }
+
+    def first_of_each_class(self, order: Tensor) -> Tensor:
+        """The first image of each class in `order`, int64, in that order."""
+        classes = self.class_ids[order].numpy()
+        return order[np.sort(np.unique(classes, return_index=True)[1])]
 
     def describe_decoder(self) -> str:
         """Who decodes at a read; empty for a decoded store."""
@@ -179,6 +198,28 @@ class ImageStore:
             self.decode_with("auto")
         assert self._decoder is not None
         return self._decoder
+
+
+def open_store(run: Path, data: dict[str, Any], moved_to: Path | None = None) -> ImageStore:
+    """The store that a run was trained on.
+
+    Args:
+        run: The run's folder.
+        data: What it remembers of its store, see `ImageStore.describe`.
+        moved_to: Where the store is now; default: where it was.
+
+    Raises:
+        ValueError: it is gone, or holds other images now.
+    """
+    if moved_to is None and not data["store"]:
+        raise ValueError(f"{run}: was imported, and has no store of its images")
+    path = moved_to or Path(data["store"])
+    if moved_to is None and not path.exists():
+        raise ValueError(f"{run}: its store {path} is gone; say where it is with --store")
+    store = ImageStore(path)
+    if store.sha256 != data["sha256"]:
+        raise ValueError(f"{path}: not the images that {run} was trained on")
+    return store
 
 
 def _tuple(values: list[int] | None):

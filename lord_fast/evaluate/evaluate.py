@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from lord_fast.data.store import ImageStore
-from lord_fast.evaluate.codes import Codes
+from lord_fast.evaluate.code_sources import CodeSource
 from lord_fast.evaluate.images import ImageMetrics, compare, pixels_of, psnr, summary
 from lord_fast.evaluate.labels import combinations
 from lord_fast.evaluate.probes import probe, probe_factor
@@ -17,7 +17,7 @@ MAX_IMAGES = 5000
 """Images that reconstruction and probes look at; whole classes are drawn."""
 
 
-def evaluate(codes: Codes, store: ImageStore, vgg: VGG16 | None, seed: int = 0) -> dict:
+def evaluate(codes: CodeSource, store: ImageStore, vgg: VGG16 | None, seed: int = 0) -> dict:
     """The content of metrics.json but for samples.
 
     Args:
@@ -48,7 +48,7 @@ def draw_images(store: ImageStore, seed: int) -> Tensor:
 
 
 def _reconstruction(
-    codes: Codes, store: ImageStore, ids: Tensor, vgg: VGG16 | None, seed: int
+    codes: CodeSource, store: ImageStore, ids: Tensor, vgg: VGG16 | None, seed: int
 ) -> dict:
     def images(positions: Tensor) -> Tensor:
         return codes.lord.decode(*codes(ids[positions])).cpu()
@@ -56,7 +56,7 @@ def _reconstruction(
     return summary(compare(images, pixels_of(store, ids), len(ids), vgg), seed)
 
 
-def _probes(codes: Codes, store: ImageStore, ids: Tensor, seed: int) -> dict:
+def _probes(codes: CodeSource, store: ImageStore, ids: Tensor, seed: int) -> dict:
     """Of the classes that have two images or more."""
     counts = torch.bincount(store.class_ids[ids], minlength=store.num_classes)
     ids = ids[counts[store.class_ids[ids]] > 1]
@@ -71,7 +71,7 @@ def _probes(codes: Codes, store: ImageStore, ids: Tensor, seed: int) -> dict:
     return {"probed": probed, **_probe_each(codes, store, ids, seed)}
 
 
-def _probe_each(codes: Codes, store: ImageStore, ids: Tensor, seed: int) -> dict:
+def _probe_each(codes: CodeSource, store: ImageStore, ids: Tensor, seed: int) -> dict:
     content, class_ = (part.cpu().numpy() for part in codes(ids))
     class_ids = store.class_ids[ids].numpy()
     at_random = stratified(class_ids, seed)
@@ -95,7 +95,7 @@ def _probe_each(codes: Codes, store: ImageStore, ids: Tensor, seed: int) -> dict
     }
 
 
-def _transfer(codes: Codes, store: ImageStore, vgg: VGG16 | None, seed: int) -> dict | None:
+def _transfer(codes: CodeSource, store: ImageStore, vgg: VGG16 | None, seed: int) -> dict | None:
     pairs = draw_pairs(store, seed)
     if pairs is None:
         return None

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from lord_fast.data.store import ImageStore
-from lord_fast.evaluate.codes import EncoderCodes
+from lord_fast.evaluate.code_sources import EncoderCodes
 from lord_fast.evaluate.evaluate import draw_images
 from lord_fast.evaluate.labels import combinations
 from lord_fast.evaluate.probes import probe

@@ -6,8 +6,8 @@ from torch import Tensor
 from torchmetrics.image.kid import poly_mmd
 
 from lord_fast.data.store import ImageStore, as_float
-from lord_fast.density import Kind
 from lord_fast.lord import Lord
+from lord_fast.model.density import Kind
 from lord_fast.model.perceptual import VGG16
 
 MAX_SAMPLES = 500

@@ -10,14 +10,15 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lord_fast import __version__
-from lord_fast.config import as_plain
 from lord_fast.lord import Lord
-from lord_fast.run import Metrics, read_metrics
+from lord_fast.run.codes import Stage
+from lord_fast.run.config import as_plain
+from lord_fast.run.metrics import Metrics, read_metrics
 
 TOLERANCE = 1e-4
 """Largest difference to PyTorch that an exported network may show."""
 LATENT = {"decoder": ["content_codes", "class_codes"]}
-AMORTIZED = {"tuned_decoder": ["encoders"]}
+ENCODERS = {"encoders_decoder": ["encoders"]}
 """Which codes a decoder goes with: those that training optimized, those that encoders give."""
 
 
@@ -44,7 +45,7 @@ def export(lord: Lord, run: Path, out: Path, onnx: bool) -> dict[str, float]:
     partial.mkdir(parents=True)
     try:
         save_file(_tensors(lord), partial / "model.safetensors")
-        decoders = LATENT if lord.encoders is None else LATENT | AMORTIZED
+        decoders = LATENT if lord.encoders is None else LATENT | ENCODERS
         config = {
             **as_plain(lord.config), "data": lord.data, "steps": lord.steps, "decoders": decoders,
         }  # fmt: skip
@@ -63,7 +64,8 @@ def export(lord: Lord, run: Path, out: Path, onnx: bool) -> dict[str, float]:
 
 def _tensors(lord: Lord) -> dict[str, Tensor]:
     networks = {
-        "decoder": lord.decoder, "encoders": lord.encoders, "tuned_decoder": lord.tuned_decoder,
+        "decoder": lord.decoders["latent"], "encoders": lord.encoders,
+        "encoders_decoder": lord.decoders.get("encoders"),
     }  # fmt: skip
     tensors = {
         f"{name}.{key}": value
@@ -78,12 +80,12 @@ def _tensors(lord: Lord) -> dict[str, Tensor]:
 def _networks(lord: Lord) -> dict[str, tuple[nn.Module, tuple[Tensor, ...], list[str]]]:
     """File -> network, example inputs, names of the inputs and of the output."""
     size, channels, config = lord.data["size"], lord.data["channels"], lord.config
-    codes = (torch.randn(2, config.content_dim), torch.randn(2, config.class_dim))
+    codes = (torch.randn(2, config.model.content_dim), torch.randn(2, config.model.class_dim))
     names = ["content", "class", "images"]
-    found: dict = {"decoder.onnx": (lord.decoder, codes, names)}
+    found: dict = {"decoder.onnx": (lord.decoders["latent"], codes, names)}
     if lord.encoders is not None:
         images = (torch.rand(2, channels, size, size),)
-        found["tuned_decoder.onnx"] = (lord.tuned_decoder, codes, names)
+        found["encoders_decoder.onnx"] = (lord.decoders["encoders"], codes, names)
         found["content_encoder.onnx"] = (lord.encoders.content, images, ["images", "content"])
         found["class_encoder.onnx"] = (lord.encoders.class_, images, ["images", "class"])
     return found
@@ -133,8 +135,8 @@ def _card(lord: Lord, run: Path) -> str:
     if lord.encoders is not None:
         lines += [
             "| `encoders` (`content_encoder`, `class_encoder`) | an image to its codes |",
-            f"| `tuned_decoder` | the decoder of the encoders' codes, of stage 2 "
-            f"({lord.steps['encoder']} steps) |",
+            f"| `encoders_decoder` | the decoder of the encoders' codes, of stage 2 "
+            f"({lord.steps['encoders']} steps) |",
         ]
     lines += [
         "", "Codes of the one decoder are not codes of the other. Images are float32 [B, C, H, W] "
@@ -154,5 +156,5 @@ def _card(lord: Lord, run: Path) -> str:
 
 def _is_of(metrics: Metrics, lord: Lord) -> bool:
     """Whether metrics were measured on what is exported, and not on an earlier checkpoint."""
-    stage = "encoder" if metrics.values["codes"] == "encoder" else "latent"
+    stage: Stage = "encoders" if metrics.values["codes"] == "encoder" else "latent"
     return metrics.values["step"] == lord.steps.get(stage)

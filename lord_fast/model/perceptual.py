@@ -1,5 +1,6 @@
 """VGG16 features and the reconstruction losses built on them, and a loss that needs no weights."""
 
+import hashlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -126,6 +127,14 @@ class VGG16(nn.Module):
         mean, std = INPUTS[vgg_input]
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.as_tensor(std).view(-1, 1, 1), persistent=False)
+
+    def sha256(self) -> str:
+        """Hash of the weights that are used, as float32 in the order of the layers."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.named_buffers()):
+            if name.startswith("features_"):
+                digest.update(tensor.float().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Images [B, 1 or 3, H, W] in [0, 1] -> the feature maps of each tap, in layer order."""

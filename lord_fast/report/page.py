@@ -14,9 +14,9 @@ from lord_fast import __version__
 from lord_fast.data.store import ImageStore
 from lord_fast.lord import Lord
 from lord_fast.report import pictures
-from lord_fast.report.history import commands
-from lord_fast.run import Metrics, read_metrics
-from lord_fast.train.loop import read_stats
+from lord_fast.run.history import read_history
+from lord_fast.run.metrics import Metrics, read_metrics
+from lord_fast.run.stats import read_stats
 
 TEMPLATE = Path(__file__).with_name("page.html")
 POINTS = 300
@@ -52,7 +52,7 @@ def render(run: Path, lord: Lord, store: ImageStore) -> str:
         "METRICS": _metrics(measured),
         "CURVES": _curves(run / "stats.jsonl"),
         "CONFIG": html.escape(_configuration(run)),
-        "COMMANDS": html.escape("\n".join(commands(run, lord, store, measured))),
+        "COMMANDS": html.escape("\n".join((*read_history(store.path), *read_history(run)))),
         "VERSIONS": html.escape(_versions()),
         "DATA": json.dumps(data).replace("<", "\\u003c"),
     }

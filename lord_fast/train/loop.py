@@ -1,69 +1,30 @@
 """What both stages share: steps, logging, grids, checkpoints, signals, resuming."""
 
-import json
 import math
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
 
-import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from lord_fast.config import LoopConfig
+from lord_fast.config import LoggingConfig
 from lord_fast.errors import Interrupted
 from lord_fast.grid import save_png
-from lord_fast.train import checkpoint
-from lord_fast.train.checkpoint import State
+from lord_fast.run import checkpoint
+from lord_fast.run.stats import append_stats, forget_after
+from lord_fast.train.stage import Stage
 
 
-class Stage(Protocol):
-    """One stage of training, as the loop sees it.
-
-    Attributes:
-        name: latent or amortized.
-        total_steps: Where it ends.
-        steps_per_epoch: Steps of one pass over the images.
-        batch_size: Images a step.
-    """
-
-    name: str
-    total_steps: int
-    steps_per_epoch: int
-    batch_size: int
-
-    def step(self, step: int) -> dict[str, Tensor]:
-        """Do step number `step`, counted from 0; returns scalars to log, `loss` among them."""
-        ...
-
-    def learning_rate(self, step: int) -> float:
-        """Of the generator, at a step."""
-        ...
-
-    def state(self) -> State:
-        """Everything that the steps to come depend on."""
-        ...
-
-    def load_state(self, state: State) -> None:
-        """Restore what `state` returned."""
-        ...
-
-    def grid(self, step: int) -> np.ndarray:
-        """A swap grid after `step` steps, uint8 [height, width, 3]."""
-        ...
-
-
-def run_stage(stage: Stage, run: Path, config: LoopConfig, console: Console) -> None:
+def run_stage(stage: Stage, run: Path, console: Console) -> None:
     """Run a stage from its last checkpoint, or from its start, to its end.
 
     Args:
         stage: What to run; its state is restored and advanced.
         run: The run's folder.
-        config: Intervals and TensorBoard.
         console: Where progress goes.
 
     Raises:
@@ -71,6 +32,7 @@ def run_stage(stage: Stage, run: Path, config: LoopConfig, console: Console) -> 
         ValueError: the loss is no longer finite, or the checkpoint is damaged.
     """
     checkpoints = run / "checkpoints"
+    config = stage.config.logging
     start = _resume(stage, checkpoints, console)
     log = _Log(stage, run, start, config, console)
     with _signals() as caught, log:
@@ -122,10 +84,12 @@ def _signals() -> Iterator[list[int]]:
 class _Log:
     """Progress on the console, stats.jsonl, TensorBoard if asked for."""
 
-    def __init__(self, stage: Stage, run: Path, start: int, config: LoopConfig, console: Console):
+    def __init__(
+        self, stage: Stage, run: Path, start: int, config: LoggingConfig, console: Console
+    ):
         self.stage, self.console = stage, console
         self.file = run / "stats.jsonl"
-        _forget_after(self.file, stage.name, start)
+        forget_after(self.file, stage.name, start)
         self.writer = _tensorboard(run / "tensorboard") if config.tensorboard else None
         self.sums: dict[str, Tensor] = {}
         self.count, self.since = 0, time.perf_counter()
@@ -169,8 +133,7 @@ class _Log:
             "lr": self.stage.learning_rate(done - 1),
             "images_per_second": self.count * self.stage.batch_size / elapsed,
         }
-        with self.file.open("a") as stream:
-            stream.write(json.dumps(row) + "\n")
+        append_stats(self.file, row)
         if self.writer:
             for name in (*means, "lr", "images_per_second"):
                 self.writer.add_scalar(f"{self.stage.name}/{name}", row[name], done)
@@ -179,43 +142,6 @@ class _Log:
         if not self.console.is_terminal:
             self.console.print(f"{self.stage.name} {done}/{self.stage.total_steps}  {note}")
         self.sums, self.count, self.since = {}, 0, time.perf_counter()
-
-
-def read_stats(file: Path, torn: bool = False) -> list[dict]:
-    """The lines of a run's stats.jsonl.
-
-    Args:
-        file: Where it is.
-        torn: Leave a last line out that is not whole, as a full disk ends the file.
-
-    Raises:
-        ValueError: names a line that is not one of statistics.
-    """
-    lines, rows = file.read_text(errors="replace").splitlines(), []
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line)
-            missing = {"stage", "step", "reconstruction", "lr"} - set(row)
-        except (json.JSONDecodeError, TypeError):
-            missing = {"all of it"}
-        if not missing:
-            rows.append(row)
-        elif not (torn and number == len(lines)):
-            raise ValueError(
-                f"{file}: line {number} is damaged, as by a full disk; remove that line"
-            )
-    return rows
-
-
-def _forget_after(file: Path, stage: str, step: int) -> None:
-    """Drop the lines of steps that will be done again, and a last one that is not whole."""
-    if not file.exists():
-        return
-    rows = read_stats(file, torn=True)
-    kept = [row for row in rows if row["stage"] != stage or row["step"] <= step]
-    partial = file.with_suffix(".partial")
-    partial.write_text("".join(json.dumps(row) + "\n" for row in kept))
-    partial.replace(file)
 
 
 def _tensorboard(folder: Path):

@@ -6,26 +6,34 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-from lord_fast.config import TrainConfig
+from lord_fast.config import AdamConfig
 
 
-def adam(parameters: Iterable[nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:
-    """Fused Adam, PyTorch's or apex's, with the betas and the epsilon of a configuration.
+def adam(
+    parameters: Iterable[nn.Parameter], config: AdamConfig, lr: float, captured: bool = False
+) -> torch.optim.Optimizer:
+    """Fused Adam, PyTorch's or apex's.
+
+    Args:
+        parameters: What is learnt.
+        config: Betas, epsilon and implementation.
+        lr: Learning rate at the start.
+        captured: Whether a CUDA graph will hold the step.
 
     Raises:
         ValueError: --optimizer apex, and NVIDIA's apex is not there, or --cuda-graph is.
     """
     betas = (config.beta1, config.beta2)
     if config.optimizer == "apex":
-        if config.cuda_graph:
+        if captured:
             raise ValueError("--optimizer apex: not with --cuda-graph; leave --optimizer at torch")
         make = _apex_fused_adam()
-        return make(parameters, lr=config.lr, betas=betas, eps=config.eps, adam_w_mode=False)
-    parameters, lr = list(parameters), config.lr
+        return make(parameters, lr=lr, betas=betas, eps=config.eps, adam_w_mode=False)
+    parameters = list(parameters)
     place = torch.tensor(lr, device=parameters[0].device)  # what a CUDA graph holds, not its value
     return torch.optim.Adam(
-        parameters, place if config.cuda_graph else lr, betas, config.eps,
-        fused=True, capturable=config.cuda_graph and place.is_cuda,
+        parameters, place if captured else lr, betas, config.eps,
+        fused=True, capturable=captured and place.is_cuda,
     )  # fmt: skip
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from lord_fast.config import PackConfig
 from lord_fast.data.glyphs import Glyphs
+from lord_fast.data.options import PackConfig
 from lord_fast.data.records import Source
 from lord_fast.data.sources.archive import Archive, is_archive
 from lord_fast.data.sources.cars3d import open_cars3d

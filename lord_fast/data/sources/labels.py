@@ -8,7 +8,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from lord_fast.data.decode import FORMATS, BadImageError
+from lord_fast.data.decode.contract import BadImageError
+from lord_fast.data.decode.pillow import FORMATS
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ state.json with the step and the sha256 of each file. The same state makes the s
 
 import hashlib
 import json
-import os
 import re
 import shutil
 from pathlib import Path
@@ -15,8 +14,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from lord_fast.atomic import sync
+
 KEPT = 2
-NAME = re.compile(r"(?P<stage>latent|amortized)-(?P<step>\d{9})")
+NAME = re.compile(r"(?P<stage>latent|encoders)-(?P<step>\d{9})")
 
 State = dict[str, dict[str, Tensor]]
 """Namespace (`generator`, `content`, `optimizer`, ...) -> name -> tensor."""
@@ -30,7 +31,7 @@ def save(folder: Path, stage: str, step: int, state: State) -> Path:
 
     Args:
         folder: RUN/checkpoints; created if need be.
-        stage: latent or amortized.
+        stage: latent or encoders.
         step: Steps done.
         state: The tensors, on any device.
 
@@ -54,11 +55,11 @@ def save(folder: Path, stage: str, step: int, state: State) -> Path:
         content = {"stage": stage, "step": step, "sha256": hashes}
         (partial / "state.json").write_text(json.dumps(content, indent=1) + "\n")
         for file in partial.iterdir():
-            _sync(file)
-        _sync(partial)
+            sync(file)
+        sync(partial)
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
-        _sync(folder)
+        sync(folder)
     except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
         if isinstance(error, SafetensorError):  # how it reports a full disk
@@ -90,9 +91,19 @@ def load(checkpoint: Path) -> tuple[int, State]:
 
 
 def list_checkpoints(folder: Path, stage: str) -> list[Path]:
-    """The checkpoints of a stage, oldest first."""
+    """The checkpoints of a stage, oldest first.
+
+    Raises:
+        ValueError: the folder holds checkpoints of lord-fast 0.1, which named stage 2 otherwise.
+    """
     if not folder.is_dir():
         return []
+    old = sorted(folder.glob("amortized-*"))
+    if old:
+        raise ValueError(
+            f"{old[-1]}: written by lord-fast 0.1; stage 2 is called encoders now: rename the "
+            f"amortized-* folders in {folder} to encoders-*"
+        )
     found = [path for path in folder.iterdir() if NAME.fullmatch(path.name)]
     return sorted(path for path in found if path.name.startswith(f"{stage}-"))
 
@@ -116,11 +127,3 @@ def sha256(file: Path) -> str:
         while piece := stream.read(1 << 20):
             digest.update(piece)
     return digest.hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from lord_fast.config import EncoderConfig, TrainConfig
 from lord_fast.kernels import Adam
@@ -10,16 +11,17 @@ from lord_fast.model.encoder import Encoders
 from lord_fast.model.generator import Decoder
 from lord_fast.model.latent import LatentTable
 from lord_fast.model.perceptual import TAPS, VGG16, PerceptualLoss, PyramidLoss, load_weights
-from lord_fast.train.schedule import cosine
+from lord_fast.model.schedule import cosine
 
 
 def build_decoder(config: TrainConfig, size: int, channels: int) -> Decoder:
     """The networks of a configuration, their start a function of its seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
+        sizes = config.model
         return Decoder(
-            config.content_dim, config.class_dim, config.adain_dim, size, channels,
-            config.leaky_slope, config.adain_init,
+            sizes.content_dim, sizes.class_dim, sizes.adain_dim, size, channels,
+            sizes.leaky_slope, sizes.adain_init,
         )  # fmt: skip
 
 
@@ -29,9 +31,10 @@ def build_encoders(
     """The encoders of a run, their start a function of stage 2's seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
+        sizes = run_config.model
         return Encoders(
-            run_config.content_dim, run_config.class_dim, config.encoder_dim, size, channels,
-            run_config.leaky_slope,
+            sizes.content_dim, sizes.class_dim, config.encoder_dim, size, channels,
+            sizes.leaky_slope,
         )  # fmt: skip
 
 
@@ -40,15 +43,21 @@ def build_tables(
 ) -> tuple[LatentTable, LatentTable]:
     """The content and the class table of a configuration, at their start."""
     content_lr, class_lr = (
-        cosine(lr, config.min_lr, steps) for lr in (config.latent_lr, config.class_lr)
+        cosine(lr, config.adam.min_lr, steps)
+        for lr in (config.adam.latent_lr, config.adam.class_lr)
     )
-    adam = Adam(config.beta1, config.beta2, config.eps)
+    adam = Adam(config.adam.beta1, config.adam.beta2, config.adam.eps)
     content = LatentTable(
-        num_images, config.content_dim, content_lr,
-        adam=adam, seed=config.seed, std=config.content_std, device=device,
+        num_images, config.model.content_dim, content_lr,
+        adam=adam, seed=config.seed, std=config.model.content_std, device=device,
     )  # fmt: skip
     class_ = LatentTable(
-        num_classes, config.class_dim, class_lr, adam=adam, seed=config.seed + 1, device=device
+        num_classes,
+        config.model.class_dim,
+        class_lr,
+        adam=adam,
+        seed=config.seed + 1,
+        device=device,
     )
     return content, class_
 
@@ -58,10 +67,10 @@ def build_loss(config: TrainConfig, weights: Path | None = None) -> PerceptualLo
 
     See `build_vgg` for its errors.
     """
-    if config.loss == "pyramid":
+    if config.loss.loss == "pyramid":
         return PyramidLoss()
-    vgg = build_vgg(config, weights or config.perceptual_weights)
-    return PerceptualLoss(vgg, config.pixel_weight, config.perceptual_weight)
+    vgg = build_vgg(config, weights or config.loss.perceptual_weights)
+    return PerceptualLoss(vgg, config.loss.pixel_weight, config.loss.perceptual_weight)
 
 
 def build_vgg(
@@ -77,9 +86,37 @@ def build_vgg(
     Raises:
         ValueError: a tap is unknown, or the weights cannot be had (see `load_weights`).
     """
-    taps = config.perceptual_taps if taps is None else taps
+    taps = config.loss.perceptual_taps if taps is None else taps
     unknown = set(taps) - set(TAPS)
     if unknown or not taps:
         raise ValueError(f"--perceptual-taps {' '.join(taps)}: choose from {' '.join(TAPS)}")
-    loaded = load_weights(weights, config.perceptual_input)
-    return VGG16(loaded, taps, config.perceptual_input)
+    loaded = load_weights(weights, config.loss.perceptual_input)
+    return VGG16(loaded, taps, config.loss.perceptual_input)
+
+
+def stored_codes(
+    state: dict[str, dict[str, Tensor]],
+    step: int,
+    config: TrainConfig,
+    num_images: int,
+    num_classes: int,
+    device: torch.device,
+) -> tuple[Tensor, Tensor]:
+    """The codes of a checkpoint of stage 1, without noise.
+
+    Args:
+        state: The checkpoint's tensors.
+        step: Its steps.
+        config: The run's configuration.
+        num_images: Rows of the content table.
+        num_classes: Rows of the class table.
+        device: Where the codes go.
+
+    Returns:
+        float32 [num_images, content_dim] and [num_classes, class_dim].
+    """
+    steps = config.total_steps(num_images)
+    content, class_ = build_tables(config, num_images, num_classes, steps, device)
+    content.load_state_dict(state["content"])
+    class_.load_state_dict(state["class"])
+    return content.codes(step), class_.codes(step)

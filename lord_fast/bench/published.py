@@ -133,9 +133,9 @@ class PublishedStep:
         config, store, loss = stage.config, stage.store, stage.graph.reconstruction
         assert isinstance(loss, PerceptualLoss)
         model = PublishedModel(
-            store.num_images, store.num_classes, content_dim=config.content_dim,
-            class_dim=config.class_dim, adain_dim=config.adain_dim, size=store.size,
-            content_std=config.content_std,
+            store.num_images, store.num_classes, content_dim=config.model.content_dim,
+            class_dim=config.model.class_dim, adain_dim=config.model.adain_dim, size=store.size,
+            content_std=config.model.content_std,
         )  # fmt: skip
         model.content_embedding.weight.data.copy_(stage.content.state.weight)
         model.class_embedding.weight.data.copy_(stage.class_.state.weight)
@@ -149,7 +149,10 @@ class PublishedStep:
             for k in kinds
         }
         return cls(
-            model, PublishedVGG(weights, loss.vgg.taps), stage.total_steps, config.content_decay
+            model,
+            PublishedVGG(weights, loss.vgg.taps),
+            stage.total_steps,
+            config.loss.content_decay,
         )
 
     def loss(
@@ -185,7 +188,9 @@ def layers_of(stage: LatentStage) -> list[nn.Module]:
 def batch_of(stage: LatentStage, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """What step number `step` of ours trains on: image ids, class ids, uint8 images, noise."""
     ids = stage.sampler.image_ids(step)
-    noise = reference.noise(ids, stage.config.content_dim, torch.tensor(step), stage.config.seed)
+    noise = reference.noise(
+        ids, stage.config.model.content_dim, torch.tensor(step), stage.config.seed
+    )
     return ids, stage.store.class_ids[ids], stage.store.images(ids), noise
 
 

@@ -1,5 +1,6 @@
-"""A training step of --preset paper at 64 px: ours in every form that this machine has, and the
-published one (bench/published.py), which is the base of the ratios.
+"""A training step of --preset paper at 64 px, in every form that this machine has.
+
+The published step (lord_fast/bench/published.py) is the base of the ratios.
 """
 
 import dataclasses
@@ -20,8 +21,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lord_fast.bench.measure import Case, Row, measure, rows_of
 from lord_fast.bench.published import PublishedStep, batch_of
-from lord_fast.config import PRESETS, PackConfig, TrainConfig
+from lord_fast.config import PRESETS, TrainConfig, replace
 from lord_fast.data.glyphs import Glyphs
+from lord_fast.data.options import PackConfig
 from lord_fast.data.pack import pack
 from lord_fast.data.store import ImageStore, as_float
 from lord_fast.machine import Machine, has_fast_bf16, set_up, use_tf32
@@ -57,7 +59,7 @@ class Setting:
     def stage(self, dtype: torch.dtype = torch.float32, **changes) -> LatentStage:
         """Our stage 1, with some flags changed."""
         machine = Machine(self.device, dtype, self.threads)
-        return LatentStage(dataclasses.replace(self.config, **changes), self.store, machine)
+        return LatentStage(replace(self.config, **changes), self.store, machine)
 
 
 @contextmanager
@@ -70,7 +72,7 @@ def setting(
         glyphs = Glyphs(size, CLASSES, rotations=ROTATIONS)
         pack(glyphs, folder / "store", PackConfig(size=size, channels=3))
         save_file(random_weights(), folder / "vgg16.safetensors")
-        config = dataclasses.replace(
+        config = replace(
             PRESETS["paper"], batch_size=batch, steps=TOTAL_STEPS, adain_dim=adain_dim,
             perceptual_weights=folder / "vgg16.safetensors",
         )  # fmt: skip
@@ -187,11 +189,13 @@ class Worked:
         self.step, self.seconds = step, list[float]()
 
     def __call__(self) -> None:
+        """Do a step, and count its processor time."""
         start = time.process_time()
         self.step()
         self.seconds.append(time.process_time() - start)
 
     def prepare(self) -> "Worked":
+        """See `Case.prepare`."""
         return self
 
 
@@ -233,8 +237,8 @@ def _scaling(shape: dict[str, int], threads: int, axis: str, sizes: tuple[int, .
 
 def _table_bytes(config: TrainConfig, axis: str, size: int) -> int:
     """Three float32 a value; there are two images of a class where classes are counted."""
-    content = 12 * config.content_dim
-    return size * (content if axis == "images" else 2 * content + 12 * config.class_dim)
+    content = 12 * config.model.content_dim
+    return size * (content if axis == "images" else 2 * content + 12 * config.model.class_dim)
 
 
 def _used_memory(device: torch.device) -> int:

@@ -1,6 +1,5 @@
 """Stage 2: encoders learn the codes of stage 1; gradients, resuming, signals, refusals."""
 
-import dataclasses
 import json
 import signal
 from pathlib import Path
@@ -11,19 +10,21 @@ from rich.console import Console
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from lord_fast.cli import main
-from lord_fast.config import EncoderConfig, load_config, load_encoder_config
+from lord_fast.config import EncoderConfig, replace
 from lord_fast.data.store import ImageStore, as_float
 from lord_fast.errors import Interrupted
 from lord_fast.lord import Lord
 from lord_fast.machine import set_up
 from lord_fast.model.encoder import Encoder
-from lord_fast.train import checkpoint
-from lord_fast.train.amortized import EncoderStage
+from lord_fast.run import checkpoint
+from lord_fast.run.config import load_config, load_encoder_config
+from lord_fast.train.encoders import EncoderStage
 from lord_fast.train.loop import run_stage
 from tests.test_cli import fails
 from tests.test_train import StopAfter, files_of, train
 
-SMALL = EncoderConfig(
+SMALL = replace(
+    EncoderConfig(),
     encoder_dim=16, batch_size=16, steps=12, log_every=1, save_every=5, grid_every=1000,
     device="cpu", lr=2e-3,
 )  # fmt: skip
@@ -38,7 +39,7 @@ def stage_of(run, **changes) -> EncoderStage:
     config, data = load_config(run / "config.yaml")
     latent = checkpoint.load(checkpoint.latest(run / "checkpoints", "latent"))
     store, machine = ImageStore(Path(data["store"])), set_up("cpu", "float32", 1)
-    return EncoderStage(dataclasses.replace(SMALL, **changes), config, store, *latent, machine)
+    return EncoderStage(replace(SMALL, **changes), config, store, *latent, machine)
 
 
 def test_published_encoder():
@@ -81,7 +82,7 @@ def test_the_loss_is_the_published_one(trained_run):
     ids = stage_of(trained_run).sampler.image_ids(0)
     fresh = stage_of(trained_run)
     content, class_ = fresh.encoders(as_float(store.images(ids)))
-    latent = Lord.load(trained_run, device="cpu", codes="latent")
+    latent = Lord.load(trained_run, device="cpu", stage="latent")
     content_error = (content - latent.content_codes[ids]).square().mean()
     class_error = (class_ - latent.class_codes[store.class_ids[ids]]).square().mean()
     images = fresh.decoder(content, class_)
@@ -100,22 +101,22 @@ def test_generator_and_modulation_start_from_stage_1(trained_run):
 
 def test_encoders_learn(encoder_run):
     rows = [json.loads(line) for line in (encoder_run / "stats.jsonl").open()]
-    rows = [row for row in rows if row["stage"] == "amortized"]
+    rows = [row for row in rows if row["stage"] == "encoders"]
     assert set(rows[0]) == {
         "stage", "step", "epoch", "loss", "reconstruction", "content_error", "class_error", "lr",
         "images_per_second",
     }  # fmt: skip
     assert rows[-1]["class_error"] < 0.7 * rows[0]["class_error"]
     assert rows[-1]["content_error"] < 0.9 * rows[0]["content_error"]
-    assert list((encoder_run / "grids").glob("amortized-*.png"))
+    assert list((encoder_run / "grids").glob("encoders-*.png"))
 
 
 def test_latent_codes_keep_their_decoder(encoder_run, trained_run):
     """Stage 2 fine-tunes a decoder of its own; what evaluate --codes latent measures stays."""
     before = Lord.load(trained_run, device="cpu")
-    after = Lord.load(encoder_run, device="cpu", codes="latent")
+    after = Lord.load(encoder_run, device="cpu", stage="latent")
     tuned = Lord.load(encoder_run, device="cpu")
-    assert (before.codes, after.codes, tuned.codes) == ("latent", "latent", "encoder")
+    assert (before.stage, after.stage, tuned.stage) == ("latent", "latent", "encoders")
     images = [m.decode(m.content_codes[:8], m.class_codes[:8]) for m in (before, after, tuned)]
     assert torch.equal(images[0], images[1])
     assert not torch.equal(images[0], images[2])
@@ -126,13 +127,13 @@ def test_interrupted_and_resumed_gives_the_same_bytes(trained_run, tmp_path, sto
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     for run in (whole, broken):
         run.mkdir()
-    run_stage(stage_of(trained_run), whole, SMALL, Console(quiet=True))
-    stopper, stage = StopAfter(f"amortized {stop_at}/", signal.SIGTERM), stage_of(trained_run)
+    run_stage(stage_of(trained_run), whole, Console(quiet=True))
+    stopper, stage = StopAfter(f"encoders {stop_at}/", signal.SIGTERM), stage_of(trained_run)
     with pytest.raises(Interrupted):
-        run_stage(stage, broken, SMALL, stopper)
-    assert checkpoint.steps_done(broken / "checkpoints", "amortized") == stop_at
-    run_stage(stage_of(trained_run), broken, SMALL, Console(quiet=True))
-    last = "checkpoints/amortized-000000012"
+        run_stage(stage, broken, stopper)
+    assert checkpoint.steps_done(broken / "checkpoints", "encoders") == stop_at
+    run_stage(stage_of(trained_run), broken, Console(quiet=True))
+    last = "checkpoints/encoders-000000012"
     assert files_of(whole / last) == files_of(broken / last)
 
 
@@ -153,7 +154,7 @@ def test_defaults_are_those_of_the_runs_preset(tmp_path):
 
     assert encoder_defaults(PRESETS["paper"]).lr == 1e-4
     assert encoder_defaults(PRESETS["paper"]).encoder_dim == 256
-    assert encoder_defaults(PRESETS["a100"]).precision == "bf16"
+    assert encoder_defaults(PRESETS["a100"]).machine.precision == "bf16"
 
 
 def test_the_command_resumes_and_says_when_it_is_finished(encoder_run, capsys):
@@ -179,7 +180,7 @@ def test_refusals(glyph_store, tmp_path, capsys):
     with pytest.raises(ValueError, match="train-encoders"):
         Lord.load(run, device="cpu").encode(images)
     with pytest.raises(ValueError, match="no encoders"):
-        Lord.load(run, device="cpu", codes="encoder")
+        Lord.load(run, device="cpu", stage="encoders")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without CUDA")

@@ -4,7 +4,6 @@ Its state dicts are read with `weights_only`; its pickled configuration is never
 give the dimensions.
 """
 
-import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lord_fast.build import build_decoder, build_encoders
-from lord_fast.config import ENCODER_PRESETS, EncoderConfig, TrainConfig
+from lord_fast.config import ENCODER_PRESETS, EncoderConfig, TrainConfig, replace
 from lord_fast.lord import fill
-from lord_fast.train.checkpoint import State, sha256
+from lord_fast.model.build import build_decoder, build_encoders
+from lord_fast.run.checkpoint import State, sha256
 
 STEP = 1
 """What an imported checkpoint says of its steps: the published files do not."""
@@ -49,7 +48,7 @@ class Published:
         encoder_config: The same of stage 2; None where there is no amortized.pth.
         data: As a run remembers its store; there is none.
         latent: State of stage 1.
-        amortized: State of stage 2, or None.
+        encoders: State of stage 2, or None.
     """
 
     def __init__(self, folder: Path, preset: TrainConfig):
@@ -75,7 +74,7 @@ class Published:
                 f"{file}: a model of images of {size} x {size} pixels, or of images that are not "
                 f"square; its generator is lord-fast's at 32 and 64 pixels only: train it anew"
             )
-        self.config = dataclasses.replace(
+        self.config = replace(
             preset, content_dim=content.shape[1], class_dim=class_.shape[1], adain_dim=adain_dim,
             steps=STEP,
         )  # fmt: skip
@@ -89,7 +88,7 @@ class Published:
             "crop": None,
         }
         self._try_decoder(file, decoder)
-        self.amortized: State | None = None
+        self.encoders: State | None = None
         self.encoder_config: EncoderConfig | None = None
         if (folder / "amortized.pth").is_file():
             self._read_encoders(folder / "amortized.pth")
@@ -103,11 +102,9 @@ class Published:
         }
         decoder = _renamed(file, state, "", LATENT)
         self._try_decoder(file, decoder)
-        self.amortized = {"encoders": encoders, "decoder": decoder}
+        self.encoders = {"encoders": encoders, "decoder": decoder}
         width = encoders["content.hidden.0.weight"].shape[0]
-        self.encoder_config = dataclasses.replace(
-            ENCODER_PRESETS["paper"], encoder_dim=width, steps=STEP
-        )
+        self.encoder_config = replace(ENCODER_PRESETS["paper"], encoder_dim=width, steps=STEP)
         shape = (self.data["size"], self.data["channels"])
         with _naming(file):
             network = build_encoders(self.encoder_config, self.config, *shape)

@@ -1,17 +1,16 @@
-"""Whose codes are measured: those that training optimized, or those that the encoders predict."""
+"""Where the codes that are measured come from: training, or the encoders."""
 
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from lord_fast.data.image_files import BATCH
 from lord_fast.data.store import ImageStore, as_float
 from lord_fast.lord import Lord
 
-BATCH = 256
 
-
-class Codes(Protocol):
+class CodeSource(Protocol):
     """Codes of the images of a store.
 
     Attributes:

@@ -17,9 +17,10 @@ import torch
 from PIL import Image
 
 from lord_fast.bench.measure import Case, Row, measure, rows_of
-from lord_fast.config import PackConfig, TrainConfig
-from lord_fast.data.dali import DaliDecoder, DaliUnavailableError
+from lord_fast.config import TrainConfig, replace
 from lord_fast.data.decode import Decoder, DecoderName, PillowDecoder, Shape
+from lord_fast.data.decode.dali import DaliDecoder, DaliUnavailableError
+from lord_fast.data.options import PackConfig
 from lord_fast.data.pack import pack
 from lord_fast.data.sources import open_source
 from lord_fast.data.store import ImageStore
@@ -118,12 +119,13 @@ def _forget(store: ImageStore) -> None:
 
 
 def idle_rows(stores: dict[str, ImageStore], machine: Machine) -> list[Row]:
-    """A step of stage 1, and how long it waits for its images: the second one's ratio to the
-    first is the inverse of the idle share.
+    """A step of stage 1, and how long it waits for its images.
+
+    The second one's ratio to the first is the inverse of the idle share.
     """
     found = []
     for name, store in stores.items():
-        config = TrainConfig(loss="pyramid", batch_size=BATCH)
+        config = replace(TrainConfig(), loss="pyramid", batch_size=BATCH)
         stage = LatentStage(config, store, machine)
         steps: list[float] = []
         waits: list[float] = []

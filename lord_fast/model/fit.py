@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from lord_fast.config import TrainConfig
 from lord_fast.model.generator import Decoder
-from lord_fast.train.schedule import cosine
+from lord_fast.model.schedule import cosine
 
 BATCH = 64
 START_CLASSES, START_CONTENTS = 16, 64
@@ -48,18 +48,23 @@ def fit_codes(
     content, class_ = _start(images, decoder, trained, new_class, generator)
     content.requires_grad_()
     class_.requires_grad_()
-    rates = [cosine(lr, config.min_lr, steps) for lr in (config.latent_lr, config.class_lr)]
+    rates = [
+        cosine(lr, config.adam.min_lr, steps)
+        for lr in (config.adam.latent_lr, config.adam.class_lr)
+    ]
     groups = [{"params": [content]}, {"params": [class_]}]
-    adam = torch.optim.Adam(groups, betas=(config.beta1, config.beta2), eps=config.eps)
+    adam = torch.optim.Adam(
+        groups, betas=(config.adam.beta1, config.adam.beta2), eps=config.adam.eps
+    )
     for step in range(steps):
         for group, rate in zip(adam.param_groups, rates, strict=True):
             group["lr"] = float(rate[step])
         noise = torch.randn(content.shape, generator=generator, device=content.device)
         for ids in torch.arange(len(images), device=images.device).split(BATCH):
-            noisy = content[ids] + config.content_std * noise[ids]
+            noisy = content[ids] + config.model.content_std * noise[ids]
             made = decoder(noisy, class_.expand(len(images), -1)[ids])
             loss = reconstruction(made, images[ids])
-            loss = loss + config.content_decay * noisy.square().sum(1).mean()
+            loss = loss + config.loss.content_decay * noisy.square().sum(1).mean()
             (loss * len(ids) / len(images)).backward()
         adam.step()
         adam.zero_grad()

@@ -1,4 +1,4 @@
-"""DALI's implementation of `lord_fast.data.decode.Decoder`: on a GPU ("mixed") or on the CPU.
+"""DALI's implementation of `contract.Decoder`: on a GPU ("mixed") or on the CPU.
 
 DALI decodes the JPEG and PNG files that it decodes as everyone else does. What it treats in another
 way goes to Pillow, image by image: transparency (it drops alpha), 16-bit grey (it takes the lower
@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from lord_fast.data.decode import BadImageError, PillowDecoder, Shape, open_image
+from lord_fast.data.decode.contract import BadImageError, Shape
+from lord_fast.data.decode.pillow import PillowDecoder, open_image
 
 BATCH = 64
 MAX_BATCH_PIXELS = 64_000_000

@@ -1,19 +1,18 @@
-"""Image files for a trained model, and the files of codes that it writes."""
+"""Image files that a user names, cut and scaled as a store's images were."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from lord_fast.data.decode import BadImageError, PillowDecoder, Shape, read_file
+from lord_fast.data.decode import BadImageError, PillowDecoder, Shape, crop_flag, read_file
 from lord_fast.data.store import as_float
-from lord_fast.lord import BATCH, Lord
-from lord_fast.run import crop_flag
 
+BATCH = 256
+"""Images read at a time."""
 SHOWN = 5
 """Broken images named in an error; the rest are counted."""
 
@@ -45,7 +44,7 @@ def list_images(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
-def read_batches(files: Sequence[Path], lord: Lord) -> Iterator[Tensor]:
+def read_batches(files: Sequence[Path], shape: Shape) -> Iterator[Tensor]:
     """Files as a model takes them, some at a time: cut and scaled as `lord-fast pack` did.
 
     Returns:
@@ -54,7 +53,6 @@ def read_batches(files: Sequence[Path], lord: Lord) -> Iterator[Tensor]:
     Raises:
         ValueError: files that are no images, or smaller than the crop; all are looked at.
     """
-    shape = _shape(lord)
     decoder, bad = PillowDecoder(shape), []
     for start in range(0, len(files), BATCH):
         pixels = []
@@ -71,24 +69,9 @@ def read_batches(files: Sequence[Path], lord: Lord) -> Iterator[Tensor]:
         raise ValueError("; ".join(bad[:SHOWN]) + more + cut)
 
 
-def read_images(files: Sequence[Path], lord: Lord) -> Tensor:
+def read_images(files: Sequence[Path], shape: Shape) -> Tensor:
     """All batches of `read_batches` as one, float32 [N, channels, size, size] in [0, 1]."""
-    return torch.cat(list(read_batches(files, lord)))
-
-
-def _shape(lord: Lord) -> Shape:
-    """What the run's store made of its images.
-
-    Raises:
-        ValueError: the run does not say what was cut out of them.
-    """
-    data = lord.data
-    if "crop" not in data:
-        raise ValueError(
-            f"{lord.run}/config.yaml: does not say what was cut out of its images; copy crop from "
-            f"its store's manifest.json to data: (crop: null, or crop: [width, height])"
-        )
-    return Shape(data["size"], data["channels"], data["crop"] and tuple(data["crop"]))
+    return torch.cat(list(read_batches(files, shape)))
 
 
 def _decode(file: Path, decoder: PillowDecoder) -> np.ndarray:
@@ -96,27 +79,3 @@ def _decode(file: Path, decoder: PillowDecoder) -> np.ndarray:
     if isinstance(pixels, BadImageError):
         raise pixels
     return pixels
-
-
-def save_codes(
-    out: Path,
-    codes: Literal["latent", "encoder"],
-    files: Sequence[Path],
-    content: Tensor,
-    class_: Tensor,
-) -> None:
-    """Write an npz file: `names` [N], `content` [N, content_dim], `class_` [N or 1, class_dim].
-
-    `codes` says which decoder they go with: `Lord.decode(content, class_, codes=...)`.
-    """
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(out.name + ".partial")
-    with partial.open("wb") as stream:
-        np.savez(
-            stream,
-            names=np.array([file.as_posix() for file in files]),
-            content=content.cpu().numpy(),
-            class_=class_.cpu().numpy(),
-            codes=np.array(codes),
-        )
-    partial.replace(out)

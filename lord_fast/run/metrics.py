@@ -1,7 +1,57 @@
-"""The figures of metrics.json as readable rows, for the terminal and the report."""
+"""A run's metrics*.json: read, and as readable rows for the terminal and the report."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lord_fast.atomic import atomic_write
 
 Row = tuple[str, str, str]
 """What, the figure with its 95 % interval, and its chance or baseline."""
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """A metrics*.json of a run.
+
+    Attributes:
+        file: Where it is.
+        values: What it holds.
+        title: Whose codes, of which images.
+        rows: Its figures, readable.
+    """
+
+    file: Path
+    values: dict[str, Any]
+    title: str
+    rows: list[Row]
+
+
+def save_metrics(file: Path, values: dict[str, Any]) -> Metrics:
+    """Write a metrics*.json."""
+    atomic_write(file, json.dumps(values, indent=1) + "\n")
+    return Metrics(file, values, title(values), rows(values))
+
+
+def read_metrics(run: Path) -> list[Metrics]:
+    """Everything that was measured of a run, metrics.json first.
+
+    Raises:
+        ValueError: a file is damaged, or lacks a figure.
+    """
+    files = sorted(run.glob("metrics*.json"), key=lambda file: (len(file.stem), file.stem))
+    found = []
+    for file in files:
+        try:
+            values = json.loads(file.read_text())
+            found.append(Metrics(file, values, title(values), rows(values)))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError(
+                f"{file}: damaged, or of another version of lord-fast ({error!r}); remove it, or "
+                f"measure again with lord-fast evaluate"
+            ) from error
+    return found
 
 
 def title(metrics: dict) -> str:

@@ -1,0 +1,118 @@
+"""Files and folders that are there whole or not at all, whatever interrupts their writing."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+MARKER = ".lord-fast-partial"
+"""A file in every unfinished folder that lord-fast makes: only what holds it is removed."""
+
+
+def atomic_write(path: Path, content: bytes | str | Callable[[BinaryIO], object]) -> None:
+    """Write a file: aside, synced, renamed, the rename synced.
+
+    Args:
+        path: Replaced if it exists. Its folder is made if need be.
+        content: The bytes, the text (UTF-8), or a function that writes to a stream.
+
+    Raises:
+        OSError: the disk is full or not writable. Nothing is left beside `path`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
+    partial = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            if callable(content):
+                content(stream)
+            else:
+                stream.write(content.encode() if isinstance(content, str) else content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.chmod(0o666 & ~_umask())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+@contextmanager
+def atomic_folder(out: Path) -> Iterator[Path]:
+    """A new folder to fill, which becomes `out` when the block ends.
+
+    Every file in it is synced before the rename. An error removes the folder. What a killed
+    process left there before is removed first, if it carries lord-fast's marker.
+
+    Args:
+        out: Must not exist. Its parent is made if need be.
+
+    Yields:
+        The folder to fill, beside `out`.
+
+    Raises:
+        ValueError: `out` exists, or another program's folder is in the way.
+    """
+    if out.exists():
+        raise ValueError(f"{out}: exists already; give another folder or remove it")
+    partial = partial_of(out)
+    remove_partial(partial)
+    partial.mkdir(parents=True)
+    (partial / MARKER).touch()
+    try:
+        yield partial
+        finish_folder(partial, out)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def finish_folder(partial: Path, out: Path) -> None:
+    """Sync a filled folder and give it its name."""
+    (partial / MARKER).unlink(missing_ok=True)
+    for path in partial.rglob("*"):
+        sync(path)
+    sync(partial)
+    partial.rename(out)
+    sync(out.parent)
+
+
+def partial_of(out: Path) -> Path:
+    """Where `out` is made before it has its name."""
+    return out.with_name(out.name + ".partial")
+
+
+def remove_partial(partial: Path) -> None:
+    """Remove an unfinished folder that lord-fast made.
+
+    Raises:
+        ValueError: something else has that name.
+    """
+    if not partial.exists() and not partial.is_symlink():
+        return
+    if partial.is_symlink() or not (partial / MARKER).is_file():
+        raise ValueError(
+            f"{partial}: in the way, and not an unfinished folder of lord-fast; move it"
+        )
+    shutil.rmtree(partial)
+
+
+def sync(path: Path) -> None:
+    """Have the system write a file or folder to the disk."""
+    if os.name == "nt" and path.is_dir():  # Windows opens no folders
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _umask() -> int:
+    value = os.umask(0)
+    os.umask(value)
+    return value

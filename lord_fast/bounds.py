@@ -1,0 +1,86 @@
+"""Bounds of an option's value, written in its annotation and checked when it is set."""
+
+import functools
+from dataclasses import dataclass
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+
+@dataclass(frozen=True)
+class MoreThan:
+    """The value must be greater."""
+
+    limit: float
+
+    def allows(self, value: float) -> bool:
+        """Whether a value lies inside; NaN does not."""
+        return value > self.limit
+
+    def __str__(self) -> str:
+        return f"more than {self.limit}" if self.limit else "positive"
+
+
+@dataclass(frozen=True)
+class AtLeast:
+    """The value must be as large or greater."""
+
+    limit: float
+
+    def allows(self, value: float) -> bool:
+        """Whether a value lies inside; NaN does not."""
+        return value >= self.limit
+
+    def __str__(self) -> str:
+        return f"{self.limit} or more"
+
+
+@dataclass(frozen=True)
+class Below:
+    """The value must be less."""
+
+    limit: float
+
+    def allows(self, value: float) -> bool:
+        """Whether a value lies inside; NaN does not."""
+        return value < self.limit
+
+    def __str__(self) -> str:
+        return f"less than {self.limit}"
+
+
+Bound = MoreThan | AtLeast | Below
+
+
+class Checked:
+    """A dataclass of options that refuses values out of their bounds.
+
+    A bound stands in the annotation: `Annotated[int, MoreThan(0)]`. None is always allowed.
+    """
+
+    def __post_init__(self) -> None:
+        """Check every field.
+
+        Raises:
+            ValueError: names the flag, its value and its bounds.
+        """
+        kind: Any = type(self)
+        for name, bounds in _bounds(kind).items():
+            value = getattr(self, name)
+            if value is not None and not all(bound.allows(value) for bound in bounds):
+                raise ValueError(f"{flag(name)} {value}: must be {' and '.join(map(str, bounds))}")
+
+
+def flag(name: str) -> str:
+    """An option's name on the command line, such as `--batch-size`."""
+    return "--" + name.replace("_", "-")
+
+
+@functools.cache
+def _bounds(kind: Any) -> dict[str, tuple[Bound, ...]]:
+    hints = get_type_hints(kind, include_extras=True)
+    return {name: found for name, hint in hints.items() if (found := tuple(_bounds_of(hint)))}
+
+
+def _bounds_of(hint: Any) -> list[Bound]:
+    if get_origin(hint) is Annotated:
+        return [extra for extra in get_args(hint)[1:] if isinstance(extra, Bound)]
+    return [bound for part in get_args(hint) for bound in _bounds_of(part)]

@@ -1,0 +1,55 @@
+"""Encoded images to pixels: the contract, two implementations, and which of them opens."""
+
+from lord_fast.data.decode.contract import (
+    MAX_BYTES,
+    BadImageError,
+    Crop,
+    Decoder,
+    DecoderName,
+    Shape,
+    crop_flag,
+    read_file,
+)
+from lord_fast.data.decode.pillow import PillowDecoder, fit_array, is_grey
+
+__all__ = [
+    "MAX_BYTES",
+    "BadImageError",
+    "Crop",
+    "Decoder",
+    "DecoderName",
+    "PillowDecoder",
+    "Shape",
+    "crop_flag",
+    "fit_array",
+    "is_grey",
+    "open_decoder",
+    "read_file",
+]
+
+
+def open_decoder(name: DecoderName, shape: Shape, threads: int, device: str = "cpu") -> Decoder:
+    """The decoder that --decoder names; auto: DALI if it works here, else Pillow.
+
+    Args:
+        name: auto, dali or pillow.
+        shape: What images are made into.
+        threads: Threads that one call may use.
+        device: cpu, or cuda to decode there (DALI only).
+
+    Raises:
+        ValueError: dali is asked for and does not work here; quotes its own reason.
+    """
+    if name == "pillow":
+        return PillowDecoder(shape, threads)
+    from lord_fast.data.decode.dali import DaliDecoder, DaliUnavailableError
+
+    try:
+        return DaliDecoder(shape, threads, device)
+    except DaliUnavailableError as error:
+        if name == "dali":
+            raise ValueError(
+                f"--decoder dali: {error}; install it with pip install 'lord-fast[dali]', or use "
+                f"--decoder pillow"
+            ) from error
+        return PillowDecoder(shape, threads)

@@ -1,0 +1,150 @@
+"""Evaluation of a run: whose codes, of which store, with which features."""
+
+from pathlib import Path
+
+from lord_fast.config import replace
+from lord_fast.data.store import ImageStore, open_store
+from lord_fast.evaluate.code_sources import EncoderCodes, LatentCodes
+from lord_fast.evaluate.evaluate import evaluate
+from lord_fast.evaluate.held_out import leakage_of_held_out
+from lord_fast.evaluate.new_classes import evaluate_new_classes
+from lord_fast.evaluate.options import EvaluateConfig
+from lord_fast.evaluate.samples import samples
+from lord_fast.lord import Lord
+from lord_fast.model.build import build_vgg
+from lord_fast.model.perceptual import VGG16
+from lord_fast.run import checkpoint
+from lord_fast.run.config import load_config
+from lord_fast.run.metrics import Metrics, save_metrics
+
+FEWEST_FOR_SAMPLES = 20
+"""Images that a set of samples needs to be compared with."""
+
+
+def evaluate_run(run: Path, config: EvaluateConfig) -> Metrics:
+    """Measure a run and write its metrics*.json.
+
+    Args:
+        run: The run's folder.
+        config: What is measured.
+
+    Returns:
+        The file that was written, and what it holds.
+
+    Raises:
+        ValueError: the run, its store or the perceptual weights cannot be used as asked.
+    """
+    measure = {"latent": _latent, "encoder": _encoder, "fit": _fit}[config.codes]
+    values, store = measure(run, config)
+    _, data = load_config(run / "config.yaml")
+    file = run / file_name(config.codes, None if store.sha256 == data["sha256"] else store)
+    return save_metrics(file, values)
+
+
+def file_name(codes: str, other: ImageStore | None) -> str:
+    """metrics.json for the codes of training; metrics-CODES[-STORE].json for all else."""
+    parts = ["metrics"]
+    if codes != "latent":
+        parts.append(codes)
+    if other is not None:
+        parts.append(other.path.resolve().name)
+    return "-".join(parts) + ".json"
+
+
+def _latent(run: Path, config: EvaluateConfig) -> tuple[dict, ImageStore]:
+    lord = Lord.load(run, stage="latent")
+    store = open_store(run, lord.data, config.store)
+    vgg = _vgg(lord, config, lord.config.loss.perceptual_taps)
+    metrics = evaluate(LatentCodes(lord, store), store, vgg, config.seed)
+    top = _vgg(lord, config, ("pool5",))
+    if store.num_images < FEWEST_FOR_SAMPLES:
+        metrics["samples"] = {"missing": f"fewer than {FEWEST_FOR_SAMPLES} images"}
+    elif top is None:
+        metrics["samples"] = {"missing": "needs VGG16: give --perceptual-weights"}
+    else:
+        metrics["samples"] = samples(lord, store, top, config.seed)
+    return metrics, store
+
+
+def _encoder(run: Path, config: EvaluateConfig) -> tuple[dict, ImageStore]:
+    lord = Lord.load(run, stage="encoders")
+    store = _any_store(run, lord, config.store)
+    vgg = _vgg(lord, config, lord.config.loss.perceptual_taps)
+    codes = EncoderCodes(lord, store)
+    metrics = evaluate(codes, store, vgg, config.seed)
+    if store.sha256 != lord.data["sha256"]:
+        found = _leakage_by_training(run, codes, config.seed)
+        metrics["leakage"]["class_from_content_trained_on_run"] = found
+    return metrics, store
+
+
+def _leakage_by_training(run: Path, codes: EncoderCodes, seed: int) -> dict:
+    try:
+        trained = open_store(run, codes.lord.data)
+    except ValueError:
+        return {"missing": "the store that the run was trained on is gone or holds other images"}
+    return leakage_of_held_out(EncoderCodes(codes.lord, trained), codes, seed)
+
+
+def _fit(run: Path, config: EvaluateConfig) -> tuple[dict, ImageStore]:
+    latent = Lord.load(run, stage="latent")
+    trained = open_store(run, latent.data)
+    if config.store is None:
+        raise ValueError("--codes fit: say with --store which classes, unseen in training")
+    store = _any_store(run, latent, config.store)
+    known = sorted(set(store.class_names) & set(trained.class_names))
+    if known:
+        raise ValueError(f"{store.path}: {known[0]} is a class that {run} was trained on")
+    # The fit minimizes the run's own loss: weights of another convention only measure.
+    own = config.perceptual_input in (None, latent.config.loss.perceptual_input)
+    fit_weights = config.perceptual_weights if own else None
+    has_encoders = checkpoint.latest(run / "checkpoints", "encoders") is not None
+    found = evaluate_new_classes(
+        latent, Lord.load(run, stage="encoders") if has_encoders else None, (store, trained),
+        _vgg(latent, config, latent.config.loss.perceptual_taps), shots=config.shots,
+        steps=config.fit_steps, seed=config.seed, perceptual_weights=fit_weights,
+    )  # fmt: skip
+    return {
+        "codes": "fit",
+        "step": latent.step,
+        "seed": config.seed,
+        "store": {"images": store.num_images, "classes": store.num_classes},
+        "images": store.num_images,
+        "new_classes": found,
+    }, store
+
+
+def _any_store(run: Path, lord: Lord, path: Path | None) -> ImageStore:
+    """The store named, or that of the run.
+
+    Raises:
+        ValueError: its images have another shape than the run's.
+    """
+    if path is None:
+        return open_store(run, lord.data)
+    store = ImageStore(path)
+    if (store.size, store.channels) != (lord.data["size"], lord.data["channels"]):
+        raise ValueError(
+            f"{path}: images of {store.size} x {store.size} x {store.channels}, {run} was "
+            f"trained on {lord.data['size']} x {lord.data['size']} x {lord.data['channels']}"
+        )
+    return store
+
+
+def _vgg(lord: Lord, config: EvaluateConfig, taps: tuple[str, ...]) -> VGG16 | None:
+    """Features, where there are weights: those named, or those of a run that was trained so.
+
+    Raises:
+        ValueError: there are none, and --perceptual-input says what they are like.
+    """
+    if config.perceptual_weights is None and lord.config.loss.loss != "vgg16":
+        if config.perceptual_input is not None:
+            raise ValueError(
+                f"--perceptual-input {config.perceptual_input}: give the --perceptual-weights that "
+                f"it belongs to; the run was trained without"
+            )
+        return None
+    weights = config.perceptual_weights or lord.config.loss.perceptual_weights
+    wanted = config.perceptual_input or lord.config.loss.perceptual_input
+    features = replace(lord.config, perceptual_input=wanted)
+    return build_vgg(features, weights, taps).to(lord.device)

@@ -1,0 +1,171 @@
+"""A run's configuration on disk: config.yaml for stage 1, encoders.yaml for stage 2.
+
+The files are flat: every option is a key. config.yaml also has `data:`, what the run was trained
+on.
+"""
+
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import yaml
+
+from lord_fast.atomic import atomic_write
+from lord_fast.bounds import Checked, flag
+from lord_fast.config import (
+    EncoderConfig,
+    LoggingConfig,
+    MachineConfig,
+    StageConfig,
+    TrainConfig,
+    options,
+    replace,
+)
+
+AnyStage = TypeVar("AnyStage", bound=StageConfig)
+
+MAY_DIFFER = {*options(MachineConfig()), *options(LoggingConfig()), "perceptual_weights"} - {
+    "precision"
+}
+"""Options that may differ when a run is resumed: they do not change what is computed. The hash of
+the perceptual weights is compared instead of their path."""
+
+
+def save_config(path: Path, config: TrainConfig, data: dict[str, Any]) -> None:
+    """Write a run's config.yaml."""
+    _write(path, {**as_plain(config), "data": data})
+
+
+def load_config(path: Path) -> tuple[TrainConfig, dict[str, Any]]:
+    """Read what `save_config` wrote.
+
+    Raises:
+        ValueError: the file is missing, is not YAML, or has unknown, missing or damaged keys.
+    """
+    try:
+        values = _read(path)
+        data = values.pop("data")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ValueError(f"{path.parent}: not a run of lord-fast (no {path.name})") from error
+    except KeyError as error:
+        raise ValueError(f"{path}: not the configuration of a run (no {error})") from error
+    config = _from_plain(path, values, TrainConfig())
+    _check_data(path, data)
+    return config, data
+
+
+def save_encoder_config(path: Path, config: EncoderConfig) -> None:
+    """Write a run's encoders.yaml."""
+    _write(path, as_plain(config))
+
+
+def load_encoder_config(path: Path) -> EncoderConfig:
+    """Read what `save_encoder_config` wrote.
+
+    Raises:
+        ValueError: the file is not YAML, or has unknown, missing or damaged keys.
+        FileNotFoundError: there is none.
+    """
+    return _from_plain(path, _read(path), EncoderConfig())
+
+
+def as_plain(config: Checked) -> dict[str, Any]:
+    """Every option as YAML and JSON can hold it."""
+    return {name: _plain(value) for name, value in options(config).items()}
+
+
+def differences(old: StageConfig, new: StageConfig) -> list[str]:
+    """The options that must not change when a run is resumed but do, as `--flag old -> new`.
+
+    A precision of `auto` takes what the run has.
+    """
+    values = options(new)
+    if values["precision"] == "auto" or old.machine.precision == "auto":
+        values["precision"] = old.machine.precision
+    return [
+        f"{flag(name)} {value} -> {values[name]}"
+        for name, value in options(old).items()
+        if name not in MAY_DIFFER and value != values[name]
+    ]
+
+
+def _from_plain(path: Path, values: dict[str, Any], default: AnyStage) -> AnyStage:
+    known = options(default)
+    # Added later; stage 2 had no cache of features.
+    values = {"cache_target_features": False, **values}
+    if set(values) != set(known):
+        odd = ", ".join(sorted(set(values) ^ set(known)))
+        raise ValueError(f"{path}: written by another version of lord-fast (keys: {odd})")
+    for name, default_value in known.items():
+        if isinstance(default_value, tuple) and isinstance(values[name], list):
+            values[name] = tuple(values[name])
+    if isinstance(values["perceptual_weights"], str):
+        values["perceptual_weights"] = Path(values["perceptual_weights"])
+    _check_types(path, values, default)
+    try:
+        return replace(default, **values)
+    except ValueError as error:
+        raise ValueError(f"{path}: damaged or edited: {error}") from error
+
+
+def _check_types(path: Path, values: dict[str, Any], config: Checked) -> None:
+    """Refuse values of a wrong type or name, as an editor or a damaged disk leaves them.
+
+    Raises:
+        ValueError: names the file and the key.
+    """
+    from typeguard import TypeCheckError, check_type
+
+    for name, hint in get_type_hints(type(config)).items():
+        if isinstance(getattr(config, name), Checked):
+            _check_types(path, values, getattr(config, name))
+            continue
+        try:
+            # YAML's true is an int for Python.
+            if isinstance(values[name], bool) and hint is not bool:
+                raise TypeCheckError("is not of the option's type")
+            check_type(values[name], hint)
+        except TypeCheckError as error:
+            raise ValueError(f"{path}: {name}: {values[name]!r} {error}") from error
+
+
+def _write(path: Path, values: dict[str, Any]) -> None:
+    atomic_write(path, yaml.safe_dump(values, sort_keys=False))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not the configuration of a run ({error})") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: not the configuration of a run")
+    return values
+
+
+def _check_data(path: Path, data: Any) -> None:
+    """Refuse a `data:` that was not written by lord-fast (crop and the weights came later).
+
+    Raises:
+        ValueError: names the file and the key.
+    """
+    given = data if isinstance(data, dict) else {}
+    text = [name for name in ("store", "sha256") if not isinstance(given.get(name), str)]
+    counts = ("num_images", "num_classes", "size", "channels")
+    wrong = text + [name for name in counts if type(given.get(name)) is not int or given[name] < 1]
+    crop = given.get("crop")
+    is_crop = isinstance(crop, list) and len(crop) in (2, 4) and {type(n) for n in crop} == {int}
+    if crop is not None and not is_crop:
+        wrong.append("crop")
+    if not isinstance(given.get("perceptual_sha256"), str | None):
+        wrong.append("perceptual_sha256")
+    if wrong:
+        raise ValueError(
+            f"{path}: damaged (data: {', '.join(wrong)}); take it from a copy, or train in a new "
+            f"run"
+        )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return list(value)
+    return str(value) if isinstance(value, Path) else value
