@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest

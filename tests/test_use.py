@@ -118,7 +118,7 @@ def test_fit_of_a_new_class_gives_one_code(trained_run, photos, tmp_path, capsys
     with np.load(out) as codes:
         assert codes["content"].shape == (6, 4)
         assert codes["class_"].shape == (1, 8)
-        assert str(codes["codes"]) == "latent"
+        assert str(codes["stage"]) == "latent"
 
 
 def test_the_mixture_is_chosen_by_held_out_likelihood():
