@@ -12,6 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lord_fast.cli import main
 from lord_fast.config import EncoderConfig, replace
+from lord_fast.data.loader import Loader
+from lord_fast.data.sampler import EpochSampler
 from lord_fast.data.store import ImageStore
 from lord_fast.machine import set_up
 from lord_fast.run import checkpoint
@@ -80,7 +82,7 @@ def test_replayed_steps_are_the_same_steps(glyph_store, trained_run, cuda):
             assert all(torch.equal(theirs.state()[name][key], part[key]) for key in part)
 
 
-def test_the_host_reads_nothing_of_an_update(glyph_store, trained_run):
+def test_the_host_reads_nothing_of_a_step(glyph_store, trained_run):
     seen = set()
 
     class Spy(TorchDispatchMode):
@@ -90,10 +92,8 @@ def test_the_host_reads_nothing_of_an_update(glyph_store, trained_run):
 
     for stage in stages(glyph_store, trained_run):
         stage.step(0)
-        batch = [stage.sampler.image_ids(1), stage.store.class_ids[:16], torch.tensor(1)]
-        pixels = stage.loader.pixels(1)
         with Spy():
-            stage.update(*batch, pixels)
+            stage.step(1)
     assert "conv_transpose2d" in str(seen) or "convolution" in seen
     assert not HOST & seen
 
@@ -102,6 +102,30 @@ def test_cuda_graph_needs_cuda(glyph_store, tmp_path, capsys):
     run = ("train", str(glyph_store), "--run", str(tmp_path / "run"), *flags(), "--cuda-graph")
     assert main(list(run)) == 2
     assert "--cuda-graph: needs --device cuda" in capsys.readouterr().err
+
+
+def test_the_loader_copies_from_pinned_memory_without_waiting(glyph_store, monkeypatch):
+    """CUDA is played by recorders: every tensor that is sent was pinned, and nobody waits."""
+    pinned, sent = set(), []
+
+    def pin_memory(tensor):
+        copy = tensor.clone()
+        pinned.add(copy.data_ptr())
+        return copy
+
+    def to(tensor, device, non_blocking=False):
+        sent.append((tensor.data_ptr() in pinned, non_blocking))
+        return tensor
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin_memory)
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    store = ImageStore(glyph_store)
+    loader = Loader(store, EpochSampler(store.num_images, 16, 0), torch.device("cuda"))
+    image_ids, class_ids, pixels = loader.batch(0)
+    assert torch.equal(class_ids, store.class_ids[image_ids])
+    assert torch.equal(pixels, store.images(image_ids))
+    assert len(sent) >= 3
+    assert set(sent) == {(True, True)}
 
 
 @pytest.mark.parametrize("where", ["cuda", "pinned"])

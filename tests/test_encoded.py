@@ -115,7 +115,7 @@ def test_loader_gives_each_step_its_images(glyph_store):
     loader = Loader(store, sampler, torch.device("cpu"))
     for step in (0, 1, 2, 3, 4, 5, 6, 2, 2, 9, 10, 0):
         expected = store.images(other.image_ids(step))
-        assert torch.equal(loader.pixels(step), expected)
+        assert torch.equal(loader.batch(step).pixels, expected)
         assert len(loader._ready) == AHEAD
 
 
@@ -128,7 +128,7 @@ def test_loader_passes_errors_on(glyph_store, monkeypatch):
 
     monkeypatch.setattr(store, "images", broken)
     with pytest.raises(ValueError, match="of the disk"):
-        loader.pixels(0)
+        loader.batch(0)
 
 
 def test_an_encoded_store_stays_on_the_disk(stores):

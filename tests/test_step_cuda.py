@@ -73,3 +73,17 @@ def test_a_replay_is_one_launch_of_the_step(glyph_store):
     counts = {event.key: event.count for event in seen.key_averages()}
     assert counts.get("cudaGraphLaunch") == 1
     assert counts.get("cudaLaunchKernel", 0) < 20
+
+
+def test_no_step_waits_for_the_host(glyph_store):
+    """CUDA itself raises at any synchronising call."""
+    machine, store = set_up("cuda", "float32"), ImageStore(glyph_store)
+    store.place("cuda", machine.device)
+    stage = LatentStage(CONFIG, store, machine)
+    stage.step(0)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for step in range(1, STEPS):
+            stage.step(step)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
