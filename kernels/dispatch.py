@@ -121,4 +121,7 @@ def _triton(operator: str) -> Callable:
 
 
 def _triton_version() -> str:
-    return f"Triton {importlib.metadata.version('triton')}"
+    try:
+        return f"Triton {importlib.metadata.version('triton')}"
+    except importlib.metadata.PackageNotFoundError:  # a nightly build has another name
+        return "Triton of unknown version"

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from lord_fast.cli import main
-from lord_fast.data.glyphs import Glyphs
 from lord_fast.data.options import PackConfig
 from lord_fast.data.pack import pack
+from lord_fast.data.sources.glyphs import Glyphs
 
 # Each needs a process of its own: `python -m pytest tests/interpreter`, `... tests/gate`.
 collect_ignore = ["interpreter", "gate"]

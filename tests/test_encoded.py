@@ -15,6 +15,7 @@ from lord_fast.data.options import PackConfig
 from lord_fast.data.pack import pack
 from lord_fast.data.sampler import EpochSampler
 from lord_fast.data.sources import open_source
+from lord_fast.data.sources.glyphs import GlyphOptions
 from lord_fast.data.store import ImageStore
 
 
@@ -97,9 +98,9 @@ def test_a_damaged_file_in_the_store_is_named(stores, tmp_path):
 
 
 def test_pixels_cannot_be_encoded(tmp_path):
-    config = PackConfig(size=32, encoded=True, classes=2)
+    config = PackConfig(size=32, encoded=True)
     with pytest.raises(ValueError, match="--encoded: this source holds pixels"):
-        pack(open_source("glyphs", config), tmp_path / "store", config)
+        pack(open_source("glyphs", config, GlyphOptions(classes=2)), tmp_path / "store", config)
     assert not list(tmp_path.glob("store*"))
 
 

@@ -8,9 +8,9 @@ from lord_fast import kernels
 from lord_fast.bench.published import OURS, PublishedStep, batch_of, curves, layers_of
 from lord_fast.bench.step import random_weights
 from lord_fast.config import PRESETS, replace
-from lord_fast.data.glyphs import Glyphs
 from lord_fast.data.options import PackConfig
 from lord_fast.data.pack import pack
+from lord_fast.data.sources.glyphs import Glyphs
 from lord_fast.data.store import ImageStore
 from lord_fast.kernels import Table
 from lord_fast.machine import Machine

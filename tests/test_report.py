@@ -10,9 +10,9 @@ import torch
 
 from lord_fast.cli import main
 from lord_fast.config import PRESETS, replace
-from lord_fast.data.glyphs import Glyphs
 from lord_fast.data.options import PackConfig
 from lord_fast.data.pack import pack
+from lord_fast.data.sources.glyphs import Glyphs
 from lord_fast.data.store import ImageStore
 from lord_fast.lord import Lord
 from lord_fast.report.pictures import plane

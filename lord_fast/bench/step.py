@@ -22,9 +22,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from lord_fast.bench.measure import Case, Row, measure, rows_of
 from lord_fast.bench.published import PublishedStep, batch_of
 from lord_fast.config import PRESETS, TrainConfig, replace
-from lord_fast.data.glyphs import Glyphs
 from lord_fast.data.options import PackConfig
 from lord_fast.data.pack import pack
+from lord_fast.data.sources.glyphs import Glyphs
 from lord_fast.data.store import ImageStore, as_float
 from lord_fast.machine import Machine, has_fast_bf16, set_up, use_tf32
 from lord_fast.memory import free_memory

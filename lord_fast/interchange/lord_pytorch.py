@@ -12,10 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lord_fast.config import ENCODER_PRESETS, EncoderConfig, TrainConfig, replace
+from lord_fast.config import ENCODER_PRESETS, PRESETS, EncoderConfig, TrainConfig, replace
 from lord_fast.lord import fill
 from lord_fast.model.build import build_decoder, build_encoders
+from lord_fast.run import checkpoint
 from lord_fast.run.checkpoint import State, sha256
+from lord_fast.run.config import save_config, save_encoder_config
 
 STEP = 1
 """What an imported checkpoint says of its steps: the published files do not."""
@@ -38,6 +40,31 @@ ENCODER = {
     "fc_layers.4": "last",
 }
 """The same for an encoder."""
+
+
+def import_published(folder: Path, run: Path) -> "Published":
+    """Write a run with the published weights.
+
+    Args:
+        folder: With latent.pth, and amortized.pth if stage 2 was trained.
+        run: The run's folder, made anew.
+
+    Returns:
+        What was found.
+
+    Raises:
+        ValueError: `run` exists, or the files are not those of a model that lord-fast's can be.
+    """
+    if run.exists():
+        raise ValueError(f"{run}: exists already; give another --run")
+    found = Published(folder, PRESETS["paper"])
+    run.mkdir(parents=True)
+    save_config(run / "config.yaml", found.config, found.data)
+    checkpoint.save(run / "checkpoints", "latent", STEP, found.latent)
+    if found.encoders is not None and found.encoder_config is not None:
+        save_encoder_config(run / "encoders.yaml", found.encoder_config)
+        checkpoint.save(run / "checkpoints", "encoders", STEP, found.encoders)
+    return found
 
 
 class Published:

@@ -11,7 +11,8 @@ import matplotlib
 import matplotlib.figure
 
 from lord_fast import __version__
-from lord_fast.data.store import ImageStore
+from lord_fast.atomic import atomic_write
+from lord_fast.data.store import ImageStore, open_store
 from lord_fast.lord import Lord
 from lord_fast.report import pictures
 from lord_fast.run.history import read_history
@@ -21,6 +22,25 @@ from lord_fast.run.stats import read_stats
 TEMPLATE = Path(__file__).with_name("page.html")
 POINTS = 300
 """Points of a curve."""
+
+
+def write_report(run: Path, store: Path | None = None) -> Path:
+    """Write RUN/report.html.
+
+    Args:
+        run: The run's folder.
+        store: Where its store is now, if it has moved.
+
+    Returns:
+        The page.
+
+    Raises:
+        ValueError: there is no stage 1 yet, its store is gone, or a file of the run is damaged.
+    """
+    lord = Lord.load(run, stage="latent")
+    page = run / "report.html"
+    atomic_write(page, render(run, lord, open_store(run, lord.data, store)))
+    return page
 
 
 def render(run: Path, lord: Lord, store: ImageStore) -> str:

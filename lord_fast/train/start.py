@@ -19,6 +19,7 @@ from lord_fast.run.config import (
     save_encoder_config,
 )
 from lord_fast.run.folder import check_encoders, check_run, check_weights, write_run
+from lord_fast.run.history import Command
 from lord_fast.train.encoders import EncoderStage
 from lord_fast.train.latent import LatentStage
 from lord_fast.train.loop import run_stage
@@ -29,7 +30,11 @@ QUIET = Console(quiet=True)
 
 
 def train_latent(
-    store_path: Path, run: Path, config: TrainConfig, console: Console = QUIET
+    store_path: Path,
+    run: Path,
+    config: TrainConfig,
+    console: Console = QUIET,
+    command: Command | None = None,
 ) -> int | None:
     """Stage 1 from its last checkpoint, or from its start, to its end.
 
@@ -38,6 +43,7 @@ def train_latent(
         run: The run's folder, made if need be.
         config: What is trained. A run that exists must be of the same.
         console: Where the header and the progress go.
+        command: Recorded in the run's history before the first step.
 
     Returns:
         Steps of the stage; None where it was finished before.
@@ -57,13 +63,18 @@ def train_latent(
     sha256 = _weights_of(stage)
     check_weights(run, sha256)
     write_run(run, config, {**data, "perceptual_sha256": sha256})
+    _record(command, run)
     console.print(header(config, store, run, machine))
     run_stage(stage, run, console)
     return end
 
 
 def train_encoders(
-    run: Path, config: EncoderConfig, store_path: Path | None = None, console: Console = QUIET
+    run: Path,
+    config: EncoderConfig,
+    store_path: Path | None = None,
+    console: Console = QUIET,
+    command: Command | None = None,
 ) -> int | None:
     """Stage 2 from its last checkpoint, or from the end of stage 1, to its end.
 
@@ -72,6 +83,7 @@ def train_encoders(
         config: What is trained. A stage 2 that exists must be of the same.
         store_path: Where the run's store is now, if it has moved.
         console: Where the header and the progress go.
+        command: Recorded in the run's history before the first step.
 
     Returns:
         Steps of the stage; None where it was finished before.
@@ -98,6 +110,7 @@ def train_encoders(
     stage = EncoderStage(config, run_config, store, *checkpoint.load(found), machine)
     check_weights(run, _weights_of(stage))
     save_encoder_config(run / "encoders.yaml", config)
+    _record(command, run)
     console.print(header(config, store, run, machine))
     run_stage(stage, run, console)
     return end
@@ -150,6 +163,11 @@ def _precision_of(file: Path) -> str | None:
     if file.name == "encoders.yaml":
         return load_encoder_config(file).machine.precision
     return load_config(file)[0].machine.precision
+
+
+def _record(command: Command | None, run: Path) -> None:
+    if command is not None:
+        command.record(run)
 
 
 def _weights_of(stage: Stage) -> str | None:

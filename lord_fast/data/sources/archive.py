@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from lord_fast.data.decode import MAX_BYTES
+from lord_fast.data.formats import register
+from lord_fast.data.options import PackConfig
 from lord_fast.data.records import Record, Source
 from lord_fast.data.sources.labels import Stem, image_extensions, printable, refuse
 
@@ -65,6 +67,12 @@ class Archive(Source):
         member = PurePosixPath(name)
         hidden = member.name.startswith(".") or "__MACOSX" in member.parts
         return not hidden and member.suffix.lower() in self.extensions and len(member.parts) > 1
+
+
+@register("archive", "a zip or tar file of CLASS/NAME.png")
+def open_archive(path: Path, config: PackConfig) -> Source:
+    """The source at a path."""
+    return Archive(path, config.content_pattern)
 
 
 def members(path: Path) -> Iterator[tuple[str, bytes | str]]:

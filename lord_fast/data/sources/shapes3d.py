@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from lord_fast.data.formats import register
+from lord_fast.data.options import PackConfig
 from lord_fast.data.records import Record, Source
 from lord_fast.data.sources.blocks import Blocks
 from lord_fast.data.sources.labels import Labels
@@ -70,6 +72,12 @@ class Shapes3d(Source):
             "path": os.path.abspath(self.path),
             "class_factors": list(self.labels.classes),
         }
+
+
+@register("shapes3d", "3D Shapes: 3dshapes.h5")
+def open_shapes3d(path: Path, config: PackConfig) -> Source:
+    """The source at a path."""
+    return Shapes3d(path, config.class_factors)
 
 
 def _names(values: np.ndarray) -> dict[str, str]:

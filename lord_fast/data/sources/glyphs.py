@@ -10,13 +10,16 @@ import itertools
 import string
 import unicodedata
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-import matplotlib
 import numpy as np
-from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageFont, features
 
+from lord_fast.bounds import Checked, MoreThan
+from lord_fast.data.formats import register
+from lord_fast.data.options import PackConfig
 from lord_fast.data.records import Record, Source
 
 ALPHANUMERIC = string.digits + string.ascii_uppercase + string.ascii_lowercase
@@ -39,12 +42,29 @@ EM = 0.64
 """Height of the em square at scale 1, as a fraction of the side of the image."""
 
 
+@dataclass(frozen=True)
+class GlyphOptions(Checked):
+    """The embedded data set: characters in many typefaces and poses."""
+
+    classes: Annotated[int, MoreThan(0)] = 62
+    """Number of characters."""
+    typefaces: tuple[str, ...] = ()
+    """Names of matplotlib's fonts. Without it ten typefaces for up to 62 classes, and fewer that
+    share more characters for more classes."""
+    rotations: tuple[float, ...] = (-30, -15, 0, 15, 30)
+    """Rotations in degrees."""
+    scales: tuple[float, ...] = (1.0,)
+    """Relative sizes. Several of them are a content factor."""
+
+
 def font_file(typeface: str) -> Path:
     """The file of a typeface that matplotlib ships.
 
     Raises:
         ValueError: there is no such typeface; the message lists those there are.
     """
+    import matplotlib  # takes long
+
     folder = Path(matplotlib.get_data_path(), "fonts", "ttf")
     path = folder / f"{typeface}.ttf"
     if not path.is_file():
@@ -61,6 +81,8 @@ def characters(typefaces: Sequence[str]) -> str:
     ASCII letters and digits when a Computer Modern font takes part, since those fonts put other
     symbols under their code points.
     """
+    from matplotlib.ft2font import FT2Font
+
     if set(typefaces) & set(COMPUTER_MODERN):
         return ALPHANUMERIC
     shared = set.intersection(*(set(FT2Font(font_file(t)).get_charmap()) for t in typefaces))
@@ -148,6 +170,14 @@ class Glyphs(Source):
             "pillow": Image.__version__,
             "freetype": features.version("freetype2"),
         }
+
+
+@register("glyphs", "the embedded characters; SOURCE is the word glyphs", GlyphOptions, False)
+def open_glyphs(path: Path, config: PackConfig, options: GlyphOptions) -> Source:
+    """The characters at the size that is packed; there is no path."""
+    return Glyphs(
+        config.size, options.classes, options.typefaces, options.rotations, options.scales
+    )
 
 
 @functools.lru_cache(maxsize=256)
