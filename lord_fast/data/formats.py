@@ -13,6 +13,9 @@ from lord_fast.bounds import Checked
 if TYPE_CHECKING:
     from lord_fast.data.records import Source
 
+SOURCES = "lord_fast.data.sources"
+"""The package that is searched. It is not imported before it is asked for, since its modules
+import this one."""
 _FORMATS: dict[str, "Format"] = {}
 
 
@@ -69,8 +72,7 @@ def register(
 @functools.cache
 def formats() -> dict[str, Format]:
     """Every format by its name; all modules of `lord_fast.data.sources` are imported."""
-    from lord_fast.data import sources
-
+    sources = importlib.import_module(SOURCES)
     for module in pkgutil.iter_modules(sources.__path__):
         importlib.import_module(f"{sources.__name__}.{module.name}")
     return dict(sorted(_FORMATS.items()))
