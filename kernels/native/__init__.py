@@ -6,18 +6,20 @@ number of threads gives the same bits.
 """
 
 import ctypes
+import sys
 from ctypes import c_char_p, c_double, c_float, c_int, c_int64, c_uint64, c_void_p
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ..ops import replay_terms
+from ..ops import replay_terms, require_columns
 
-LIBRARY = Path(__file__).with_name("liblord_fast_kernels.so")
+_SUFFIX = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
+LIBRARY = Path(__file__).with_name(f"liblord_fast_kernels{_SUFFIX}")
 ABI_VERSION = 1
 HOW_TO_BUILD = (
-    "with CMake and a C++17 compiler, run `python setup.py build_ext --inplace` in a checkout, or "
+    "with CMake and GCC or Clang, run `python setup.py build_ext --inplace` in a checkout, or "
     "`pip install --force-reinstall --no-deps lord-fast`"
 )
 
@@ -150,6 +152,7 @@ def _check(
             f"weight {list(weight.shape)}, rows {list(rows.shape)}, lr {list(lr.shape)}: "
             f"must be [N, D], [B] and [total_steps]"
         )
+    require_columns(weight)
     for name, tensor in (("weight", weight), ("exp_avg", exp_avg), ("exp_avg_sq", exp_avg_sq)):
         _require(name, tensor, torch.float32, weight.shape)
         if tensor.stride() != (weight.stride(0), 1):

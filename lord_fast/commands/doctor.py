@@ -1,6 +1,5 @@
 """lord-fast doctor: what this machine has, what is missing and how to get it."""
 
-import importlib.metadata
 import importlib.util
 import platform
 import shutil
@@ -11,7 +10,7 @@ from rich.table import Table
 
 from lord_fast import __version__, kernels
 from lord_fast.machine import has_fast_bf16
-from lord_fast.system import cpu_count
+from lord_fast.system import cpu_count, package_version
 
 PACKAGES = (
     "torch", "triton", "nvidia-dali-cuda130", "nvidia-dali-cuda120", "tensorboard", "onnx",
@@ -34,6 +33,8 @@ def _machine() -> list[tuple[str, str]]:
     if torch.cuda.is_available():
         capability = ".".join(map(str, torch.cuda.get_device_capability()))
         gpu = f"{torch.cuda.get_device_name()}, sm {capability}, CUDA {torch.version.cuda}"
+    elif torch.backends.mps.is_available():
+        gpu = f"Apple GPU (mps), latent tables on {kernels.live('mps')}"
     compiler = shutil.which("g++") or shutil.which("c++") or "none: --compile needs one on the CPU"
     return [
         ("python", platform.python_version()),
@@ -46,10 +47,12 @@ def _machine() -> list[tuple[str, str]]:
 
 
 def _packages() -> list[tuple[str, str]]:
-    rows = []
-    for name in PACKAGES:
-        try:
-            rows.append((name, importlib.metadata.version(name)))
-        except importlib.metadata.PackageNotFoundError:
-            rows.append((name, "not installed"))
-    return rows
+    found = [(name, package_version(name)) for name in PACKAGES]
+    return [(name, version or _without_version(name)) for name, version in found]
+
+
+def _without_version(name: str) -> str:
+    """What is known of a distribution that is not there: a module of its name can be."""
+    if "-" not in name and importlib.util.find_spec(name) is not None:
+        return "installed, of an unknown version"
+    return "not installed"
