@@ -2,8 +2,8 @@
 
 What depends on a row alone (learning rates, bias corrections) is float64, and the noise needs
 64-bit integers. Apple's GPU (mps) has no float64, so there those parts are computed on the CPU and
-their float32 results are copied over. That path is tested with tensors that claim to be on mps and
-refuse float64. It has not run on Apple hardware.
+their float32 results are copied over. That path is tested with tensors that claim to be on another
+device and refuse float64. It has not run on Apple hardware.
 """
 
 import math
@@ -16,6 +16,7 @@ from .ops import replay_terms
 _PHILOX_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _PHILOX_KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
 _MASK32 = 0xFFFFFFFF
+_WITHOUT_FLOAT64 = ("mps",)
 
 
 def gather(
@@ -105,7 +106,8 @@ def replay(
 
 def _precise(*tensors: Tensor) -> tuple[Tensor, ...]:
     """The tensors where float64 exists: on the CPU for mps, else where they are."""
-    return tuple(tensor.cpu() if tensor.device.type == "mps" else tensor for tensor in tensors)
+    away = (tensor.device.type in _WITHOUT_FLOAT64 for tensor in tensors)
+    return tuple(t.cpu() if moved else t for t, moved in zip(tensors, away, strict=True))
 
 
 def _check_rows(weight: Tensor, rows: Tensor) -> None:
