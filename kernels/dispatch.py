@@ -6,6 +6,7 @@ code over it on the CPU and Triton over it on CUDA. A call never chooses.
 
 import importlib.metadata
 import importlib.util
+import subprocess
 import warnings
 from collections.abc import Callable
 from typing import Literal, NamedTuple, get_args
@@ -49,7 +50,8 @@ def use(choice: Choice, device: str | None = None) -> None:
     Args:
         choice: auto: on every device the fastest one that is there; reference: plain PyTorch
             everywhere; native or triton: that one on its device, plain PyTorch elsewhere.
-        device: Type of the device that the tables will live on, cpu or cuda, if it is known.
+        device: Type of the device that the tables will live on (cpu, cuda or mps), if it is
+            known.
 
     Raises:
         ValueError: an implementation asked for by name is not there, or not for `device`.
@@ -84,7 +86,7 @@ def use(choice: Choice, device: str | None = None) -> None:
 
 
 def live(device: str) -> Live:
-    """What runs on a type of device, cpu or cuda."""
+    """What runs on a type of device: cpu, cuda or mps."""
     return _live.get(device, Live("reference", "there is no other for this device"))
 
 
@@ -115,13 +117,29 @@ def _triton(operator: str) -> Callable:
     def launch(*arguments):
         from . import triton
 
-        return getattr(triton, operator)(*arguments)
+        try:
+            return getattr(triton, operator)(*arguments)
+        except subprocess.CalledProcessError as error:  # of the C compiler: there is no Python.h
+            raise _cannot_launch(error) from error
+        except RuntimeError as error:
+            if "C compiler" not in str(error):
+                raise
+            raise _cannot_launch(error) from error
 
     return launch
 
 
+def _cannot_launch(error: Exception) -> ValueError:
+    return ValueError(
+        f"Triton cannot build the C code that launches its kernels ({error}); install a C compiler "
+        f"and Python's headers (on Debian and Ubuntu: apt install gcc python3-dev), or take "
+        f"--kernels reference"
+    )
+
+
 def _triton_version() -> str:
+    """The version, if it is known: the distribution can have another name than the module."""
     try:
         return f"Triton {importlib.metadata.version('triton')}"
-    except importlib.metadata.PackageNotFoundError:  # a nightly build has another name
-        return "Triton of unknown version"
+    except importlib.metadata.PackageNotFoundError:
+        return "Triton of an unknown version"

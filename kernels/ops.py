@@ -66,6 +66,16 @@ def replay_terms(beta1: float, beta2: float) -> int:
     return math.ceil(32 * math.log(2) / math.log(math.sqrt(beta2) / beta1))
 
 
+def require_columns(weight: Tensor) -> None:
+    """Refuse a table [N, 0].
+
+    Raises:
+        ValueError: rows of the table have no elements.
+    """
+    if weight.shape[1] == 0:
+        raise ValueError(f"weight {list(weight.shape)}: a latent table needs at least one column")
+
+
 class Table(NamedTuple):
     """The state of a latent table.
 
@@ -125,7 +135,12 @@ def gather(
 
     Returns:
         float32 [B, D].
+
+    Raises:
+        ValueError: the table has no columns.
+        IndexError: a row is not in the table. CUDA with Triton does not check that.
     """
+    require_columns(table.weight)
     noise_ids = rows if noise_ids is None else noise_ids
     return torch.ops.lord_fast.gather(*table, rows, lr, step, noise_ids, std, seed, *adam)
 
@@ -156,5 +171,10 @@ def scatter_adam_(
         unique: A promise that no row repeats, which saves CUDA a sort. Where it is broken, CUDA
             leaves anything in the rows that do repeat (nothing else is harmed, and nothing is
             reported: to look would cost the sort); the CPU and the reference sum as ever.
+
+    Raises:
+        ValueError: the table has no columns.
+        IndexError: a row is not in the table. CUDA with Triton does not check that.
     """
+    require_columns(table.weight)
     torch.ops.lord_fast.scatter_adam_(*table, rows, grad, lr, step, *adam, unique)

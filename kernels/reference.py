@@ -1,4 +1,10 @@
-"""Plain PyTorch on any device: what the other implementations are tested against."""
+"""Plain PyTorch on any device: what the other implementations are tested against.
+
+What depends on a row alone (learning rates, bias corrections) is float64, and the noise needs
+64-bit integers. Apple's GPU (mps) has no float64, so there those parts are computed on the CPU and
+their float32 results are copied over. That path is tested with tensors that claim to be on another
+device and refuse float64. It has not run on Apple hardware.
+"""
 
 import math
 
@@ -10,6 +16,7 @@ from .ops import replay_terms
 _PHILOX_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _PHILOX_KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
 _MASK32 = 0xFFFFFFFF
+_WITHOUT_FLOAT64 = ("mps",)
 
 
 def gather(
@@ -18,10 +25,13 @@ def gather(
     beta1: float, beta2: float, eps: float,
 ) -> Tensor:  # fmt: skip
     """See `lord_fast.kernels.gather`."""
+    _check_rows(weight, rows)
     state = (weight[rows], exp_avg[rows], exp_avg_sq[rows], last_step[rows])
     codes = replay(*state, lr, step, beta1, beta2, eps)[0]
     if std > 0:
-        codes = codes + std * noise(noise_ids, codes.shape[1], step, seed).to(codes.dtype)
+        ids, now = _precise(noise_ids, step)
+        drawn = noise(ids, codes.shape[1], now, seed).to(codes.dtype)
+        codes = codes + std * drawn.to(codes.device)
     return codes
 
 
@@ -31,17 +41,19 @@ def scatter_adam_(
     unique: bool = False,
 ) -> None:  # fmt: skip
     """See `lord_fast.kernels.scatter_adam_`; `unique` changes nothing here."""
+    _check_rows(weight, rows)
     rows, inverse = torch.unique(rows, return_inverse=True)
     summed = grad.new_zeros(len(rows), grad.shape[1]).index_add_(0, inverse, grad)
     state = (weight[rows], exp_avg[rows], exp_avg_sq[rows], last_step[rows])
     w, m, v = replay(*state, lr, step, beta1, beta2, eps)
 
-    t = (step + 1).double()
+    rates, now = _precise(lr, step)
+    t = (now + 1).double()
     m = beta1 * m + (1 - beta1) * summed
     v = beta2 * v + (1 - beta2) * summed * summed
-    scale = torch.sqrt(1 - beta2**t) / (1 - beta1**t) * lr[step].double()
-    denominator = v.sqrt() + (eps * torch.sqrt(1 - beta2**t)).to(v.dtype)
-    w = w - scale.to(w.dtype) * m / denominator
+    scale = torch.sqrt(1 - beta2**t) / (1 - beta1**t) * rates[now].double()
+    denominator = v.sqrt() + (eps * torch.sqrt(1 - beta2**t)).to(v.dtype).to(v.device)
+    w = w - scale.to(w.dtype).to(w.device) * m / denominator
 
     weight[rows], exp_avg[rows], exp_avg_sq[rows] = w, m, v
     last_step[rows] = step + 1
@@ -70,23 +82,44 @@ def replay(
     Returns:
         weight, exp_avg, exp_avg_sq at `step`, each [B, D].
     """
+    last_step, lr, step = _precise(last_step, lr, step)
     missed = step - last_step
     most = min(int(missed.max()) if len(missed) else 0, replay_terms(beta1, beta2))
-    j = torch.arange(1, most + 1, device=weight.device)
+    j = torch.arange(1, most + 1, device=missed.device)
     t = torch.minimum(last_step[:, None] + j, step).double()
     # In the j-th step sqrt(v) is sqrt(exp_avg_sq) / grown; multiply through by it.
     grown = torch.sqrt((1 - beta2**t) / beta2 ** j.double())
     size = lr[t.long() - 1] * beta1 ** j.double() / (1 - beta1**t) * grown
-    size = size.masked_fill(j > missed[:, None], 0).to(weight.dtype)
-    floor = (eps * grown).to(weight.dtype)
+    size = size.masked_fill(j > missed[:, None], 0).to(weight.dtype).to(weight.device)
+    floor = (eps * grown).to(weight.dtype).to(weight.device)
 
     root = exp_avg_sq.sqrt()
     moved = torch.zeros_like(weight)
     for column in range(most):
         moved += size[:, column, None] * exp_avg / (root + floor[:, column, None])
-    decay1 = (beta1 ** missed.double()).to(weight.dtype)[:, None]
-    decay2 = (beta2 ** missed.double()).to(weight.dtype)[:, None]
+    decay1, decay2 = (
+        (beta ** missed.double()).to(weight.dtype).to(weight.device)[:, None]
+        for beta in (beta1, beta2)
+    )
     return weight - moved, exp_avg * decay1, exp_avg_sq * decay2
+
+
+def _precise(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """The tensors where float64 exists: on the CPU for mps, else where they are."""
+    away = (tensor.device.type in _WITHOUT_FLOAT64 for tensor in tensors)
+    return tuple(t.cpu() if moved else t for t, moved in zip(tensors, away, strict=True))
+
+
+def _check_rows(weight: Tensor, rows: Tensor) -> None:
+    """Refuse rows that are not in the table: PyTorch would count negative ones from the end.
+
+    Raises:
+        IndexError: naming the first of them.
+    """
+    outside = (rows < 0) | (rows >= len(weight))
+    if bool(outside.any()):
+        wrong = int(rows[outside][0])
+        raise IndexError(f"rows: {wrong} is not a row of a table of {len(weight)}")
 
 
 def noise(noise_ids: Tensor, dim: int, step: Tensor, seed: int) -> Tensor:

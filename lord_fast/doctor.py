@@ -1,6 +1,5 @@
 """What this machine has, what is missing and how to get it."""
 
-import importlib.metadata
 import importlib.util
 import platform
 import shutil
@@ -9,7 +8,7 @@ import torch
 
 from lord_fast import kernels
 from lord_fast.machine import has_fast_bf16
-from lord_fast.system import cpu_count
+from lord_fast.system import cpu_count, package_version
 
 PACKAGES = (
     "torch", "triton", "nvidia-dali-cuda130", "nvidia-dali-cuda120", "tensorboard", "onnx",
@@ -23,11 +22,11 @@ def findings() -> list[tuple[str, str]]:
 
 def version(name: str) -> str:
     """The version of a package. A module may be there without the metadata of a distribution."""
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        is_module = name.isidentifier() and importlib.util.find_spec(name) is not None
-        return "of unknown version" if is_module else "not installed"
+    known = package_version(name)
+    if known is not None:
+        return known
+    is_module = name.isidentifier() and importlib.util.find_spec(name) is not None
+    return "installed, of an unknown version" if is_module else "not installed"
 
 
 def _machine() -> list[tuple[str, str]]:
@@ -38,6 +37,8 @@ def _machine() -> list[tuple[str, str]]:
     if torch.cuda.is_available():
         capability = ".".join(map(str, torch.cuda.get_device_capability()))
         gpu = f"{torch.cuda.get_device_name()}, sm {capability}, CUDA {torch.version.cuda}"
+    elif torch.backends.mps.is_available():
+        gpu = f"Apple GPU (mps), latent tables on {kernels.live('mps')}"
     compiler = shutil.which("g++") or shutil.which("c++") or "none: --compile needs one on the CPU"
     return [
         ("python", platform.python_version()),

@@ -1,6 +1,11 @@
 """Which implementation runs, what is said about it, and what torch.compile makes of it."""
 
+import importlib.metadata
+import importlib.util
 import re
+import subprocess
+import sys
+import types
 import warnings
 
 import pytest
@@ -26,7 +31,7 @@ def restored():
 @pytest.fixture
 def library(monkeypatch, tmp_path):
     """Where the native library is looked for, as if the process had just begun."""
-    path = tmp_path / "liblord_fast_kernels.so"
+    path = tmp_path / native.LIBRARY.name
     monkeypatch.setattr(native, "LIBRARY", path)
     monkeypatch.setattr(native, "_library", None)
     monkeypatch.setattr(dispatch, "_told", set())
@@ -110,12 +115,12 @@ def assert_native_is_missing(reason: str):
 
 
 def test_a_missing_library_is_said_once_and_the_reference_runs(library):
-    assert_native_is_missing("liblord_fast_kernels.so is not built")
+    assert_native_is_missing(f"{library.name} is not built")
 
 
 def test_a_broken_library_likewise(library):
     library.write_text("nothing that can be loaded")
-    assert_native_is_missing("liblord_fast_kernels.so cannot be loaded")
+    assert_native_is_missing(f"{library.name} cannot be loaded")
 
 
 def test_a_library_that_is_too_old_likewise(library, monkeypatch):
@@ -131,6 +136,71 @@ def test_the_header_and_the_doctor_say_what_runs(glyph_store, tmp_path, capsys):
     assert re.search(r"kernels: native \((baseline|avx2|avx512)\)", capsys.readouterr().err)
     assert main(["doctor"]) == 0
     assert re.search(r"kernels, cpu +│ native \(", capsys.readouterr().out)
+
+
+@pytest.fixture
+def without_versions(monkeypatch):
+    """As where Triton comes as pytorch-triton or triton-windows."""
+
+    def version(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name == "triton" or None)
+
+
+def test_a_triton_without_a_distribution_of_its_name(without_versions, capsys):
+    kernels.use("auto")
+    assert str(kernels.live("cuda")) == "triton (Triton of an unknown version)"
+    assert main(["doctor"]) == 0
+    found = capsys.readouterr().out
+    assert re.search(r"│ triton +│ installed, of an unknown version", found)
+    assert re.search(r"│ tensorboard +│ not installed", found)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("Failed to find C compiler. Please specify via CC environment variable"),
+        subprocess.CalledProcessError(1, ["gcc", "main.c"]),
+    ],
+    ids=["no compiler", "no Python.h"],
+)
+def test_triton_without_a_c_compiler_says_what_to_install(monkeypatch, error):
+    def gather(*arguments):
+        raise error
+
+    stub = types.SimpleNamespace(gather=gather)
+    monkeypatch.setitem(sys.modules, "lord_fast.kernels.triton", stub)
+    monkeypatch.setattr(kernels, "triton", stub, raising=False)
+    with pytest.raises(ValueError, match="apt install gcc python3-dev"):
+        dispatch._triton("gather")()
+
+
+@pytest.mark.parametrize("choice", ["reference", "native"])
+def test_a_table_without_columns_is_refused(choice):
+    kernels.use(choice)
+    state, rows = kernels.Table(*table(5, 0, 3)), torch.tensor([1, 2])
+    lr, now, wanted = torch.ones(9), torch.tensor(3), r"weight \[5, 0\].* at least one column"
+    with pytest.raises(ValueError, match=wanted):
+        kernels.gather(state, rows, lr, now, adam=ADAM)
+    with pytest.raises(ValueError, match=wanted):
+        kernels.scatter_adam_(state, rows, torch.ones(2, 0), lr, now, adam=ADAM)
+    with pytest.raises(ValueError, match=wanted):
+        native.gather(*state, rows, lr, now, rows, 0.0, 0, *ADAM)
+
+
+@pytest.mark.parametrize("choice", ["reference", "native"])
+@pytest.mark.parametrize("row", [-1, 5])
+def test_a_row_outside_of_the_table_is_refused(choice, row):
+    kernels.use(choice)
+    state, rows = kernels.Table(*table(5, 4, 3)), torch.tensor([1, row])
+    before, lr, now = clone(state), torch.ones(9), torch.tensor(3)
+    with pytest.raises(IndexError, match=f"rows: {row} is not a row of a table of 5"):
+        kernels.gather(state, rows, lr, now, adam=ADAM)
+    with pytest.raises(IndexError, match=f"rows: {row} is not a row of a table of 5"):
+        kernels.scatter_adam_(state, rows, torch.ones(2, 4), lr, now, adam=ADAM)
+    assert all(torch.equal(a, b) for a, b in zip(state, before, strict=True))
 
 
 @on_the_cpu

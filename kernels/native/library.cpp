@@ -97,7 +97,7 @@ Status check_rows(const int64_t* rows, int64_t batch, int64_t num_rows, const in
 // Calls work(begin, end, scratch) on parts of `items` rows of `dim` floats.
 template <typename Work>
 void share_rows(int64_t items, int64_t dim, int threads, int64_t scratch_size, const Work& work) {
-  const int64_t rows = std::max<int64_t>(1, kFloatsPerPart / dim);
+  const int64_t rows = std::max<int64_t>(1, kFloatsPerPart / std::max<int64_t>(1, dim));
   const int64_t parts = (items + rows - 1) / rows;
   if (parts <= kFewParts) threads = 1;
   std::vector<float> scratch(std::max(threads, 1) * scratch_size);

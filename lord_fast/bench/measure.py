@@ -6,7 +6,6 @@ caches hold a case's code, as they do in a loop over steps, and not its data.
 
 import gc
 import json
-import os
 import platform
 import statistics
 import time
@@ -20,7 +19,8 @@ from rich.progress import track
 from rich.table import Table
 
 from lord_fast import __version__, kernels
-from lord_fast.machine import Machine
+from lord_fast.machine import Machine, synchronize
+from lord_fast.system import cpu_count
 
 CALLS = 4
 
@@ -124,7 +124,7 @@ def describe(machine: Machine) -> dict[str, Any]:
     return {
         "device": machine.describe(),
         "processor": _processor(),
-        "cores": os.cpu_count(),
+        "cores": cpu_count(),
         "threads": machine.threads,
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
@@ -135,17 +135,15 @@ def describe(machine: Machine) -> dict[str, Any]:
 
 
 def _time(work: Callable[[], object], device: torch.device, clock: Callable[[], float]) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+    synchronize(device)
     start = clock()
     work()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+    synchronize(device)
     return clock() - start
 
 
 def _processor() -> str:
-    try:
+    try:  # only Linux has the file, and on Arm it holds no name
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor()

@@ -5,7 +5,6 @@ The published step (lord_fast/bench/published.py) is the base of the ratios.
 
 import dataclasses
 import multiprocessing
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
@@ -244,8 +244,7 @@ def _table_bytes(config: TrainConfig, axis: str, size: int) -> int:
 def _used_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
+    return psutil.Process().memory_info().rss
 
 
 def launches(found: Setting, steps: Ladder) -> dict[str, int]:

@@ -77,4 +77,5 @@ class Loader:
     def _send(self, tensor: Tensor) -> Tensor:
         if self.device.type == "cuda" and tensor.device.type == "cpu":
             tensor = tensor.pin_memory()
-        return tensor.to(self.device, non_blocking=True)
+        # On mps a copy that nobody waits for may read the images after they are freed.
+        return tensor.to(self.device, non_blocking=self.device.type == "cuda")

@@ -44,8 +44,9 @@ def convolution(
 ) -> Tensor:
     """`conv2d` or `conv_transpose2d`, its gradients in the form that is fastest where it runs.
 
-    float32 and float64 on a CPU from `WIDE` input channels on take `_Convolution`, the same
-    function; torch.compile, autocast and other devices the plain form.
+    float32 and float64 on a CPU with oneDNN take `_Convolution`, the same function, from `WIDE`
+    input channels on. torch.compile, autocast, other devices and a PyTorch without oneDNN take the
+    plain form.
 
     Args:
         x: [B, in, H, W].
@@ -61,6 +62,7 @@ def convolution(
     by_layout = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
     if torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
         by_layout = False
+    by_layout = by_layout and torch.backends.mkldnn.is_available()
     if by_layout and x.shape[1] >= WIDE and bias is not None:
         options = ([stride] * 2, [padding] * 2, [1, 1], transposed, [0, 0], 1)
         return _Convolution.apply(x, weight, bias, options)

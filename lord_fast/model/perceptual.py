@@ -177,10 +177,10 @@ class PerceptualLoss(nn.Module):
     def measure_scale(self, batches: Iterable[Tensor]) -> None:
         """Set every tap's scale to its mean absolute activation over `batches` of images."""
         sums = [
-            torch.stack([feature.abs().mean() for feature in self.vgg(images)]).double()
+            torch.stack([feature.abs().mean() for feature in self.vgg(images)]).cpu().double()
             for images in batches
         ]
-        self.tap_scale.copy_(torch.stack(sums).mean(0))
+        self.tap_scale.copy_(torch.stack(sums).mean(0).to(self.tap_scale.dtype))
 
     def forward(
         self, images: Tensor, targets: Tensor, wanted: list[Tensor] | None = None

@@ -1,7 +1,6 @@
 """One self-contained HTML page of a run: no request leaves it, it works from the disk."""
 
 import html
-import importlib.metadata
 import io
 import json
 import platform
@@ -18,6 +17,7 @@ from lord_fast.report import pictures
 from lord_fast.run.history import read_history
 from lord_fast.run.metrics import Metrics, read_metrics
 from lord_fast.run.stats import read_stats
+from lord_fast.system import package_version
 
 TEMPLATE = Path(__file__).with_name("page.html")
 POINTS = 300
@@ -128,5 +128,5 @@ def _configuration(run: Path) -> str:
 
 def _versions() -> str:
     packages = ("torch", "numpy", "pillow", "scikit-learn")
-    found = [f"{name} {importlib.metadata.version(name)}" for name in packages]
+    found = [f"{name} {package_version(name) or '(unknown)'}" for name in packages]
     return ", ".join((f"lord-fast {__version__}", f"Python {platform.python_version()}", *found))
