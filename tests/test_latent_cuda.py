@@ -145,7 +145,7 @@ def test_launches_of_a_step():
     assert launches(lambda: update(unique=False)) - sort == 2
 
 
-def test_offsets_beyond_two_to_the_31():
+def test_offsets_beyond_2_to_the_31():
     n, dim = 2**21 + 2, 1024
     if torch.cuda.mem_get_info()[0] < 30 * 2**30:
         pytest.skip("CUDA: less than 30 GiB of free GPU memory")
