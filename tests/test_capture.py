@@ -1,7 +1,7 @@
-"""A step on the device: nothing of it is read by the host, so that a CUDA graph can hold it.
+"""Tests that a step can be captured in a CUDA graph, which requires that the host reads no tensor.
 
-CUDA's graph is played by a stand-in that records the function and runs it again on the fixed
-inputs: what a replay sees. tests/test_step_cuda.py does it on a GPU.
+A fake CUDA graph keeps the function and runs it again on the fixed inputs, as a replay would.
+tests/test_step_cuda.py tests the real graph on a GPU.
 """
 
 import contextlib
@@ -24,11 +24,11 @@ from tests.test_train import SMALL, flags
 
 HOST = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_consecutive",
         "is_nonzero", "equal", "lift_fresh"}  # fmt: skip
-"""Operators that read a tensor on the host, or bring a value of the host to the device."""
+"""Operators that read a tensor on the host or copy a value from the host to the device."""
 
 
 class Recorded:
-    """What `torch.cuda.CUDAGraph` is to its user."""
+    """A fake of `torch.cuda.CUDAGraph`."""
 
     def replay(self):
         self.again()
@@ -36,7 +36,7 @@ class Recorded:
 
 @pytest.fixture
 def cuda(monkeypatch):
-    """`torch.cuda` as far as `CudaGraph` uses it."""
+    """Fake the parts of `torch.cuda` that `CudaGraph` uses."""
 
     class Stream:
         def wait_stream(self, other):
@@ -50,7 +50,7 @@ def cuda(monkeypatch):
 
 
 def capture(self, inputs):
-    """Like the real one, but that the function is kept, and run at each replay."""
+    """Replace `CudaGraph._capture` by one that keeps the function and runs it at each replay."""
     self.inputs, self.outputs = tuple(value.clone() for value in inputs), {}
     graph = torch.cuda.CUDAGraph()
     graph.again = lambda: self.outputs.update(self.update(*self.inputs))
@@ -58,7 +58,7 @@ def capture(self, inputs):
 
 
 def stages(glyph_store, trained_run, config=SMALL):
-    """Either stage, on the CPU."""
+    """Yield both stages, on the CPU."""
     store, machine = ImageStore(glyph_store), set_up("cpu", "float32", 2)
     yield LatentStage(config, store, machine)
     found = checkpoint.latest(trained_run / "checkpoints", "latent")
@@ -67,7 +67,7 @@ def stages(glyph_store, trained_run, config=SMALL):
     yield EncoderStage(encoders, run_config, store, *checkpoint.load(found), machine)
 
 
-def test_replayed_steps_are_the_same_steps(glyph_store, trained_run, cuda):
+def test_replayed_steps_equal_eager_steps(glyph_store, trained_run, cuda):
     plain, replayed = (list(stages(glyph_store, trained_run)) for _ in range(2))
     for ours, theirs in zip(plain, replayed, strict=True):
         theirs.run_update = CudaGraph(theirs.update)
@@ -82,7 +82,7 @@ def test_replayed_steps_are_the_same_steps(glyph_store, trained_run, cuda):
             assert all(torch.equal(theirs.state()[name][key], part[key]) for key in part)
 
 
-def test_the_host_reads_nothing_of_a_step(glyph_store, trained_run):
+def test_the_host_reads_no_tensor_of_a_step(glyph_store, trained_run):
     seen = set()
 
     class Spy(TorchDispatchMode):

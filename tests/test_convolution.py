@@ -1,4 +1,4 @@
-"""The convolutions equal PyTorch's, forward and gradients, in either form."""
+"""Checks that both forms of the convolutions equal PyTorch's, forward and backward."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ from lord_fast.model.convolution import convolution
         (F.conv_transpose2d, 4, {"padding": 1, "stride": 2}),
     ],
 )
-def test_equals_pytorchs(monkeypatch, function, kernel, options, memory_format, wide):
+def test_convolutions_equal_pytorch(monkeypatch, function, kernel, options, memory_format, wide):
     monkeypatch.setattr(module, "WIDE", wide)
     rng = torch.Generator().manual_seed(0)
     transposed = function is F.conv_transpose2d
@@ -39,7 +39,7 @@ def test_equals_pytorchs(monkeypatch, function, kernel, options, memory_format, 
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10)
 
 
-def test_narrow_types_take_the_plain_form(monkeypatch):
+def test_narrow_dtypes_use_the_plain_form(monkeypatch):
     monkeypatch.setattr(module, "WIDE", 1)
     x, weight = torch.randn(2, 3, 6, 6), torch.randn(4, 3, 3, 3, requires_grad=True)
     with torch.autocast("cpu", torch.bfloat16):

@@ -1,8 +1,8 @@
-"""The training step on a real GPU: what stand-ins cannot show.
+"""Tests of the training step that need a real GPU.
 
-Written without a GPU at hand; where there is one, `python -m pytest tests/test_step_cuda.py` proves
-there that a captured step is the step, that images come from any place, and that bf16 and TF32
-track float32. `bench/gpu.sh` runs it, and measures.
+A captured step must equal the eager step, images must be the same from any place, and bf16 and TF32
+must stay close to float32. Run them with `python -m pytest tests/test_step_cuda.py`. `bench/gpu.sh`
+runs them too.
 """
 
 import pytest

@@ -1,4 +1,4 @@
-"""One self-contained HTML page of a run: no request leaves it, it works from the disk."""
+"""The report of a run, a self-contained HTML page that makes no requests and works offline."""
 
 import html
 import io
@@ -21,7 +21,7 @@ from lord_fast.system import package_version
 
 TEMPLATE = Path(__file__).with_name("page.html")
 POINTS = 300
-"""Points of a curve."""
+"""Maximum number of points of a curve."""
 
 
 def write_report(run: Path, store: Path | None = None) -> Path:
@@ -44,18 +44,18 @@ def write_report(run: Path, store: Path | None = None) -> Path:
 
 
 def render(run: Path, lord: Lord, store: ImageStore) -> str:
-    """The page of a run, with what the run's folder holds so far.
+    """Render the report of a run from the files that its folder contains so far.
 
     Args:
         run: The run's folder.
-        lord: Its stage 1.
-        store: The images that it was trained on.
+        lord: The model of the run, with stage 1 loaded.
+        store: The store that it was trained on.
 
     Returns:
-        HTML with every picture and script inside.
+        HTML that contains all pictures and scripts.
 
     Raises:
-        ValueError: a metrics*.json or stats.jsonl of the run is damaged.
+        ValueError: A metrics*.json or the stats.jsonl of the run is damaged.
     """
     measured = read_metrics(run)
     swaps = pictures.swaps(lord, store)
@@ -64,7 +64,7 @@ def render(run: Path, lord: Lord, store: ImageStore) -> str:
         "TITLE": html.escape(run.resolve().name),
         "SUMMARY": html.escape(
             f"{store.num_images} images of {store.num_classes} classes, {store.size} x "
-            f"{store.size}; {lord.step} steps of stage 1"
+            f"{store.size} pixels, {lord.step} steps of stage 1"
         ),
         **{f"SPRITE_{name.upper()}": uri for name, uri in swaps.pop("pictures").items()},
         "TRAVERSALS": pictures.traversals(lord),
@@ -84,7 +84,7 @@ def render(run: Path, lord: Lord, store: ImageStore) -> str:
 
 def _metrics(measured: list[Metrics]) -> str:
     if not measured:
-        return "<p>Not measured yet: <code>lord-fast evaluate RUN</code>.</p>"
+        return "<p>No metrics yet. Run <code>lord-fast evaluate RUN</code>.</p>"
     return "".join(map(_metrics_table, measured))
 
 
@@ -96,7 +96,7 @@ def _metrics_table(metrics: Metrics) -> str:
     )  # fmt: skip
     return (
         f"<table><caption>{html.escape(metrics.file.name)}: {html.escape(metrics.title)}</caption>"
-        f"<tr><th scope=col>what<th scope=col>figure [95 % interval]<th scope=col>chance or "
+        f"<tr><th scope=col>metric<th scope=col>value [95 % interval]<th scope=col>chance or "
         f"baseline</tr>{body}</table>"
     )
 
