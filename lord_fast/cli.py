@@ -75,30 +75,36 @@ def train(
     store: Positional[Path],
     run: Path,
     config: OmitArgPrefixes[TrainConfig],
+    from_step: int | None = None,
 ) -> None:
     """Stage 1: separate class from content by latent optimization. The same command resumes.
 
     Args:
         store: A packed store.
         run: The run's folder: configuration, checkpoints, grids, statistics.
+        from_step: Go back to the checkpoint of this step on purpose. 0: start anew.
     """
     from lord_fast.commands.train import run as command
 
-    command(store, run, config)
+    command(store, run, config, from_step)
 
 
 def train_encoders(
-    run: Positional[Path], config: OmitArgPrefixes[EncoderConfig], store: Path | None = None
+    run: Positional[Path],
+    config: OmitArgPrefixes[EncoderConfig],
+    store: Path | None = None,
+    from_step: int | None = None,
 ) -> None:
     """Stage 2: encoders that give any image its codes. The same command resumes.
 
     Args:
         run: A run whose stage 1 is finished.
         store: Where its store is now, if it has moved.
+        from_step: Go back to the checkpoint of this step on purpose. 0: start anew.
     """
     from lord_fast.commands.train_encoders import run as command
 
-    command(run, config, store)
+    command(run, config, store, from_step)
 
 
 def evaluate(run: Positional[Path], config: OmitArgPrefixes[EvaluateConfig]) -> None:
@@ -374,7 +380,10 @@ def _call(verb: str, arguments: list[str]) -> int:
 
 
 def _run_of(
-    run: Positional[Path], config: OmitArgPrefixes[EncoderConfig], store: Path | None = None
+    run: Positional[Path],
+    config: OmitArgPrefixes[EncoderConfig],
+    store: Path | None = None,
+    from_step: int | None = None,
 ) -> Path:
     """The run that train-encoders is called for: its preset gives the flags their defaults."""
     return run

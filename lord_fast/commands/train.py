@@ -7,9 +7,11 @@ from lord_fast.console import err
 from lord_fast.train.start import train_latent
 
 
-def run(store_path: Path, run_path: Path, config: TrainConfig) -> None:
+def run(
+    store_path: Path, run_path: Path, config: TrainConfig, from_step: int | None = None
+) -> None:
     """Stage 1 from its last checkpoint, or from its start, to its end."""
-    if train_latent(store_path, run_path, config, err) is None:
+    if train_latent(store_path, run_path, config, err, from_step) is None:
         err.print(f"{run_path}: stage 1 is finished; nothing to do")
     else:
         err.print(f"{run_path}: stage 1 done; next: lord-fast evaluate {run_path}")
