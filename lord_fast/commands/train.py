@@ -4,6 +4,7 @@ from pathlib import Path
 
 from lord_fast.config import TrainConfig
 from lord_fast.console import err
+from lord_fast.run.checkpoint import steps_done
 from lord_fast.train.start import train_latent
 
 
@@ -12,6 +13,7 @@ def run(
 ) -> None:
     """Stage 1 from its last checkpoint, or from its start, to its end."""
     if train_latent(store_path, run_path, config, err, from_step) is None:
-        err.print(f"{run_path}: stage 1 is finished; nothing to do")
+        steps = steps_done(run_path / "checkpoints", "latent")
+        err.print(f"{run_path}: stage 1 is finished ({steps} steps); nothing to do")
     else:
         err.print(f"{run_path}: stage 1 done; next: lord-fast evaluate {run_path}")

@@ -1,8 +1,8 @@
 """A run's configuration on disk: config.yaml for stage 1, encoders.yaml for stage 2.
 
 The files are flat: every option is a key. config.yaml also has `data:`, what the run was trained
-on. The first line is a comment with the sha256 of the content, so that damage is noticed. Who edits
-a file on purpose deletes that line; files without it, as older versions wrote, are read as they are.
+on. The first line is a comment with the sha256 of the content, so that damage is noticed. Delete
+that line when you edit a file. Files without it, such as those of older versions, are not checked.
 """
 
 import hashlib

@@ -115,6 +115,7 @@ class Recovery:
         Raises:
             ValueError: there is no checkpoint, or three steps were left out already.
         """
+        done = max(done, found.step)
         known = done <= self.careful_until
         if self.good is None or self.noticed > MOST_SKIPPED:
             raise ValueError(self._stopped(found))
