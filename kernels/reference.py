@@ -1,9 +1,9 @@
 """The operators in plain PyTorch. They run on any device and are the oracle in tests.
 
-Values that depend on a row alone (learning rates, bias corrections) are float64, and the noise needs
-64-bit integers. Apple's GPU (mps) has no float64, so those parts are computed on the CPU there and
-their float32 results are copied over. That path is tested with tensors that claim to be on another
-device and refuse float64. It has not run on Apple hardware.
+Learning rates and bias corrections are float64, and the noise needs 64-bit integers. Apple's GPU
+(mps) has no float64, so those parts are computed on the CPU there and their float32 results are
+copied over. That path is tested with tensors that claim to be on another device and refuse float64.
+It has not run on Apple hardware.
 """
 
 import math

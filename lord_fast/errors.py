@@ -32,11 +32,11 @@ class Interrupted(Exception):  # noqa: N818 (not an error)
         signum: The signal's number.
     """
 
-    def __init__(self, signum: int, where: int | str):
-        """Say which signal, and after how many steps or at what."""
+    def __init__(self, signum: int, where: int | str, saved: str = "all saved"):
+        """Say which signal, after how many steps or at what, and what is saved."""
         name = signal.Signals(signum).name
         after = f"after step {where}" if isinstance(where, int) else where
-        super().__init__(f"stopped by {name} {after}, all saved; run it again to go on")
+        super().__init__(f"stopped by {name} {after}, {saved}; run it again to go on")
         self.signum = signum
 
 

@@ -56,6 +56,8 @@ class Lord:
     def load(cls, run: Path | str, device: str = "auto", stage: AnyStage = "auto") -> "Lord":
         """Load a run's latest checkpoints, also while training is unfinished.
 
+        Where the latest is damaged, the whole one before it is loaded and a line on stderr says so.
+
         Args:
             run: The run's folder.
             device: auto, cpu or cuda.
@@ -68,16 +70,18 @@ class Lord:
         """
         run = Path(run)
         config, data = load_config(run / "config.yaml")
-        latent = checkpoint.latest(run / "checkpoints", "latent")
-        encoders = checkpoint.latest(run / "checkpoints", "encoders")
+        latent = checkpoint.load_latest(run / "checkpoints", "latent")
         if latent is None:
             raise ValueError(f"{run}: no checkpoint yet; train it first")
+        encoders = None
+        if stage != "latent":
+            encoders = checkpoint.load_latest(run / "checkpoints", "encoders")
         if stage == "encoders" and encoders is None:
             raise ValueError(_no_encoders(run))
         lord = cls(config, data, set_up(device, "float32", config.machine.threads).device)
         lord.run = run
         lord._load_latent(latent)
-        if stage != "latent" and encoders is not None:
+        if encoders is not None:
             lord._load_encoders(encoders, load_encoder_config(run / "encoders.yaml"))
         return lord
 
@@ -283,8 +287,8 @@ class Lord:
         if not images.is_floating_point() or not 0 <= images.min() <= images.max() <= 1:
             raise ValueError("images must be float and in [0, 1]; divide uint8 by 255")
 
-    def _load_latent(self, file: Path) -> None:
-        step, state = checkpoint.load(file)
+    def _load_latent(self, found: checkpoint.Loaded) -> None:
+        file, step, state = found
         self.steps["latent"], self._loss_state = step, state["loss"]
         fill(self.decoders["latent"], state["decoder"], file)
         counts = (self.data["num_images"], self.data["num_classes"])
@@ -294,8 +298,8 @@ class Lord:
             state, step, self.config, *counts, self.device
         )
 
-    def _load_encoders(self, file: Path, config: EncoderConfig) -> None:
-        step, state = checkpoint.load(file)
+    def _load_encoders(self, found: checkpoint.Loaded, config: EncoderConfig) -> None:
+        file, step, state = found
         self.stage, self.steps["encoders"] = "encoders", step
         encoders = build_encoders(config, self.config, self.data["size"], self.data["channels"])
         fill(encoders, state["encoders"], file)

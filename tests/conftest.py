@@ -48,6 +48,17 @@ def trained_run(glyph_store, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def short_run(glyph_store, tmp_path_factory) -> Path:
+    """A stage 1 of 12 steps with checkpoints at 8 and 12; read only."""
+    from tests.test_reliability import SHORT_FLAGS
+    from tests.test_train import train
+
+    run = tmp_path_factory.mktemp("runs") / "short"
+    assert train(glyph_store, run, *SHORT_FLAGS) == 0
+    return run
+
+
+@pytest.fixture(scope="session")
 def encoder_run(trained_run, tmp_path_factory) -> Path:
     """The same run with a short stage 2; read only."""
     from tests.test_encoders import ENCODER_FLAGS

@@ -18,6 +18,7 @@ def train(
     store: Positional[Path],
     run: Path,
     config: Annotated[TrainConfig, arg(name="")],
+    from_step: int | None = None,
 ) -> None:
     """Stage 1: separate class from content by latent optimization.
 
@@ -30,13 +31,16 @@ def train(
     Args:
         store: A packed store.
         run: The run's folder, for its configuration, checkpoints, grids and statistics.
+        from_step: Go back to the checkpoint of this step on purpose. 0 starts again.
     """
+    from lord_fast.run.checkpoint import steps_done
     from lord_fast.train.start import train_latent
 
     with naming(run):
-        steps = train_latent(store, run, config, err, command)
+        steps = train_latent(store, run, config, err, command, from_step)
     if steps is None:
-        err.print(f"{run}: stage 1 is finished; nothing to do")
+        done = steps_done(run / "checkpoints", "latent")
+        err.print(f"{run}: stage 1 is finished ({done} steps); nothing to do")
     else:
         err.print(f"{run}: stage 1 done; next: lord-fast evaluate {run}")
 

@@ -19,6 +19,7 @@ def train_encoders(
     run: Positional[Path],
     config: Annotated[EncoderConfig, arg(name="")],
     store: Path | None = None,
+    from_step: int | None = None,
 ) -> None:
     """Stage 2: train encoders, which give any image its codes.
 
@@ -31,11 +32,12 @@ def train_encoders(
     Args:
         run: A run whose stage 1 is finished.
         store: Where the run's store is now, if it has moved.
+        from_step: Go back to the checkpoint of this step on purpose. 0 starts again.
     """
     from lord_fast.train.start import train_encoders as train
 
     with naming(run):
-        steps = train(run, config, store, err, command)
+        steps = train(run, config, store, err, command, from_step)
     if steps is None:
         err.print(f"{run}: stage 2 is finished; nothing to do")
     else:

@@ -1,16 +1,16 @@
 """Exports a trained run to files that do not need lord-fast (safetensors, ONNX, a model card)."""
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lord_fast import __version__
+from lord_fast.atomic import atomic_folder, partial_of
 from lord_fast.lord import Lord
+from lord_fast.run.checkpoint import write_tensors
 from lord_fast.run.codes import Stage
 from lord_fast.run.config import as_plain
 from lord_fast.run.metrics import Metrics, read_metrics
@@ -35,31 +35,24 @@ def export(lord: Lord, run: Path, out: Path, onnx: bool) -> dict[str, float]:
         Name of each ONNX file -> largest difference to PyTorch over two batch sizes.
 
     Raises:
-        ValueError: `out` exists, the ONNX packages are missing, an ONNX network differs from
-            PyTorch by more than `TOLERANCE`, or a metrics*.json of the run is damaged.
+        ValueError: `out` exists or lies in the run, the ONNX packages are missing, an ONNX network
+            differs from PyTorch by more than `TOLERANCE`, or a metrics*.json of the run is damaged.
     """
-    if out.exists():
-        raise ValueError(f"{out}: exists already; give another folder or remove it")
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        save_file(_tensors(lord), partial / "model.safetensors")
+    run_folder = run.resolve()
+    if run_folder in (out.resolve(), *out.resolve().parents, partial_of(out).resolve()):
+        raise ValueError(f"--out {out}: is the run's folder or lies in it; give a folder outside")
+    with atomic_folder(out) as partial:
+        write_tensors(partial / "model.safetensors", _tensors(lord))
         decoders = LATENT if lord.encoders is None else LATENT | ENCODERS
         config = {
             **as_plain(lord.config), "data": lord.data, "steps": lord.steps, "decoders": decoders,
         }  # fmt: skip
         (partial / "config.json").write_text(json.dumps(config, indent=1) + "\n")
         (partial / "README.md").write_text(_card(lord, run))
-        differences = {
+        return {
             file: _onnx(network, inputs, names, partial / file)
             for file, (network, inputs, names) in (_networks(lord) if onnx else {}).items()
         }
-        partial.rename(out)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    return differences
 
 
 def _tensors(lord: Lord) -> dict[str, Tensor]:
@@ -74,7 +67,7 @@ def _tensors(lord: Lord) -> dict[str, Tensor]:
         for key, value in network.state_dict().items()
     }
     tensors |= {"content_codes": lord.content_codes, "class_codes": lord.class_codes}
-    return {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
+    return tensors
 
 
 def _networks(lord: Lord) -> dict[str, tuple[nn.Module, tuple[Tensor, ...], list[str]]]:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lord_fast.atomic import atomic_folder
 from lord_fast.config import ENCODER_PRESETS, PRESETS, EncoderConfig, TrainConfig, replace
 from lord_fast.lord import fill
 from lord_fast.model.build import build_decoder, build_encoders
@@ -59,12 +60,12 @@ def import_published(folder: Path, run: Path) -> "Published":
     if run.exists():
         raise ValueError(f"{run}: exists already; give another --run")
     found = Published(folder, PRESETS["paper"])
-    run.mkdir(parents=True)
-    save_config(run / "config.yaml", found.config, found.data)
-    checkpoint.save(run / "checkpoints", "latent", STEP, found.latent)
-    if found.encoders is not None and found.encoder_config is not None:
-        save_encoder_config(run / "encoders.yaml", found.encoder_config)
-        checkpoint.save(run / "checkpoints", "encoders", STEP, found.encoders)
+    with atomic_folder(run) as partial:
+        save_config(partial / "config.yaml", found.config, found.data)
+        checkpoint.save(partial / "checkpoints", "latent", STEP, found.latent)
+        if found.encoders is not None and found.encoder_config is not None:
+            save_encoder_config(partial / "encoders.yaml", found.encoder_config)
+            checkpoint.save(partial / "checkpoints", "encoders", STEP, found.encoders)
     return found
 
 

@@ -130,6 +130,8 @@ class Stage(ABC):
         """Restore what `state` returned."""
         self.decoder.load_state_dict(state["decoder"])
         optimizer.load_state_dict(self.adam, state["optimizer"])
+        if isinstance(self.run_update, CudaGraph):  # it holds the moments' old places
+            self.run_update = CudaGraph(self.update)
 
     @torch.no_grad()
     def grid(self, step: int) -> np.ndarray:
