@@ -120,7 +120,7 @@ def _check_rows(weight: Tensor, rows: Tensor) -> None:
     outside = (rows < 0) | (rows >= len(weight))
     if bool(outside.any()):
         wrong = int(rows[outside][0])
-        raise IndexError(f"rows: {wrong} is not a row of a table of {len(weight)}")
+        raise IndexError(f"rows: {wrong} is outside the table, which has {len(weight)} rows")
 
 
 def noise(noise_ids: Tensor, dim: int, step: Tensor, seed: int) -> Tensor:

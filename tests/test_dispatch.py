@@ -196,9 +196,9 @@ def test_a_row_outside_of_the_table_is_refused(choice, row):
     kernels.use(choice)
     state, rows = kernels.Table(*table(5, 4, 3)), torch.tensor([1, row])
     before, lr, now = clone(state), torch.ones(9), torch.tensor(3)
-    with pytest.raises(IndexError, match=f"rows: {row} is not a row of a table of 5"):
+    with pytest.raises(IndexError, match=f"rows: {row} is outside the table, which has 5 rows"):
         kernels.gather(state, rows, lr, now, adam=ADAM)
-    with pytest.raises(IndexError, match=f"rows: {row} is not a row of a table of 5"):
+    with pytest.raises(IndexError, match=f"rows: {row} is outside the table, which has 5 rows"):
         kernels.scatter_adam_(state, rows, torch.ones(2, 4), lr, now, adam=ADAM)
     assert all(torch.equal(a, b) for a, b in zip(state, before, strict=True))
 

@@ -191,7 +191,7 @@ def test_an_apple_gpu_trains_in_float32_on_the_reference(monkeypatch):
     assert kernels.live("mps").name == "reference"
     with machine.autocast(found.device, found.dtype):
         assert torch.mm(torch.ones(2, 2), torch.ones(2, 2)).dtype == torch.float32
-    with pytest.raises(ValueError, match=r"^--kernels native: .* are for cpu .* on mps"):
+    with pytest.raises(ValueError, match=r"^--kernels native: .* run on cpu only .* on mps"):
         kernels.use("native", "mps")
 
 
