@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from latent_cases import clone, some_rows, table
+from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -25,6 +26,7 @@ ADAM = Adam()
 ELSEWHERE = """
 import builtins, ctypes, io, os, sys, warnings
 import matplotlib.figure, psutil, safetensors.torch, sklearn, torch, torch._dynamo, tyro
+import rich.console, rich.progress, rich.table
 from types import SimpleNamespace
 
 system, folder = sys.argv[1:]
@@ -57,9 +59,9 @@ def run(*words):
     assert main(list(words)) == 0, words
 
 run("doctor")
-run("pack", "glyphs", folder + "/store", "--size", "32", "--min-class-size", "2")
+run("pack", folder + "/photos", folder + "/store", "--size", "32")
 small = ("--content-dim", "4", "--class-dim", "8", "--adain-dim", "8", "--loss", "pyramid",
-         "--batch-size", "16", "--save-every", "2", "--device", "cpu")
+         "--batch-size", "4", "--save-every", "2", "--device", "cpu")
 run("train", folder + "/store", "--run", folder + "/run", *small, "--steps", "3")
 run("train", folder + "/store", "--run", folder + "/run", *small, "--steps", "3")
 """
@@ -67,6 +69,10 @@ run("train", folder + "/store", "--run", folder + "/run", *small, "--steps", "3"
 
 @pytest.mark.parametrize(("system", "suffix"), [("darwin", "dylib"), ("win32", "dll")])
 def test_runs_without_what_only_linux_has(system, suffix, tmp_path):
+    for name in ("a/1", "a/2", "b/1", "b/2"):
+        file = tmp_path / "photos" / f"{name}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.effect_noise((32, 32), 50).save(file)
     command = [sys.executable, "-c", ELSEWHERE, system, str(tmp_path)]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
