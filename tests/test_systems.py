@@ -50,6 +50,8 @@ class Library(ctypes.CDLL):
         super().__init__(name, *args, **kwargs)
 
 ctypes.CDLL = Library
+if system == "win32":
+    sys.modules["msvcrt"] = SimpleNamespace(LK_NBLCK=2, locking=lambda *arguments: None)
 psutil.virtual_memory = lambda: SimpleNamespace(available=2**32)
 warnings.simplefilter("always")
 
