@@ -1,6 +1,7 @@
 """Every verb: its help, its flags, what it records, and how it ends."""
 
 import errno
+import itertools
 import json
 import os
 import shlex
@@ -66,7 +67,10 @@ def test_positionals_are_called_as_in_the_readme(capsys, monkeypatch):
 
 def test_flags_of_train_stand_in_groups(capsys, monkeypatch):
     text = help_of("train", capsys, monkeypatch)
-    titles = [line.split("─")[1].strip() for line in text.splitlines() if line.startswith("╭")]
+    # Without UTF-8 tyro draws no boxes: a title stands after a line that is empty.
+    lines = text.splitlines()
+    below = [line for above, line in itertools.pairwise(lines) if not above.strip()]
+    titles = [line.strip() for line in below if line.startswith(" ") and line.strip()]
     assert titles == [
         "positional arguments", "options", "model options", "loss options", "adam options",
         "machine options", "logging options",
@@ -77,7 +81,7 @@ def test_flags_of_train_stand_in_groups(capsys, monkeypatch):
 
 def test_help_of_a_preset_shows_its_defaults(capsys, monkeypatch):
     text = " ".join(help_of("train", capsys, monkeypatch, "--preset=paper").split())
-    assert "generator and modulation. (default: │ │ 0.0003)" in text
+    assert "generator and modulation. (default: 0.0003)" in text
 
 
 def test_the_overview_has_a_line_for_every_verb(capsys):
@@ -87,7 +91,8 @@ def test_the_overview_has_a_line_for_every_verb(capsys):
     for title, modules in GROUPS.items():
         assert f"\n{title}\n" in overview
         assert modules
-    assert [line.split()[0] for line in overview.splitlines() if line.startswith("  ")] == list(VERBS)
+    lines = overview.splitlines()[2:]
+    assert [line.split()[0] for line in lines if line.startswith("  ")] == list(VERBS)
     assert main(["help"]) == 0
     assert capsys.readouterr().out == overview
 
@@ -236,7 +241,7 @@ class Rings(Source):
     def describe(self):
         return {"format": "rings", "path": str(self.path)}
 
-@register("rings", "rings", RingOptions)
+@register("rings", "circles of grey", RingOptions)
 def open_rings(path, config, options):
     return Rings(path, options.turns)
 '''
@@ -260,6 +265,7 @@ def test_a_new_source_touches_one_file(rings, tmp_path, capsys, monkeypatch):
     assert "rings" in text
     assert "Rings that somebody drew." in text
     assert "--turns INT" in text
+    assert "  rings       circles of grey" in text
     store = tmp_path / "store"
     arguments = ["pack", str(rings), str(store), "--format", "rings", "--size", "16"]
     assert "--turns 0: must be positive" in fails(capsys, *arguments, "--turns", "0")
