@@ -203,7 +203,7 @@ def test_a_module_without_a_distribution(monkeypatch, capsys):
 
     monkeypatch.setattr("importlib.metadata.version", version)
     monkeypatch.setenv("COLUMNS", "120")
-    assert dispatch._triton_version() == "Triton of unknown version"
+    assert dispatch._triton_version() == "Triton of an unknown version"
     assert main(["doctor"]) == 0
     rows = [line.split("│") for line in capsys.readouterr().out.splitlines() if "│" in line]
     found = {row[1].strip(): row[2].strip() for row in rows}
