@@ -207,7 +207,7 @@ def test_a_module_without_a_distribution(monkeypatch, capsys):
     assert main(["doctor"]) == 0
     rows = [line.split("│") for line in capsys.readouterr().out.splitlines() if "│" in line]
     found = {row[1].strip(): row[2].strip() for row in rows}
-    assert found["torch"] == "of unknown version"
+    assert found["torch"] == "installed, of an unknown version"
     assert found["nvidia-dali-cuda130"] == "not installed"
 
 
