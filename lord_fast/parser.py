@@ -27,7 +27,8 @@ def call(verb: ModuleType, arguments: Sequence[str]) -> None:
 
     Args:
         verb: A module of `lord_fast.commands`. It holds a function of its own name, and may hold
-            `defaults(arguments)`, which gives parameters other defaults.
+            `defaults(arguments)`, which gives parameters other defaults, and `notes()`, which its
+            help shows below the examples.
         arguments: What follows the verb on the command line.
 
     Raises:
@@ -37,7 +38,8 @@ def call(verb: ModuleType, arguments: Sequence[str]) -> None:
     name = verb.__name__.rpartition(".")[2]
     function = getattr(verb, name)
     defaults = verb.defaults(arguments) if hasattr(verb, "defaults") else {}
-    values, _ = read(function, arguments, defaults)
+    notes = verb.notes() if hasattr(verb, "notes") else ""
+    values, _ = read(function, arguments, defaults, notes)
     if "command" in inspect.signature(function).parameters:
         values["command"] = Command((name.replace("_", "-"), *arguments))
     function(**values)
@@ -47,6 +49,7 @@ def read(
     function: Callable[..., None],
     arguments: Sequence[str],
     defaults: dict[str, Any] | None = None,
+    notes: str = "",
     partly: bool = False,
 ) -> tuple[dict[str, Any], list[str]]:
     """Parse a command line into the arguments of a function.
@@ -56,6 +59,7 @@ def read(
             called `command` is neither.
         arguments: The command line after the verb.
         defaults: Of some parameters, instead of the function's own.
+        notes: Shown by the help below the examples.
         partly: Leave aside what the function does not know, -h included.
 
     Returns:
@@ -79,7 +83,7 @@ def read(
     try:
         found: Any = tyro.cli(
             function, prog=f"lord-fast {verb}", args=list(arguments), registry=registry,
-            config=MARKERS, description=describe(function), return_unknown_args=partly,
+            config=MARKERS, description=describe(function) + notes, return_unknown_args=partly,
             add_help=not partly,
         )  # type: ignore[call-overload]  # fmt: skip
     except _RefusedError as error:

@@ -64,6 +64,12 @@ def defaults(arguments: Sequence[str]) -> dict[str, Any]:
     return {"of_source": source_options()}
 
 
+def notes() -> str:
+    """What the formats are."""
+    lines = (f"  {name:<12}{form.about}" for name, form in formats().items())
+    return "\n\nFormats:\n" + "\n".join(lines)
+
+
 def _pack(source: str, store: Path, config: PackConfig, options: Any) -> None:
     import time
 
@@ -74,10 +80,13 @@ def _pack(source: str, store: Path, config: PackConfig, options: Any) -> None:
     with _progress("pack", len(records)) as advance, _sigterm(store):
         steps: list[int] = []
         start = time.perf_counter()
+        total = 0
 
         def done(count: int) -> None:
+            nonlocal total
             steps.append(count)
-            advance(sum(steps), len(records))
+            total += count
+            advance(total, len(records))
 
         manifest = pack_source(records, store, config, done)
     # The first step is what an earlier packing had done.

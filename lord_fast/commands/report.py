@@ -22,6 +22,5 @@ def report(command: Command, run: Positional[Path], store: Path | None = None) -
     from lord_fast.report.page import write_report
 
     with naming(run):
-        page = write_report(run, store)
-        command.record(run)
+        page = write_report(run, store, command)
     err.print(f"look at {page} ({page.stat().st_size / 1000:.0f} kB)")

@@ -22,7 +22,7 @@ def train(
 ) -> None:
     """Stage 1: separate class from content by latent optimization.
 
-    The same command resumes a run that was interrupted.
+    The same command resumes an interrupted run.
 
     Examples:
         lord-fast train store --run runs/photos

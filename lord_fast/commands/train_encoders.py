@@ -23,7 +23,7 @@ def train_encoders(
 ) -> None:
     """Stage 2: train encoders, which give any image its codes.
 
-    The same command resumes a run that was interrupted. The preset of the run sets the defaults.
+    The same command resumes an interrupted run. Its preset sets the defaults.
 
     Examples:
         lord-fast train-encoders runs/photos

@@ -14,7 +14,7 @@ from lord_fast.atomic import atomic_write
 from lord_fast.data.store import ImageStore, open_store
 from lord_fast.lord import Lord
 from lord_fast.report import pictures
-from lord_fast.run.history import read_history
+from lord_fast.run.history import Command, read_history
 from lord_fast.run.metrics import Metrics, read_metrics
 from lord_fast.run.stats import read_stats
 from lord_fast.system import package_version
@@ -24,12 +24,13 @@ POINTS = 300
 """Maximum number of points of a curve."""
 
 
-def write_report(run: Path, store: Path | None = None) -> Path:
+def write_report(run: Path, store: Path | None = None, command: Command | None = None) -> Path:
     """Write RUN/report.html.
 
     Args:
         run: The run's folder.
         store: Where its store is now, if it has moved.
+        command: Recorded in the run's history, which is on the page.
 
     Returns:
         The page.
@@ -38,8 +39,10 @@ def write_report(run: Path, store: Path | None = None) -> Path:
         ValueError: there is no stage 1 yet, its store is gone, or a file of the run is damaged.
     """
     lord = Lord.load(run, stage="latent")
-    page = run / "report.html"
-    atomic_write(page, render(run, lord, open_store(run, lord.data, store)))
+    images, page = open_store(run, lord.data, store), run / "report.html"
+    if command is not None:
+        command.record(run)
+    atomic_write(page, render(run, lord, images))
     return page
 
 
