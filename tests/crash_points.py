@@ -71,12 +71,15 @@ def in_child(work) -> int:
 
 
 def read(run: Path) -> dict:
-    """What must be the same: the bytes of the last checkpoint and the statistics."""
+    """What must be the same: the last checkpoint's bytes, the statistics, and no leftovers.
+
+    A kill after the last checkpoint has its name may leave an older one, whole, beside it.
+    """
     rows = [json.loads(line) for line in (run / "stats.jsonl").open()]
     stats = [{k: v for k, v in row.items() if k != "images_per_second"} for row in rows]
-    names = sorted(str(p.relative_to(run)) for p in run.rglob("*") if p.is_dir())
+    leftovers = [str(path) for path in run.rglob(".*.partial")]
     files = {file.name: file.read_bytes() for file in (run / LAST).iterdir()}
-    return {"stats": stats, "folders": names, "files": files}
+    return {"stats": stats, "leftovers": leftovers, "files": files}
 
 
 def problem(store: Path, folder: Path, point: int, expected: dict) -> str | None:
