@@ -92,8 +92,9 @@ def test_the_lock_of_a_killed_process_is_no_obstacle(tmp_path):
         "import sys, os, pathlib; from lord_fast.lock import folder_lock\n"
         "with folder_lock(pathlib.Path(sys.argv[1])):\n"
         "    child = os.fork()\n"  # as a pool of workers does
-        "    if child == 0: os.close(1); import time; time.sleep(60)\n"
-        "    print(child, flush=True); sys.stdin.read()\n"
+        "    if child == 0:\n"
+        "        import time; print(os.getpid(), flush=True); os.close(1); time.sleep(60)\n"
+        "    sys.stdin.read()\n"
     )
     holder = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)], cwd=ROOT,
