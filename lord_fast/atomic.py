@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from lord_fast.errors import naming
+
 MARKER = ".lord-fast-partial"
 """A file in every unfinished folder that lord-fast makes: only what holds it is removed."""
 
@@ -115,17 +117,6 @@ def sync(path: Path) -> None:
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-@contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Put a file's name into errors that lack it, as those of write and fsync do."""
-    try:
-        yield
-    except OSError as error:
-        if error.filename is not None or error.errno is None:
-            raise
-        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def let_others_read(file: Path) -> None:

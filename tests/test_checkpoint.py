@@ -1,6 +1,8 @@
 """Checkpoints are whole or absent, verified when read, and the last two are kept."""
 
 import errno
+import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -80,3 +82,26 @@ def test_leftovers_of_a_killed_process_are_ignored(tmp_path):
     assert checkpoint.latest(tmp_path, "latent").name == "latent-000000001"
     checkpoint.save(tmp_path, "latent", 2, some_state())
     assert sorted(p.name for p in tmp_path.iterdir()) == ["latent-000000001", "latent-000000002"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs Linux's /proc")
+def test_files_then_folder_then_name_then_parent_reach_the_disk(tmp_path, monkeypatch):
+    calls = []
+    fsync, rename = os.fsync, os.rename
+
+    def recorded_fsync(descriptor):
+        calls.append(f"sync {Path(os.readlink(f'/proc/self/fd/{descriptor}')).name}")
+        fsync(descriptor)
+
+    def recorded_rename(source, target):
+        calls.append(f"rename {Path(target).name}")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", recorded_fsync)
+    monkeypatch.setattr(os, "rename", recorded_rename)
+    checkpoint.save(tmp_path, "latent", 1, some_state())
+    files = {"sync decoder.safetensors", "sync optimizer.safetensors", "sync state.json"}
+    assert set(calls[:3]) == files
+    assert calls[3:] == [
+        "sync .latent-000000001.partial", "rename latent-000000001", f"sync {tmp_path.name}",
+    ]  # fmt: skip

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
@@ -257,3 +258,45 @@ def test_export_without_onnx_or_stage_2(trained_run, tmp_path):
     rooms = {name.split(".")[0] for name in load_file(out / "model.safetensors")}
     assert rooms == {"decoder", "content_codes", "class_codes"}
     assert "encoders_decoder" not in (out / "README.md").read_text()
+
+
+def test_export_never_removes_what_it_exports(trained_run, tmp_path, capsys):
+    for name in ("model", "model.partial"):
+        shutil.copytree(trained_run, tmp_path / name)
+        before = sorted(path for path in (tmp_path / name).rglob("*"))
+        for out in (name, f"{name}/exported", name.removesuffix(".partial")):
+            error = fails(capsys, "export", tmp_path / name, "--out", tmp_path / out, "--no-onnx")
+            assert "--out" in error
+            assert sorted(path for path in (tmp_path / name).rglob("*")) == before
+        shutil.rmtree(tmp_path / name)
+    mine = tmp_path / "out.partial"
+    mine.mkdir()
+    (mine / "thesis.tex").touch()
+    error = fails(capsys, "export", trained_run, "--out", tmp_path / "out", "--no-onnx")
+    assert f"{mine}: in the way" in error
+    assert (mine / "thesis.tex").exists()
+
+
+@pytest.mark.parametrize("verb", ["export", "import-lord"])
+def test_a_full_disk_leaves_nothing_and_the_same_command_works_again(
+    trained_run, checkpoint, tmp_path, capsys, monkeypatch, verb
+):
+    out = tmp_path / "out"
+    command = {
+        "export": ["export", trained_run, "--out", out, "--no-onnx"],
+        "import-lord": ["import-lord", checkpoint[0], "--run", out],
+    }[verb]
+
+    def full(tensors, file):
+        file.write_bytes(b"half")
+        message = "I/O error: No space left on device (os error 28)"
+        raise SafetensorError(message)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("lord_fast.run.checkpoint.save_file", full)
+        error = fails(capsys, *command)
+        assert "No space left on device" in error
+        assert ".safetensors" in error
+    assert list(tmp_path.iterdir()) == []
+    assert main([str(word) for word in command]) == 0
+    assert Lord.load(out if verb == "import-lord" else trained_run, device="cpu").step > 0

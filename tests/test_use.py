@@ -313,7 +313,7 @@ def test_a_run_that_does_not_know_its_crop(cropped, tmp_path, capsys):
     """Of a version that did not keep it: nothing is guessed."""
     run, folder = tmp_path / "run", cropped[1]
     shutil.copytree(cropped[0], run)
-    lines = (run / "config.yaml").read_text().splitlines(keepends=True)
+    lines = (run / "config.yaml").read_text().splitlines(keepends=True)[1:]  # no hash
     at = next(i for i, line in enumerate(lines) if line.strip() == "crop:")
     (run / "config.yaml").write_text("".join(lines[:at]))
     error = fails(capsys, "encode", run, folder, "--out", tmp_path / "codes.npz")
@@ -376,7 +376,8 @@ def test_a_damaged_configuration(trained_run, tmp_path, capsys, old, new, messag
     shutil.copytree(trained_run, run)
     text = (run / "config.yaml").read_text()
     assert old in text
-    (run / "config.yaml").write_text(text.replace(old, new))
+    unhashed = text.partition("\n")[2]  # as after an edit on purpose
+    (run / "config.yaml").write_text(unhashed.replace(old, new))
     error = fails(capsys, "sample", run, "--density", "training", "--out", tmp_path / "grid.png")
     assert message in error
     assert str(run) in error

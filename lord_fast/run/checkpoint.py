@@ -150,11 +150,11 @@ def load_latest(folder: Path, stage: str, say: Say = err.print) -> Loaded | None
     raise ValueError(f"{first}; no other checkpoint of the {stage} stage is whole")
 
 
-def load_at(folder: Path, stage: str, step: int) -> Loaded:
-    """Read the checkpoint of a step.
+def find(folder: Path, stage: str, step: int) -> Path:
+    """The checkpoint of a step.
 
     Raises:
-        ValueError: there is none, or it is damaged.
+        ValueError: there is none.
     """
     path = folder / f"{stage}-{step:09d}"
     if not path.is_dir():
@@ -163,7 +163,7 @@ def load_at(folder: Path, stage: str, step: int) -> Loaded:
             f"{folder}: no checkpoint of the {stage} stage at step {step}; "
             f"there are: {', '.join(steps) or 'none'}"
         )
-    return Loaded(path, *load(path))
+    return path
 
 
 def list_checkpoints(folder: Path, stage: str) -> list[Path]:

@@ -3,7 +3,8 @@
 import json
 from pathlib import Path
 
-from lord_fast.atomic import atomic_write, naming
+from lord_fast.atomic import atomic_write
+from lord_fast.errors import naming
 
 
 def append_stats(file: Path, row: dict) -> None:

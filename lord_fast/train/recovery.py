@@ -59,7 +59,8 @@ class Recovery:
         elif from_step == 0:
             found = None
         else:
-            found = checkpoint.load_at(self.folder, self.stage.name, from_step)
+            path = checkpoint.find(self.folder, self.stage.name, from_step)
+            found = checkpoint.Loaded(path, *checkpoint.load(path))
         if found is None:
             self.log.go_to(0, None)
             return 0

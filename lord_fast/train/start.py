@@ -67,7 +67,7 @@ def train_latent(
     data = store.describe()
     check_run(run, config, data)
     end = config.total_steps(store.num_images)
-    if from_step is None and checkpoint.is_finished(run / "checkpoints", "latent", end):
+    if _is_done(run, "latent", end, from_step):
         return None
     machine, config = _set_up(config, store, _precision_of(run, "latent"))
     stage = LatentStage(config, store, machine)
@@ -111,8 +111,8 @@ def train_encoders(
     run_config, data = load_config(run / "config.yaml")
     check_encoders(run, config)
     store = open_store(run, data, store_path)
-    end, checkpoints = config.total_steps(store.num_images), run / "checkpoints"
-    if from_step is None and checkpoint.is_finished(checkpoints, "encoders", end):
+    end = config.total_steps(store.num_images)
+    if _is_done(run, "encoders", end, from_step):
         return None
     latent = _end_of_latent(run, run_config, store)
     machine, config = _set_up(config, store, _precision_of(run, "encoders"))
@@ -125,6 +125,19 @@ def train_encoders(
         console.print(header(config, store, run, machine))
         run_stage(stage, run, console, from_step)
     return end
+
+
+def _is_done(run: Path, stage: StageName, end: int, from_step: int | None) -> bool:
+    """Whether a stage is finished, and nobody wants to go back.
+
+    Raises:
+        ValueError: there is no checkpoint to go back to.
+    """
+    if from_step is None:
+        return checkpoint.is_finished(run / "checkpoints", stage, end)
+    if from_step != 0:
+        checkpoint.find(run / "checkpoints", stage, from_step)
+    return False
 
 
 def _end_of_latent(run: Path, config: TrainConfig, store: ImageStore) -> checkpoint.Loaded:

@@ -1,0 +1,72 @@
+"""Runs of lord-fast 0.1: they load and resume, or one line says what to do."""
+
+import json
+import shutil
+
+import pytest
+import yaml
+
+from lord_fast.cli import main
+from lord_fast.lord import Lord
+from lord_fast.run import checkpoint
+from lord_fast.run.config import load_config
+from tests.test_cli import fails
+from tests.test_encoders import ENCODER_FLAGS
+from tests.test_reliability import SHORT_FLAGS
+from tests.test_train import files_of, train
+
+ORDER = (
+    "device precision kernels decoder store_device compile cuda_graph threads log_every save_every "
+    "grid_every tensorboard preset content_dim class_dim adain_dim leaky_slope adain_init "
+    "content_std content_decay loss pixel_weight perceptual_weight perceptual_taps "
+    "perceptual_scale perceptual_input perceptual_weights cache_target_features optimizer lr "
+    "latent_lr class_lr min_lr beta1 beta2 eps batch_size epochs steps seed data"
+)
+"""The keys of config.yaml as lord-fast 0.1 wrote them."""
+
+
+def as_of_0_1(run) -> None:
+    """Make a run's files those that lord-fast 0.1 would have written."""
+    file = run / "config.yaml"
+    values = yaml.safe_load(file.read_text())
+    del values["data"]["perceptual_sha256"]
+    values["precision"] = "auto"
+    file.write_text(yaml.safe_dump({key: values[key] for key in ORDER.split()}, sort_keys=False))
+    for path in (run / "checkpoints").iterdir():
+        content = json.loads((path / "state.json").read_text())
+        del content["checksum"], content["sha256"]["log.safetensors"]
+        (path / "log.safetensors").unlink()
+        content["stage"] = content["stage"].replace("encoders", "amortized")
+        (path / "state.json").write_text(json.dumps(content, indent=1) + "\n")
+
+
+@pytest.fixture
+def old_run(short_run, tmp_path):
+    run = tmp_path / "old"
+    shutil.copytree(short_run, run)
+    as_of_0_1(run)
+    return run
+
+
+def test_a_run_of_0_1_loads_and_resumes_to_the_same_tensors(glyph_store, short_run, old_run):
+    assert Lord.load(old_run, device="cpu").step == 12
+    shutil.rmtree(old_run / "checkpoints" / "latent-000000012")
+    assert train(glyph_store, old_run, *SHORT_FLAGS) == 0
+    last = "checkpoints/latent-000000012"
+    assert files_of(old_run / last) == files_of(short_run / last)
+    assert load_config(old_run / "config.yaml")[0].logging.keep == 2
+
+
+def test_encoders_of_0_1_are_refused_by_one_line_and_load_once_renamed(old_run, capsys, tmp_path):
+    assert main(["train-encoders", str(old_run), *ENCODER_FLAGS, "--steps", "4"]) == 0
+    folder = old_run / "checkpoints"
+    new, old = folder / "encoders-000000004", folder / "amortized-000000004"
+    content = json.loads((new / "state.json").read_text())
+    del content["checksum"]
+    (new / "state.json").write_text(json.dumps(content | {"stage": "amortized"}))
+    new.rename(old)
+    error = fails(capsys, "sample", old_run, "--out", tmp_path / "grid.png")
+    assert f"rename the amortized-* folders in {folder} to encoders-*" in error
+    old.rename(new)
+    assert Lord.load(old_run, device="cpu").steps == {"latent": 12, "encoders": 4}
+    assert checkpoint.load(new)[0] == 4
