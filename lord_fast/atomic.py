@@ -72,13 +72,46 @@ def atomic_folder(out: Path) -> Iterator[Path]:
 
 
 def finish_folder(partial: Path, out: Path) -> None:
-    """Sync a filled folder and give it its name."""
-    (partial / MARKER).unlink(missing_ok=True)
+    """Sync a filled folder and give it its name.
+
+    The marker goes last: a process that is killed before the rename leaves a folder that lord-fast
+    knows as its own.
+    """
     for path in partial.rglob("*"):
         sync(path)
     sync(partial)
     partial.rename(out)
+    (out / MARKER).unlink(missing_ok=True)
+    sync(out)
     sync(out.parent)
+
+
+def refuse_overlap(source: Path, out: Path) -> None:
+    """Refuse to make a folder where that would destroy or change what it is made from.
+
+    Args:
+        source: What is read: a file or a folder.
+        out: The folder to make.
+
+    Raises:
+        ValueError: the source is `out` or its unfinished folder, lies inside one of them, or
+            `out` lies inside the source.
+    """
+    for made in (out, partial_of(out)):
+        if _is_inside(source, made):
+            raise ValueError(
+                f"{source}: lies in {made}, which would be written for {out}; give another folder"
+            )
+    if _is_inside(out, source):
+        raise ValueError(f"{out}: lies in {source}, which is only read; give a folder outside it")
+
+
+def _is_inside(path: Path, folder: Path) -> bool:
+    """Whether a path is a folder or lies in it, by whichever names and links."""
+    if not folder.exists():
+        return False
+    path = path.resolve()
+    return any(p.exists() and p.samefile(folder) for p in (path, *path.parents))
 
 
 def partial_of(out: Path) -> Path:

@@ -13,6 +13,7 @@ def run(
     """Write the two parts of a store and print their sizes."""
     if (classes is None) == (images is None):
         raise ValueError("give either --classes N or --images FRACTION")
+    earlier = [path for path in (train, test) if path.exists()]
     if classes is not None:
         sizes = split_classes(store, train, test, classes, seed)
     else:
@@ -20,4 +21,5 @@ def run(
         sizes = split_images(store, train, test, images, seed)
     console = Console(stderr=True, soft_wrap=True)
     for path, size in zip((train, test), sizes, strict=True):
-        console.print(f"{path}: {size} images")
+        note = " (made by an earlier call that was cut off)" if path in earlier else ""
+        console.print(f"{path}: {size} images{note}")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from lord_fast.bounds import AtLeast, Checked, MoreThan
+from lord_fast.bounds import AtLeast, Below, Checked, MoreThan
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class PackConfig(Checked):
     ] = "auto"  # fmt: skip
     """What SOURCE is; auto: a folder, a zip or tar of one, an .npz file, or the word glyphs. The
     data sets are read from the files that they are published as (docs/data.md)."""
-    size: Annotated[int, MoreThan(0)] = 64
+    size: Annotated[int, MoreThan(0), Below(4097)] = 64
     """Side of the packed images: the shorter side is resized to it, the longer one cropped."""
     channels: Literal["auto", 1, 3] = "auto"
     """1 (grey), 3 (RGB), or auto: grey if every image is."""
@@ -39,7 +39,7 @@ class PackConfig(Checked):
     fit neither memory nor disk."""
     max_bad: Annotated[int, AtLeast(0)] = 0
     """Pack although so many images are broken; they are left out, and listed in left_out.jsonl."""
-    workers: Annotated[int, AtLeast(0)] = 0
+    workers: Annotated[int, AtLeast(0), Below(1025)] = 0
     """Threads that decode; 0: as many as there are cores."""
     classes: Annotated[int, MoreThan(0)] = 62
     """glyphs: number of characters."""

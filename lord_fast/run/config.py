@@ -21,6 +21,8 @@ from lord_fast.config import (
     replace,
 )
 
+MAX_CONFIG_BYTES = 1 << 20
+"""A configuration has about 3 kB."""
 AnyStage = TypeVar("AnyStage", bound=StageConfig)
 
 MAY_DIFFER = {*options(MachineConfig()), *options(LoggingConfig()), "perceptual_weights"} - {
@@ -134,12 +136,27 @@ def _write(path: Path, values: dict[str, Any]) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text())
+        values = yaml.load(_text(path), _Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not the configuration of a run ({error})") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path}: not the configuration of a run")
     return values
+
+
+class _Loader(yaml.SafeLoader):
+    """No aliases: a few lines of them stand for gigabytes, and none are ever written."""
+
+    def compose_node(self, parent, index):
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it has aliases")
+        return super().compose_node(parent, index)
+
+
+def _text(path: Path) -> str:
+    if path.stat().st_size > MAX_CONFIG_BYTES:
+        raise yaml.YAMLError(f"more than {MAX_CONFIG_BYTES:,} bytes")
+    return path.read_text()
 
 
 def _check_data(path: Path, data: Any) -> None:
