@@ -240,7 +240,7 @@ def _read(record: Record) -> np.ndarray | bytes | BadImageError:
         image = record.image
         return decode.read_file(image) if isinstance(image, Path) else image()
     except BadImageError as error:
-        return error
+        return BadImageError(str(error))  # the old one's traceback holds what was read
 
 
 def _fitted(image: np.ndarray | BadImageError, shape: Shape) -> np.ndarray | BadImageError:

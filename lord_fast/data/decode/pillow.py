@@ -63,7 +63,7 @@ class PillowDecoder:
         try:
             return _decode(file, self.shape)
         except BadImageError as error:
-            return error
+            return BadImageError(str(error))  # the old one's traceback holds the file
 
 
 def open_image(file: Path | bytes) -> Image.Image:

@@ -210,7 +210,7 @@ def _tar(path: Path, wanted: Callable[[str], bool], read: bool) -> Iterator[Memb
         tarfile.open(fileobj=stream, mode="r|", bufsize=BLOCK, tarinfo=_Header) as archive,
     ):
         while (info := archive.next()) is not None:
-            archive.members.clear()  # it remembers every member
+            archive.members.clear()  # type: ignore[attr-defined]  # it remembers all of them
             if info.isdir() or not wanted(info.name):
                 continue
             refused = _refused(info.name, info.size)
@@ -242,7 +242,7 @@ class _Header(tarfile.TarInfo):
     def fromtarfile(cls, archive):
         try:
             return super().fromtarfile(archive)
-        except tarfile.EOFHeaderError:
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
             raise
         except tarfile.HeaderError as error:
             raise tarfile.ReadError(

@@ -80,8 +80,10 @@ def read_idx(path: Path, magic: int) -> np.ndarray:
     """
     dimensions = magic & 0xFF
     with readable(path, "cannot be read"), _opened(path) as file:
-        header = np.frombuffer(file.read(4 * (1 + dimensions)), dtype=">u4").tolist()
-        if len(header) != 1 + dimensions or header[0] != magic:
+        data = file.read(4 * (1 + dimensions))
+        whole = len(data) == 4 * (1 + dimensions)
+        header = np.frombuffer(data, dtype=">u4").tolist() if whole else [0]
+        if header[0] != magic:
             raise ValueError(f"does not begin with {magic:#010x}, not such an idx file")
         length = math.prod(header[1:])
         if length > MAX_IDX_BYTES:

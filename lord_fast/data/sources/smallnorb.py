@@ -55,14 +55,13 @@ class Matrix:
             header = _ints(file, max(3, dimensions)) if known else []
             if not header:
                 raise ValueError(f"not one of bytes or ints: magic {magic:#x}")
-            if min(header) < 0:
-                raise ValueError(f"dimensions {header}")
             self.offset = file.tell()
-            self.dtype, self.shape = TYPES[magic], tuple(header[:dimensions])
-            length = self.offset + math.prod(self.shape) * self.dtype.itemsize
             # To the end of a gzipped file, where its checksum is compared.
-            if file.seek(0, os.SEEK_END) != length:
-                raise ValueError(f"not {length:,} bytes of {list(self.shape)}; truncated?")
+            found = file.seek(0, os.SEEK_END)
+        self.dtype, self.shape = TYPES[magic], tuple(header[:dimensions])
+        length = self.offset + math.prod(self.shape) * self.dtype.itemsize
+        if min(header) < 0 or found != length:
+            raise ValueError(f"{path}: not {length:,} bytes of {list(self.shape)}; truncated?")
 
     @property
     def entry_bytes(self) -> int:
@@ -145,8 +144,10 @@ class _Split:
             raise ValueError(f"{dat}: {list(images.shape)}: at most {MAX_ENTRIES:,} images of at "
                              f"most {MAX_BYTES:,} bytes are read")  # fmt: skip
         categories, rows = categories_of.all(), rows_of.all()
+        if categories.min() < 0 or categories.max() >= len(CATEGORIES):
+            raise ValueError(f"{cat}: labels out of their limits, 0 to {len(CATEGORIES) - 1}")
         odd = (rows < 0) | (rows > np.array(LIMITS)) | (rows % np.array((1, 1, 2, 1)) != 0)
-        if odd.any() or categories.min() < 0 or categories.max() >= len(CATEGORIES):
+        if odd.any():
             raise ValueError(f"{info}: labels out of their limits {dict(zip(INFO, LIMITS))}")  # noqa: B905
         self.labels = [
             {"category": CATEGORIES[c], **dict(zip(INFO, map(str, row), strict=True))}
