@@ -220,7 +220,7 @@ def test_images_in_work_are_bounded_in_bytes(tmp_path, monkeypatch, form):
     files = {f"a/{i}.png": bytes(4 << 20) for i in range(40)}
     path = tmp_path / f"i.{form}"
     path.write_bytes(zipped(files) if form == "zip" else tarred("w:gz", files))
-    config = PackConfig(size=16, decoder="pillow", workers=4, channels=3)
+    config = PackConfig(size=16, decoder="pillow", workers=4)
 
     def packed():
         with pytest.raises(ValueError, match="40 of 40 images cannot be used"):

@@ -285,12 +285,12 @@ def _channels(source: Source, records: Iterable[Record], config: PackConfig, wor
 
     def grey(record: Record) -> bool:
         image = _read(record)
+        if isinstance(image, np.ndarray):
+            return image.ndim == 2 or image.shape[2] == 1
         try:
-            if isinstance(image, bytes):
-                return decode.is_grey(image)
-        except BadImageError as error:
-            image = error
-        return isinstance(image, BadImageError) or image.ndim == 2 or image.shape[2] == 1
+            return isinstance(image, BadImageError) or decode.is_grey(image)
+        except BadImageError:
+            return True
 
     return 1 if all(_in_order(grey, records, workers, _size)) else 3
 
