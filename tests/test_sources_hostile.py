@@ -252,6 +252,14 @@ def test_a_zip_member_that_is_longer_than_it_says(tmp_path):
     assert peak_of(read) < 4 << 20
 
 
+def test_a_zip_of_more_members_than_its_last_record_counts(tmp_path):
+    file = tmp_path / "i.zip"
+    with zipfile.ZipFile(file, "w") as archive:
+        for i in range(66_000):
+            archive.writestr(zipfile.ZipInfo(f"a/{i}.png"), b"x")
+    assert len(open_source(str(file), PackConfig())) == 66_000
+
+
 def test_an_idx_file_is_read_as_far_as_it_says(tmp_path):
     file = tmp_path / "train-images-idx3-ubyte.gz"
     file.write_bytes(gzip.compress(struct.pack(">4I", IMAGES, 1, 28, 28) + ZEROS))

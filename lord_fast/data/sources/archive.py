@@ -1,6 +1,7 @@
 """A zip or tar archive of class folders, read without unpacking it."""
 
 import bz2
+import errno
 import functools
 import gzip
 import lzma
@@ -26,6 +27,8 @@ HELD_WHOLE = (
     tarfile.GNUTYPE_LONGLINK,
 )  # fmt: skip
 """Types of members that are such a name or header, which tarfile reads into memory."""
+DAMAGE = (None, errno.EINVAL)
+"""Numbers of an OSError that is about the file: a reader's own, and a place before its start."""
 BLOCK = 1 << 18
 """Bytes of a tar that are read at a time."""
 
@@ -139,9 +142,9 @@ def readable(path: Path, problem: str = "not a readable archive") -> Iterator[No
     try:
         yield
     except OSError as error:
-        if error.errno is not None:
+        if error.errno not in DAMAGE:
             raise
-        raise ValueError(f"{path}: {problem} ({error})") from error
+        raise ValueError(f"{path}: {problem} ({error.strerror or error})") from error
     except Exception as error:
         reason = str(error) or type(error).__name__
         raise ValueError(f"{path}: {problem} ({reason})") from error
@@ -150,12 +153,43 @@ def readable(path: Path, problem: str = "not a readable archive") -> Iterator[No
 def open_zip(path: Path) -> zipfile.ZipFile:
     """A zip to read members from with `read_member`, in any order and from several threads.
 
+    Its directory has no checksum, so the names of all members are compared with those beside their
+    contents, and their number with that at the end of the file.
+
     Raises:
-        ValueError: not a zip.
+        ValueError: not a zip, or one whose directory is damaged.
         OSError: the system refuses to read it.
     """
     with readable(path):
-        return zipfile.ZipFile(path)
+        archive = zipfile.ZipFile(path)
+        with path.open("rb") as file:
+            # The record of a zip of more than 65,534 members says 65,535.
+            if _count_of(file) not in (len(archive.infolist()) % 0x10000, 0xFFFF):
+                raise zipfile.BadZipFile("its directory lists more or fewer files than it says")
+            for info in archive.infolist():
+                if _name_of(file, info) != info.orig_filename:
+                    raise zipfile.BadZipFile(f"{info.orig_filename} has another name elsewhere")
+        return archive
+
+
+def _count_of(file: BinaryIO) -> int:
+    """Number of members, modulo 2**16, by a zip's last record; -1 if there is none."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - 22 - 0xFFFF))  # the longest comment follows it
+    tail = file.read()
+    at = tail.rfind(b"PK\5\6")
+    record = tail[at : at + 22]
+    return int.from_bytes(record[10:12], "little") if at >= 0 and len(record) == 22 else -1
+
+
+def _name_of(file: BinaryIO, info: zipfile.ZipInfo) -> str:
+    """A member's name as its own header has it."""
+    file.seek(info.header_offset)
+    header = file.read(30)
+    if header[:4] != b"PK\3\4" or len(header) < 30:
+        raise zipfile.BadZipFile(f"no file where {info.orig_filename} should be")
+    name = file.read(int.from_bytes(header[26:28], "little"))
+    return name.decode("utf-8" if info.flag_bits & 0x800 else "cp437")
 
 
 def refused_member(info: zipfile.ZipInfo) -> str | None:
@@ -176,15 +210,17 @@ def read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
         OSError: the system refuses to read the archive.
     """
     try:
+        if not info.file_size:
+            raise BadImageError("empty file")
         with archive.open(info) as stream:
             content = stream.read(info.file_size)
             if len(content) != info.file_size or stream.read(1):
                 raise BadImageError(f"not the {info.file_size:,} bytes that the archive says")
             return content
     except OSError as error:
-        if error.errno is not None:
+        if error.errno not in DAMAGE:
             raise
-        raise BadImageError(str(error)) from error
+        raise BadImageError(error.strerror or str(error)) from error
     except BadImageError:
         raise
     except Exception as error:  # whatever a damaged header makes of Python's reader
