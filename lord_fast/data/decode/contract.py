@@ -1,8 +1,8 @@
-"""The contract of a decoder: encoded bytes to uint8 pixels of one size.
+"""What every decoder does: turn encoded bytes into uint8 pixels of one size.
 
-Every decoder turns the image as its EXIF orientation says, takes grey from colour as ITU-R 601
-luma, blends transparency on white, takes the upper byte of 16-bit values, cuts the crop out and
-scales it with an antialiased triangle filter.
+A decoder rotates the image as its EXIF orientation says. It makes grey from colour as ITU-R 601
+luma, blends transparency on white and takes the upper byte of 16-bit values. Then it cuts the crop
+out and scales it with an antialiased triangle filter.
 """
 
 import errno

@@ -23,15 +23,15 @@ FORMATS = sorted(
     {"AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM", "SGI", "TGA", "TIFF",
      "WEBP"} & set(Image.OPEN)
 )  # fmt: skip
-"""Pillow's names of what is read: no format whose reader starts another program (EPS)."""
+"""The formats that are read, by Pillow's names. EPS is not: its reader starts another program."""
 
 
 class PillowDecoder:
-    """Pillow, on as many threads.
+    """Decodes with Pillow, in several threads.
 
     Args:
         shape: What images are made into.
-        threads: Threads of one call; 1: the caller's.
+        threads: Threads of one call. With 1 the caller's own thread decodes.
     """
 
     def __init__(self, shape: Shape, threads: int = 1):
