@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
 
 NATIVE := $(wildcard kernels/native/*.cpp kernels/native/*.h)
+CXX_FILES := $(NATIVE) $(wildcard tests/native/*.cpp)
 SOURCES := pyproject.toml setup.py constraints.txt CMakeLists.txt $(NATIVE)
 
 .PHONY: demo test lint format bench clean
@@ -22,12 +23,12 @@ lint: $(VENV)/.tested
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror $(NATIVE)
+	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
 
 format: $(VENV)/.tested
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $(NATIVE)
+	$(BIN)/clang-format -i $(CXX_FILES)
 
 bench: $(VENV)/.tested
 	$(BIN)/python -m pytest bench --benchmark-only

@@ -1,13 +1,14 @@
-"""Bytes that LeakyReLU and AdaIN move, as Inductor fuses them, beside the least possible.
+"""Compares the bytes that Inductor's LeakyReLU and AdaIN move with the least possible.
 
     python bench/adain_bytes.py
 
-Counted offline from the graph that Inductor schedules, in sizes of the feature map, forward and
-backward. The least: a kernel that holds what it reads (forward: the map in and out; backward: the
-gradient and the map in, the map's gradient out). It would have to hold a map of 64 x 64 pixels and
-at least 16 channels, so that memory is read in whole sectors: 256 KiB in float32, all registers of
-a multiprocessor. The maps that fit, of up to 32 x 32, are a quarter of the bytes. So the step keeps
-what Inductor fuses, and has no kernel of its own for this.
+The bytes are counted offline from the graph that Inductor schedules, for forward and backward, in
+multiples of the size of the feature map. A kernel that keeps what it reads would move the least.
+Its forward reads and writes the map. Its backward reads the gradient and the map and writes the
+gradient of the map. Such a kernel must hold a map of 64 x 64 pixels with at least 16 channels, so
+that memory is read in whole sectors. That is 256 KiB in float32, all registers of a multiprocessor.
+Maps of up to 32 x 32 would fit, but they are only a quarter of the bytes. The step therefore uses
+Inductor's kernel and lord-fast has none of its own for this.
 """
 
 import logging
@@ -24,12 +25,12 @@ SHAPE, SLOPE, LEAST = (8, 256, 64, 64), 0.01, (2, 3)
 
 
 def function(x: Tensor, bias: Tensor, scale: Tensor) -> Tensor:
-    """What stands between two convolutions of the generator."""
+    """The operations between two convolutions of the generator."""
     return adain(F.leaky_relu(x, SLOPE), bias, scale)
 
 
 def count(dtype: torch.dtype) -> tuple[float, float]:
-    """Sizes of the feature map that are read or written, forward and backward."""
+    """The bytes that forward and backward move, in multiples of the size of the feature map."""
     x = torch.randn(SHAPE, dtype=dtype).to(memory_format=torch.channels_last).requires_grad_()
     codes = [torch.randn(*SHAPE[:2], 1, 1, dtype=dtype, requires_grad=True) for _ in range(2)]
     metrics.reset()
@@ -41,8 +42,8 @@ def count(dtype: torch.dtype) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Print both types."""
-    # Inductor counts where it would log.
+    """Print the bytes for bfloat16 and float32."""
+    # Inductor counts bytes only if this log is enabled.
     inductor_metrics_log.setLevel(logging.INFO)
     with torch._inductor.config.patch(force_disable_caches=True):
         for dtype in (torch.bfloat16, torch.float32):

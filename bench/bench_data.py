@@ -1,9 +1,9 @@
-"""Decoding and reading under pytest-benchmark: the cases of `lord-fast bench data`.
+"""Times decoding and reading with pytest-benchmark.
 
     python -m pytest bench/bench_data.py --benchmark-only --benchmark-group-by=group
 
-pytest-benchmark times one after the other: quote the ratios of `lord-fast bench data`, which lets
-them take turns, and which also shows how long a training step waits for its images.
+pytest-benchmark times the cases one after the other. Quote ratios from `lord-fast bench data`,
+where the cases take turns. It also shows how long a training step waits for its images.
 """
 
 import itertools

@@ -1,10 +1,10 @@
-"""A step of a latent table under pytest-benchmark: the cases of `lord-fast bench latent`.
+"""Times a step of a latent table with pytest-benchmark.
 
     python -m pytest bench/bench_latent.py --benchmark-only --benchmark-group-by=group
 
-Nothing is timed before it is right (`assert_right`). pytest-benchmark times one contender after the
-other, so that a disturbance of the machine falls on one of them: quote the ratios of
-`lord-fast bench latent`, which lets them take turns.
+Results are checked before anything is timed (`assert_right`). pytest-benchmark times the cases one
+after the other, so a disturbance of the machine affects only one of them. Quote ratios from
+`lord-fast bench latent`, where the cases take turns.
 """
 
 import functools
@@ -21,7 +21,7 @@ FLOAT = 4
 
 
 def synchronized(work, device):
-    """The work, and on CUDA the wait for its end."""
+    """Make `work` wait for CUDA to finish."""
     if device.type != "cuda":
         return work
 
@@ -33,7 +33,7 @@ def synchronized(work, device):
 
 
 def run(benchmark, group: str, prepare, device, floats: int, rounds: int) -> None:
-    """Time fresh inputs each round; `floats` is what must be read and written at the least."""
+    """Time a new input in each round. `floats` is the least number of floats to read and write."""
     benchmark.group = f"{group}, {device}"
     benchmark.pedantic(
         lambda work: work(),
@@ -47,7 +47,7 @@ def run(benchmark, group: str, prepare, device, floats: int, rounds: int) -> Non
 
 @functools.cache
 def assert_right(device: torch.device) -> None:
-    """Ours is dense Adam, and so are the fused form and the first step of SparseAdam."""
+    """Check that lord-fast, fused Adam and the first step of SparseAdam equal dense Adam."""
     assert agreement(device) < 1e-5
     start, grad = torch.rand(200, DIM, device=device), 1 + torch.rand(8, DIM, device=device)
     after = []
@@ -68,10 +68,10 @@ def aged(make, num_rows: int, device: torch.device):
 
 
 def moved(make, num_rows: int, batch: int) -> int:
-    """Floats of the state and the gradients that a step cannot but read or write.
+    """The least number of floats of state, codes and gradients that a step reads or writes.
 
-    Ours reads weight and moments to gather and again to update, writes them, writes the codes and
-    reads the gradients; dense Adam reads four tables and writes three.
+    lord-fast reads weight and moments to gather and again to update, writes them, writes the codes
+    and reads the gradients. Dense Adam reads four tables and writes three.
     """
     if issubclass(make, latent.Dense) and not make.sparse:
         return 7 * num_rows * DIM

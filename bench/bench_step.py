@@ -1,9 +1,10 @@
-"""A training step under pytest-benchmark: the forms of `lord-fast bench step`.
+"""Times a training step with pytest-benchmark.
 
     python -m pytest bench/bench_step.py --benchmark-only --benchmark-group-by=group
 
-Our first loss is asserted to be the published one's before it is timed.
-pytest-benchmark times one after the other: quote the ratios of `lord-fast bench step`.
+lord-fast's first loss is compared with the published loss before anything is timed.
+pytest-benchmark times the forms one after the other. Quote ratios from `lord-fast bench step`,
+where the forms take turns.
 """
 
 import os

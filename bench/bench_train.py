@@ -1,9 +1,9 @@
-"""Steps of training under pytest-benchmark: what `lord-fast bench train` compares.
+"""Compares lord-fast's training with the published training under pytest-benchmark.
 
     python -m pytest bench/bench_train.py --benchmark-only
 
-The losses of ours are asserted to be the published ones' as far as rounding lets them be.
-LORD_FAST_BENCH_BATCH and LORD_FAST_BENCH_STEPS choose the size.
+The losses must agree up to rounding. LORD_FAST_BENCH_BATCH and LORD_FAST_BENCH_STEPS set the batch
+size and the number of steps.
 """
 
 import os

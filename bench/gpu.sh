@@ -1,13 +1,17 @@
 #!/usr/bin/env bash
-# On a machine with an A100 or H100, in a checkout: tests on the GPU, kernels against the roofline,
-# the ladder of steps over TF32 eager, 300 steps of training, and one report of all of it.
+# Runs all tests and benchmarks that need a GPU and writes one report. Run it in a checkout, on a
+# machine with an A100 or H100. It takes about half an hour.
 #
-#   bench/gpu.sh [REPORT_FOLDER]     about half an hour; the report is REPORT_FOLDER/report.md
+#   bench/gpu.sh [REPORT_FOLDER]     writes REPORT_FOLDER/report.md
 #
-# PYTHON=... names the interpreter that has lord-fast with its dev and triton extras, and a CUDA
-# build of torch. Where there is no GPU the same runs on the CPU, and the report says so.
-# LORD_FAST_BENCH_BATCH, LORD_FAST_BENCH_STEPS: images a step (64), steps of training (300).
-# LORD_FAST_BENCH_FLAGS: more flags of bench step and bench train, such as "--size 32".
+# It runs the GPU tests, compares the kernels with the roofline, compares all forms of a step with
+# the published step and trains 300 steps. Without a GPU everything runs on the CPU, and the report
+# says so. These environment variables change it:
+#
+#   PYTHON                  interpreter with lord-fast[dev,triton] and a CUDA build of torch
+#   LORD_FAST_BENCH_BATCH   batch size (64)
+#   LORD_FAST_BENCH_STEPS   steps of training (300)
+#   LORD_FAST_BENCH_FLAGS   more flags for bench step and bench train, such as "--size 32"
 set -uo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python}
@@ -19,7 +23,8 @@ mkdir -p "$out"
 report=$out/report.md
 failed=0
 
-section() { # TITLE FILE COMMAND...: run it, keep all it prints, and say in the report how it went
+# section TITLE FILE COMMAND... runs a command, saves its output in FILE and adds it to the report.
+section() {
   local title=$1 file=$out/$2 rc=0
   shift 2
   echo "== $title"

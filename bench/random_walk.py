@@ -1,10 +1,10 @@
-"""How far SparseAdam and lord-fast's table end from dense Adam, on random-walk gradients.
+"""Measures how far SparseAdam and lord-fast's table end up from dense Adam.
 
     python bench/random_walk.py
 
-Every step a few rows of a table get gradients of independent Gaussians; all optimizers see the
-same ones, and the same cosine schedule. The distance of a table to dense Adam's (float64) is
-given as a share of the way that dense Adam went: norms over the whole table.
+At every step a few rows of a table get independent Gaussian gradients. All optimizers get the same
+gradients and the same cosine schedule. The distance to dense Adam in float64 is divided by the
+distance that dense Adam moved. Both are norms over the whole table.
 """
 
 import torch
@@ -59,9 +59,10 @@ def main() -> None:
         "SparseAdam, float64": embedding(start, lr, True, torch.float64),
     }
     way = (exact - start).norm()
-    print(f"{ROWS} rows of {DIM}, {BATCH} a step, {STEPS} steps; distance to dense Adam (float64)")
+    print(f"{STEPS} steps on {BATCH} of {ROWS} rows with {DIM} columns")
+    print("distance to float64 dense Adam, relative to the distance that it moved:")
     for name, table in found.items():
-        print(f"  {name:<28}{float((table - exact).norm() / way):9.1e} of the way")
+        print(f"  {name:<28}{float((table - exact).norm() / way):9.1e}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""The two operators against the memory's speed: bytes moved over what a copy moves.
+"""Compares the memory throughput of the two operators with that of a copy.
 
     python bench/roofline.py
 
-An operator that does nothing but move its bytes would reach 100 %. Runs on a GPU where there is
-one, else on the CPU.
+An operator that only moves its bytes would reach 100 % of a copy. The script runs on the GPU if
+there is one and on the CPU otherwise.
 """
 
 import torch
@@ -19,13 +19,14 @@ from lord_fast.machine import set_up
 ROWS, BATCHES, COPY_BYTES, ROUNDS = 1_000_000, (64, 512, 4096, 65_536), 2**29, 20
 ROW = 4 * DIM
 GATHER_BYTES = 3 * ROW + 8 + ROW
-"""Weight and moments, last_step; the code."""
+"""Bytes per row. It reads weight, moments and last_step and writes the code."""
 SCATTER_BYTES = 3 * ROW + 8 + ROW + 3 * ROW + 8
-"""The same and the gradient; weight, moments and last_step again."""
+"""Bytes per row. It reads weight, moments, last_step and the gradient and writes all but the
+gradient."""
 
 
 def copy_speed(device: torch.device) -> float:
-    """Bytes a second, read and written, of a large copy."""
+    """The throughput of a large copy in bytes per second, reads and writes together."""
     source = torch.ones(COPY_BYTES // 4, device=device)
     target = torch.empty_like(source)
     case = Case("copy", "copy", {}, lambda: lambda: target.copy_(source))
@@ -33,10 +34,10 @@ def copy_speed(device: torch.device) -> float:
 
 
 def operator_cases(one: Ours, batch: int, device: torch.device) -> list[Case]:
-    """A gather with noise and a scatter of rows that do not repeat."""
+    """Cases for a gather and a scatter_adam_ of rows that do not repeat."""
 
     def rows() -> Tensor:
-        one.now += 1  # no row's last step is later
+        one.now += 1  # must not be earlier than the last_step of any row
         return torch.randperm(ROWS, device=device)[:batch]
 
     def gather():
@@ -54,7 +55,7 @@ def operator_cases(one: Ours, batch: int, device: torch.device) -> list[Case]:
 
 
 def main() -> None:
-    """Print a table."""
+    """Measure both operators and print a table."""
     machine = set_up()
     device = machine.device
     one = Ours(ROWS, DIM, device)

@@ -1,6 +1,6 @@
 """Kernels of the latent tables: dense Adam at sparse cost.
 
-`ops` says what they compute, `dispatch` which implementation runs.
+`ops` defines what they compute. `dispatch` selects the implementation that runs.
 """
 
 from .dispatch import Choice, Live, live, use

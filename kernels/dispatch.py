@@ -1,11 +1,12 @@
-"""Which implementation runs on which device, and why.
+"""Selects the implementation that runs on each device.
 
-PyTorch's dispatcher is the registry: the reference stands for every device, and `use` puts native
-code over it on the CPU and Triton over it on CUDA. A call never chooses.
+PyTorch's dispatcher is the registry. The reference is registered for every device, and `use`
+overrides it with native code on the CPU and with Triton on CUDA. No choice is made at call time.
 """
 
 import importlib.metadata
 import importlib.util
+import subprocess
 import warnings
 from collections.abc import Callable
 from typing import Literal, NamedTuple, get_args
@@ -24,11 +25,11 @@ for _name in _OPERATORS:
 
 
 class Live(NamedTuple):
-    """What runs on a device.
+    """The implementation that runs on a device.
 
     Attributes:
         name: reference, native or triton.
-        why: Its version, or why it is not a faster one.
+        why: The version or instruction set in use, or the reason that nothing faster runs.
     """
 
     name: str
@@ -44,22 +45,23 @@ _told: set[str] = set()
 
 
 def use(choice: Choice, device: str | None = None) -> None:
-    """Choose the implementation that runs from now on.
+    """Select the implementation that all later calls use.
 
     Args:
-        choice: auto: on every device the fastest one that is there; reference: plain PyTorch
-            everywhere; native or triton: that one on its device, plain PyTorch elsewhere.
-        device: Type of the device that the tables will live on, cpu or cuda, if it is known.
+        choice: `auto` selects the fastest implementation available on each device. `reference`
+            selects plain PyTorch everywhere. `native` and `triton` select that implementation on
+            its own device and plain PyTorch elsewhere.
+        device: Type of the device that will hold the tables (cpu, cuda or mps), if it is known.
 
     Raises:
-        ValueError: an implementation asked for by name is not there, or not for `device`.
+        ValueError: The named implementation is not available or does not run on `device`.
     """
     if choice not in get_args(Choice):
         raise ValueError(f"--kernels {choice}: choose from {', '.join(get_args(Choice))}")
     if choice in _DEVICES and device not in (None, _DEVICES[choice]):
         raise ValueError(
-            f"--kernels {choice}: these kernels are for {_DEVICES[choice]} and the tables are on "
-            f"{device}; leave it at auto"
+            f"--kernels {choice}: these kernels run on {_DEVICES[choice]} only and the tables are "
+            f"on {device}; use --kernels auto"
         )
     missing = {name: _missing(name) for name in _DEVICES if choice in ("auto", name)}
     if choice == "triton" and not torch.cuda.is_available():
@@ -77,19 +79,19 @@ def use(choice: Choice, device: str | None = None) -> None:
     if missing.get("native") and "native" not in _told:
         _told.add("native")
         warnings.warn(
-            f"the slow reference kernels run on the CPU: {missing['native']}",
+            f"using the slow reference kernels on the CPU: {missing['native']}",
             RuntimeWarning,
             stacklevel=2,
         )
 
 
 def live(device: str) -> Live:
-    """What runs on a type of device, cpu or cuda."""
-    return _live.get(device, Live("reference", "there is no other for this device"))
+    """The implementation that runs on a device type (cpu, cuda or mps)."""
+    return _live.get(device, Live("reference", "the only implementation for this device"))
 
 
 def _missing(name: str) -> str:
-    """What an implementation lacks and how to get it; empty if it can run."""
+    """What an implementation needs and how to install it, or "" if it can run."""
     if name == "native":
         try:
             native.load()
@@ -110,15 +112,34 @@ def _override(name: str, device: str) -> None:
 
 
 def _triton(operator: str) -> Callable:
-    """Triton takes a second to import: only a launch needs it."""
+    """Defer the import of Triton, which takes a second, to the first launch."""
 
     def launch(*arguments):
         from . import triton
 
-        return getattr(triton, operator)(*arguments)
+        try:
+            return getattr(triton, operator)(*arguments)
+        except subprocess.CalledProcessError as error:  # of the C compiler: there is no Python.h
+            raise _cannot_launch(error) from error
+        except RuntimeError as error:
+            if "C compiler" not in str(error):
+                raise
+            raise _cannot_launch(error) from error
 
     return launch
 
 
+def _cannot_launch(error: Exception) -> ValueError:
+    return ValueError(
+        f"Triton cannot build the C code that launches its kernels ({error}); install a C compiler "
+        f"and Python's headers (on Debian and Ubuntu: apt install gcc python3-dev), or take "
+        f"--kernels reference"
+    )
+
+
 def _triton_version() -> str:
-    return f"Triton {importlib.metadata.version('triton')}"
+    """The version, if it is known: the distribution can have another name than the module."""
+    try:
+        return f"Triton {importlib.metadata.version('triton')}"
+    except importlib.metadata.PackageNotFoundError:
+        return "Triton of an unknown version"

@@ -1,12 +1,13 @@
-"""The two operators on a latent table: their schemas, shapes, registration and public functions.
+"""The two operators on a latent table, with their schemas, shapes, registration and public API.
 
-A latent table and the learning rate of every step stand for the table that *dense* Adam (Kingma &
-Ba, 2015, algorithm 1) would have, in which rows outside a batch keep moving along their decaying
-momentum; a row is brought up to date when it is next used.
+Dense Adam (Kingma & Ba, 2015, algorithm 1) moves every row at every step, because a row outside
+the batch still follows its decaying momentum. These operators give the same result but touch only
+the rows of the batch. Each row stores the step of its last update, and the steps that it missed
+are replayed when it is next used. The learning rate of every step must therefore be known.
 
-Both operators live in PyTorch's dispatcher as `lord_fast::gather` and `lord_fast::scatter_adam_`:
-the reference runs on any device, native code overrides it on the CPU, Triton on CUDA
-(`lord_fast.kernels.use`).
+Both operators are registered in PyTorch's dispatcher as `lord_fast::gather` and
+`lord_fast::scatter_adam_`. The reference runs on any device. Native code overrides it on the CPU
+and Triton overrides it on CUDA (see `lord_fast.kernels.use`).
 """
 
 import functools
@@ -44,20 +45,20 @@ def _scatter_adam_fake(*args, **kwargs) -> None:
 
 @functools.cache
 def replay_terms(beta1: float, beta2: float) -> int:
-    """How many missed zero-gradient steps can still move a float32 row.
+    """The number of missed zero-gradient steps that can still move a float32 row.
 
-    The j-th missed step moves a row by at most (beta1 / sqrt(beta2))^j times the first; the sum
-    ends where what follows is below 2^-32 of it.
+    The j-th missed step moves a row by at most (beta1 / sqrt(beta2))^j times the movement of the
+    first. Terms below 2^-32 of the first are dropped.
 
     Args:
         beta1: Decay of the first moment, 0 <= beta1 < sqrt(beta2).
         beta2: Decay of the second moment, 0 < beta2 < 1.
 
     Returns:
-        Number of terms; 33 for the published betas (0.5, 0.999).
+        Number of terms, which is 33 for the published betas (0.5, 0.999).
 
     Raises:
-        ValueError: the betas are outside those bounds, for which the sum does not converge.
+        ValueError: The betas are outside these bounds, so the sum would not converge.
     """
     if not (0 <= beta1 < 1 and 0 < beta2 < 1 and beta1 < math.sqrt(beta2)):
         raise ValueError(f"betas ({beta1}, {beta2}): need 0 <= beta1 < sqrt(beta2) < 1")
@@ -66,14 +67,24 @@ def replay_terms(beta1: float, beta2: float) -> int:
     return math.ceil(32 * math.log(2) / math.log(math.sqrt(beta2) / beta1))
 
 
+def require_columns(weight: Tensor) -> None:
+    """Refuse a table [N, 0].
+
+    Raises:
+        ValueError: rows of the table have no elements.
+    """
+    if weight.shape[1] == 0:
+        raise ValueError(f"weight {list(weight.shape)}: a latent table needs at least one column")
+
+
 class Table(NamedTuple):
     """The state of a latent table.
 
     Attributes:
-        weight: float32 [N, D], each row as of its `last_step`.
+        weight: float32 [N, D]. Row i is up to date as of `last_step[i]`.
         exp_avg: First moment, float32 [N, D].
         exp_avg_sq: Second moment, float32 [N, D].
-        last_step: Updates that each row holds, int64 [N].
+        last_step: Number of updates applied to each row, int64 [N].
     """
 
     weight: Tensor
@@ -83,12 +94,12 @@ class Table(NamedTuple):
 
 
 class Adam(NamedTuple):
-    """Adam's constants; see `replay_terms` for their bounds.
+    """Adam's constants. `replay_terms` states the bounds of the betas.
 
     Attributes:
         beta1: Decay of the first moment.
         beta2: Decay of the second moment.
-        eps: Added to the root of the second moment.
+        eps: Added to the square root of the second moment.
     """
 
     beta1: float = 0.5
@@ -107,25 +118,30 @@ def gather(
     seed: int = 0,
     noise_ids: Tensor | None = None,
 ) -> Tensor:
-    """Rows of a latent table as dense Adam would have them after `step` updates, plus noise.
+    """Read rows as dense Adam would have them after `step` updates, and add noise.
 
-    Noise is Philox4x32-10 (Salmon et al., 2011) with key = `seed` and counter = (noise id,
-    element / 4, step) through Box-Muller: a function of the image and the step alone, whatever
-    the order of the batch, the implementation or the number of processes.
+    The noise is Philox4x32-10 (Salmon et al., 2011) with key = `seed` and counter = (noise id,
+    element / 4, step), passed through Box-Muller. It depends only on the seed, the image and the
+    step, not on the order of the batch, the implementation or the number of processes.
 
     Args:
-        table: The state; not written. No row's `last_step` is larger than `step`.
-        rows: Rows to read, int64 [B], 0 <= rows < N; may repeat.
+        table: The state, which is only read. No `last_step` may exceed `step`.
+        rows: Rows to read, int64 [B], 0 <= rows < N. Rows may repeat.
         lr: Learning rate of every update, float32 [total_steps].
-        step: Updates done so far, int64 scalar on the table's device.
+        step: Number of updates done so far, int64 scalar on the table's device.
         adam: Adam's constants.
-        std: Standard deviation of the noise; 0: none.
+        std: Standard deviation of the noise. 0 adds no noise.
         seed: Key of the noise, 0 <= seed < 2^63.
-        noise_ids: Global ids that the noise depends on, int64 [B]; default: `rows`.
+        noise_ids: Global ids that the noise depends on, int64 [B]. Defaults to `rows`.
 
     Returns:
         float32 [B, D].
+
+    Raises:
+        ValueError: the table has no columns.
+        IndexError: a row is not in the table. CUDA with Triton does not check that.
     """
+    require_columns(table.weight)
     noise_ids = rows if noise_ids is None else noise_ids
     return torch.ops.lord_fast.gather(*table, rows, lr, step, noise_ids, std, seed, *adam)
 
@@ -140,21 +156,27 @@ def scatter_adam_(
     adam: Adam,
     unique: bool = False,
 ) -> None:
-    """One dense-Adam update of a latent table, touching only the rows of the batch.
+    """Apply one dense-Adam update, touching only the rows of the batch.
 
-    Brings each named row up to `step` (replaying the steps it missed), sums the gradients of
-    repeated rows in the order of the batch, applies Adam with `lr[step]` and sets the row's
-    `last_step` to `step` + 1. Rows that are not named keep their bits.
+    For each row in `rows` it replays the missed steps up to `step`, sums the gradients of
+    repeated rows in batch order, applies Adam with `lr[step]` and sets `last_step` to `step` + 1.
+    All other rows stay bitwise unchanged.
 
     Args:
-        table: The state, updated in place. No row's `last_step` is larger than `step`.
-        rows: Rows to update, int64 [B]; may repeat.
+        table: The state, updated in place. No `last_step` may exceed `step`.
+        rows: Rows to update, int64 [B]. Rows may repeat.
         grad: Gradients of the gathered codes, float32 [B, D].
         lr: Learning rate of every update, float32 [total_steps].
-        step: Updates done so far, int64 scalar on the table's device, < total_steps.
+        step: Number of updates done so far, int64 scalar on the table's device, < total_steps.
         adam: Adam's constants.
-        unique: A promise that no row repeats, which saves CUDA a sort. Where it is broken, CUDA
-            leaves anything in the rows that do repeat (nothing else is harmed, and nothing is
-            reported: to look would cost the sort); the CPU and the reference sum as ever.
+        unique: Set to True only if no row repeats. CUDA then skips a sort. If a row repeats
+            anyway, CUDA leaves undefined values in that row and reports no error, because
+            checking would cost the sort. Other rows are not affected. The CPU kernels and the
+            reference ignore this flag and always sum repeated rows.
+
+    Raises:
+        ValueError: The table has no columns.
+        IndexError: A row is not in the table. CUDA with Triton does not check that.
     """
+    require_columns(table.weight)
     torch.ops.lord_fast.scatter_adam_(*table, rows, grad, lr, step, *adam, unique)

@@ -1,4 +1,10 @@
-"""Plain PyTorch on any device: what the other implementations are tested against."""
+"""The operators in plain PyTorch. They run on any device and are the oracle in tests.
+
+Learning rates and bias corrections are float64, and the noise needs 64-bit integers. Apple's GPU
+(mps) has no float64, so those parts are computed on the CPU there and their float32 results are
+copied over. That path is tested with tensors that claim to be on another device and refuse float64.
+It has not run on Apple hardware.
+"""
 
 import math
 
@@ -10,6 +16,7 @@ from .ops import replay_terms
 _PHILOX_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _PHILOX_KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
 _MASK32 = 0xFFFFFFFF
+_WITHOUT_FLOAT64 = ("mps",)
 
 
 def gather(
@@ -18,10 +25,13 @@ def gather(
     beta1: float, beta2: float, eps: float,
 ) -> Tensor:  # fmt: skip
     """See `lord_fast.kernels.gather`."""
+    _check_rows(weight, rows)
     state = (weight[rows], exp_avg[rows], exp_avg_sq[rows], last_step[rows])
     codes = replay(*state, lr, step, beta1, beta2, eps)[0]
     if std > 0:
-        codes = codes + std * noise(noise_ids, codes.shape[1], step, seed).to(codes.dtype)
+        ids, now = _precise(noise_ids, step)
+        drawn = noise(ids, codes.shape[1], now, seed).to(codes.dtype)
+        codes = codes + std * drawn.to(codes.device)
     return codes
 
 
@@ -30,18 +40,20 @@ def scatter_adam_(
     grad: Tensor, lr: Tensor, step: Tensor, beta1: float, beta2: float, eps: float,
     unique: bool = False,
 ) -> None:  # fmt: skip
-    """See `lord_fast.kernels.scatter_adam_`; `unique` changes nothing here."""
+    """See `lord_fast.kernels.scatter_adam_`. `unique` is ignored."""
+    _check_rows(weight, rows)
     rows, inverse = torch.unique(rows, return_inverse=True)
     summed = grad.new_zeros(len(rows), grad.shape[1]).index_add_(0, inverse, grad)
     state = (weight[rows], exp_avg[rows], exp_avg_sq[rows], last_step[rows])
     w, m, v = replay(*state, lr, step, beta1, beta2, eps)
 
-    t = (step + 1).double()
+    rates, now = _precise(lr, step)
+    t = (now + 1).double()
     m = beta1 * m + (1 - beta1) * summed
     v = beta2 * v + (1 - beta2) * summed * summed
-    scale = torch.sqrt(1 - beta2**t) / (1 - beta1**t) * lr[step].double()
-    denominator = v.sqrt() + (eps * torch.sqrt(1 - beta2**t)).to(v.dtype)
-    w = w - scale.to(w.dtype) * m / denominator
+    scale = torch.sqrt(1 - beta2**t) / (1 - beta1**t) * rates[now].double()
+    denominator = v.sqrt() + (eps * torch.sqrt(1 - beta2**t)).to(v.dtype).to(v.device)
+    w = w - scale.to(w.dtype).to(w.device) * m / denominator
 
     weight[rows], exp_avg[rows], exp_avg_sq[rows] = w, m, v
     last_step[rows] = step + 1
@@ -51,17 +63,17 @@ def replay(
     weight: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, last_step: Tensor, lr: Tensor,
     step: Tensor, beta1: float, beta2: float, eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """The zero-gradient steps of dense Adam that rows missed, from `last_step` up to `step`.
+    """Apply the zero-gradient steps of dense Adam that rows missed, up to `step`.
 
-    For t = last_step + 1 .. step: m *= beta1, v *= beta2,
-    w -= lr[t] * (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps).
+    For each t in last_step + 1 .. step it computes m *= beta1, v *= beta2 and
+    w -= lr[t - 1] * (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps).
 
     Args:
-        weight: [B, D]; `exp_avg`, `exp_avg_sq` likewise: the gathered rows.
-        exp_avg: First moments.
-        exp_avg_sq: Second moments.
+        weight: Gathered rows, [B, D].
+        exp_avg: First moments, [B, D].
+        exp_avg_sq: Second moments, [B, D].
         last_step: int64 [B].
-        lr: [total_steps]; `lr[t - 1]` is update t's.
+        lr: [total_steps]. Update t uses `lr[t - 1]`.
         step: int64 scalar.
         beta1: Decay of the first moment.
         beta2: Decay of the second moment.
@@ -70,31 +82,53 @@ def replay(
     Returns:
         weight, exp_avg, exp_avg_sq at `step`, each [B, D].
     """
+    last_step, lr, step = _precise(last_step, lr, step)
     missed = step - last_step
     most = min(int(missed.max()) if len(missed) else 0, replay_terms(beta1, beta2))
-    j = torch.arange(1, most + 1, device=weight.device)
+    j = torch.arange(1, most + 1, device=missed.device)
     t = torch.minimum(last_step[:, None] + j, step).double()
-    # In the j-th step sqrt(v) is sqrt(exp_avg_sq) / grown; multiply through by it.
+    # In the j-th step the bias-corrected sqrt(v) is sqrt(exp_avg_sq) / grown. Numerator and
+    # denominator are both multiplied by grown.
     grown = torch.sqrt((1 - beta2**t) / beta2 ** j.double())
     size = lr[t.long() - 1] * beta1 ** j.double() / (1 - beta1**t) * grown
-    size = size.masked_fill(j > missed[:, None], 0).to(weight.dtype)
-    floor = (eps * grown).to(weight.dtype)
+    size = size.masked_fill(j > missed[:, None], 0).to(weight.dtype).to(weight.device)
+    floor = (eps * grown).to(weight.dtype).to(weight.device)
 
     root = exp_avg_sq.sqrt()
     moved = torch.zeros_like(weight)
     for column in range(most):
         moved += size[:, column, None] * exp_avg / (root + floor[:, column, None])
-    decay1 = (beta1 ** missed.double()).to(weight.dtype)[:, None]
-    decay2 = (beta2 ** missed.double()).to(weight.dtype)[:, None]
+    decay1, decay2 = (
+        (beta ** missed.double()).to(weight.dtype).to(weight.device)[:, None]
+        for beta in (beta1, beta2)
+    )
     return weight - moved, exp_avg * decay1, exp_avg_sq * decay2
 
 
+def _precise(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """The tensors where float64 exists: on the CPU for mps, else where they are."""
+    away = (tensor.device.type in _WITHOUT_FLOAT64 for tensor in tensors)
+    return tuple(t.cpu() if moved else t for t, moved in zip(tensors, away, strict=True))
+
+
+def _check_rows(weight: Tensor, rows: Tensor) -> None:
+    """Refuse rows that are not in the table: PyTorch would count negative ones from the end.
+
+    Raises:
+        IndexError: naming the first of them.
+    """
+    outside = (rows < 0) | (rows >= len(weight))
+    if bool(outside.any()):
+        wrong = int(rows[outside][0])
+        raise IndexError(f"rows: {wrong} is not a row of a table of {len(weight)}")
+
+
 def noise(noise_ids: Tensor, dim: int, step: Tensor, seed: int) -> Tensor:
-    """Standard Gaussians that depend on (seed, noise id, element, step) alone.
+    """Standard Gaussians that depend only on (seed, noise id, element, step).
 
     Args:
         noise_ids: int64 [B].
-        dim: Elements a row.
+        dim: Number of elements in each row.
         step: int64 scalar.
         seed: Key of the generator.
 
@@ -123,7 +157,7 @@ def philox4x32_10(
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(10):
-        # The product wraps modulo 2^64; its two halves are right all the same.
+        # The product wraps modulo 2^64, but both of its 32-bit halves are still correct.
         product0, product1 = c0 * _PHILOX_MULTIPLIERS[0], c2 * _PHILOX_MULTIPLIERS[1]
         high0, high1 = (product0 >> 32) & _MASK32, (product1 >> 32) & _MASK32
         c0, c1, c2, c3 = high1 ^ c1 ^ k0, product1 & _MASK32, high0 ^ c3 ^ k1, product0 & _MASK32
@@ -135,16 +169,16 @@ def philox4x32_10(
 def box_muller(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """Two standard Gaussians from two 32-bit words (Box & Muller, 1958).
 
-    The radius takes the upper 23 bits of `a`, centred so that no logarithm of 0 or 1 occurs; the
-    angle takes the upper 24 bits of `b`. Both are exact in float32, so that implementations differ
-    by the rounding of log, sqrt, sin and cos alone.
+    The radius uses the upper 23 bits of `a`, centred so that the argument of the logarithm is
+    never 0 or 1. The angle uses the upper 24 bits of `b`. Both are exact in float32, so
+    implementations differ only by the rounding of log, sqrt, sin and cos.
 
     Args:
-        a: int64, 32-bit unsigned words.
-        b: int64, the same shape.
+        a: 32-bit unsigned words, int64.
+        b: 32-bit unsigned words, int64, with the shape of `a`.
 
     Returns:
-        Two float32 tensors of that shape.
+        Two float32 tensors with the shape of `a`.
     """
     uniform = ((a >> 9).to(torch.float32) + 0.5) * 2.0**-23
     radius = torch.sqrt(-2 * torch.log(uniform))

@@ -1,5 +1,6 @@
 """lord-fast: a fast, trustworthy trainer of LORD (Gabbay & Hoshen, ICLR 2020)."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
@@ -7,6 +8,14 @@ __all__ = ["Lord", "__version__"]
 
 if TYPE_CHECKING:
     from lord_fast.lord import Lord
+
+_KERNELS = Path(__file__).with_name("kernels")
+if not _KERNELS.is_dir():
+    raise ImportError(
+        f"{_KERNELS} is not a folder: this checkout lost its symbolic link. In the checkout, run: "
+        f"git config core.symlinks true && git checkout -- lord_fast/kernels "
+        f"(Windows: turn Developer Mode on first)"
+    )
 
 
 def __getattr__(name: str):

@@ -26,14 +26,14 @@ def atomic_write(path: Path, content: bytes | str | Callable[[BinaryIO], object]
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
     partial = Path(name)
     try:
-        with os.fdopen(descriptor, "wb") as stream:
+        with naming(path), os.fdopen(descriptor, "wb") as stream:
             if callable(content):
                 content(stream)
             else:
                 stream.write(content.encode() if isinstance(content, str) else content)
             stream.flush()
             os.fsync(stream.fileno())
-        partial.chmod(0o666 & ~_umask())
+        let_others_read(partial)
         partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)
@@ -74,16 +74,14 @@ def atomic_folder(out: Path) -> Iterator[Path]:
 def finish_folder(partial: Path, out: Path) -> None:
     """Sync a filled folder and give it its name.
 
-    The marker goes last: a process that is killed before the rename leaves a folder that lord-fast
-    knows as its own.
+    The marker goes last: a folder that is still called partial has it, whatever kills the process.
     """
     for path in partial.rglob("*"):
         sync(path)
     sync(partial)
     partial.rename(out)
-    (out / MARKER).unlink(missing_ok=True)
-    sync(out)
     sync(out.parent)
+    (out / MARKER).unlink(missing_ok=True)
 
 
 def refuse_overlap(source: Path, out: Path) -> None:
@@ -138,11 +136,29 @@ def sync(path: Path) -> None:
     """Have the system write a file or folder to the disk."""
     if os.name == "nt" and path.is_dir():  # Windows opens no folders
         return
-    descriptor = os.open(path, os.O_RDONLY)
+    # Windows syncs only what is open for writing.
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        with naming(path):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Put a file's name into errors that lack it, as those of write and fsync do."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def let_others_read(file: Path) -> None:
+    """Give a file the mode that the umask allows, where a library made it private."""
+    file.chmod(0o666 & ~_umask())
 
 
 def _umask() -> int:

@@ -1,6 +1,7 @@
 """Bounds of an option's value, written in its annotation and checked when it is set."""
 
 import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
@@ -47,7 +48,21 @@ class Below:
         return f"less than {self.limit}"
 
 
-Bound = MoreThan | AtLeast | Below
+@dataclass(frozen=True)
+class OneOf:
+    """The value must be one of some names, which are found out when they are needed."""
+
+    names: Callable[[], Sequence[str]]
+
+    def allows(self, value: str) -> bool:
+        """Whether a value is one of them."""
+        return value in self.names()
+
+    def __str__(self) -> str:
+        return f"one of {', '.join(self.names())}"
+
+
+Bound = MoreThan | AtLeast | Below | OneOf
 
 
 class Checked:
@@ -62,11 +77,23 @@ class Checked:
         Raises:
             ValueError: names the flag, its value and its bounds.
         """
-        kind: Any = type(self)
-        for name, bounds in _bounds(kind).items():
-            value = getattr(self, name)
-            if value is not None and not all(bound.allows(value) for bound in bounds):
-                raise ValueError(f"{flag(name)} {value}: must be {' and '.join(map(str, bounds))}")
+        check(type(self), vars(self))
+
+
+def check(kind: Any, values: Mapping[str, Any]) -> None:
+    """Check the fields of a dataclass, or the arguments of a function.
+
+    Args:
+        kind: Has the bounds in its annotations.
+        values: Name -> value.
+
+    Raises:
+        ValueError: names the flag, its value and its bounds.
+    """
+    for name, bounds in _bounds(kind).items():
+        value = values.get(name)
+        if value is not None and not all(bound.allows(value) for bound in bounds):
+            raise ValueError(f"{flag(name)} {value}: must be {' and '.join(map(str, bounds))}")
 
 
 def flag(name: str) -> str:

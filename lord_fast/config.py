@@ -123,6 +123,8 @@ class LoggingConfig(Checked):
     """Steps between lines of stats.jsonl."""
     save_every: Annotated[int, MoreThan(0)] = 500
     """Steps between checkpoints."""
+    keep: Annotated[int, MoreThan(0)] = 2
+    """Checkpoints of a stage that are kept; older ones are removed."""
     grid_every: Annotated[int, MoreThan(0)] = 500
     """Steps between swap grids."""
     tensorboard: bool = False

@@ -1,4 +1,4 @@
-"""Swap grids: rows keep their class, columns keep their content."""
+"""Swap grids, in which all images of a row share a class and all of a column share a content."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,18 +11,18 @@ from torch import Tensor
 from lord_fast.atomic import atomic_write
 
 GAP = 2
-"""Pixels between the tiles, and three times as many after the sources."""
+"""Pixels between tiles. The gap after the sources is three times as wide."""
 LABEL_SIZE, LABEL_CHARACTERS = 11, 14
 LEAST_TILE = 64
-"""A labelled grid is enlarged until its tiles have this side, so that the labels fit."""
+"""Minimum side of a tile of a labelled grid in pixels. Smaller tiles are enlarged to fit labels."""
 
 
 def tile(rows: Sequence[Sequence[Tensor | None]], sources: bool = True) -> np.ndarray:
     """Lay images out in a grid.
 
     Args:
-        rows: Images [C, H, W] in [0, 1]; None leaves a place empty.
-        sources: The first row and the first column are the sources of the others, and stand apart.
+        rows: Images [C, H, W] in [0, 1]. None leaves a cell empty.
+        sources: Whether the first row and the first column are sources, which are set apart.
 
     Returns:
         uint8 [height, width, 3].
@@ -40,16 +40,16 @@ def tile(rows: Sequence[Sequence[Tensor | None]], sources: bool = True) -> np.nd
 
 
 def label(grid: np.ndarray, size: int, above: Sequence[str], left: Sequence[str]) -> np.ndarray:
-    """Write names above the columns and left of the rows of a grid with sources.
+    """Write names above the columns and to the left of the rows of a grid with sources.
 
     Args:
-        grid: What `tile` returned, uint8 [height, width, 3].
+        grid: A grid from `tile`, uint8 [height, width, 3].
         size: Side of its tiles in pixels.
         above: Name of each column after the first.
         left: Name of each row after the first.
 
     Returns:
-        uint8 [height, width, 3], larger.
+        The grid with margins for the names, uint8 [height, width, 3].
     """
     scale = -(-LEAST_TILE // size)
     grid = grid.repeat(scale, 0).repeat(scale, 1)
@@ -69,16 +69,16 @@ def label(grid: np.ndarray, size: int, above: Sequence[str], left: Sequence[str]
 
 
 def _short(name: str) -> str:
-    """The end of a long name: files of one source differ there."""
+    """The end of a long name, because names of files from one source differ at the end."""
     return name if len(name) <= LABEL_CHARACTERS else "~" + name[1 - LABEL_CHARACTERS :]
 
 
 def to_pixels(image: Tensor) -> np.ndarray:
-    """[C, H, W] in [0, 1], C 1 or 3 -> uint8 [H, W, 3]."""
+    """Convert an image [C, H, W] in [0, 1] with C = 1 or 3 to uint8 [H, W, 3]."""
     image = image.detach().float().clamp(0, 1).mul(255).round().to("cpu", torch.uint8)
     return image.expand(3, -1, -1).permute(1, 2, 0).numpy()
 
 
 def save_png(path: Path, pixels: np.ndarray) -> None:
-    """Write uint8 [H, W, 3] as a PNG that is never a partial file."""
+    """Write uint8 [H, W, 3] as a PNG file, atomically."""
     atomic_write(path, lambda stream: Image.fromarray(pixels).save(stream, format="PNG"))

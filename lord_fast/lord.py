@@ -1,4 +1,4 @@
-"""A trained run as an object: codes and images."""
+"""A trained run as an object that turns images into codes and codes into images."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -23,22 +23,21 @@ AnyStage = Stage | Literal["auto"]
 
 
 class Lord:
-    """A trained model: the codes of its training images and classes, the encoders, the decoders.
+    """A trained model with the codes of its training images and classes, its encoders and decoders.
 
-    Each stage has a decoder of its own, since stage 2 fine-tunes that of stage 1 to its encoders.
-    Codes that were optimized (by training, `fit` or `sample_codes`) go with the decoder of stage
-    `latent`. Codes that the encoders predict go with the decoder of stage `encoders`.
+    Each stage has its own decoder, because stage 2 fine-tunes the decoder of stage 1 together with
+    the encoders. Codes from training, `fit` or `sample_codes` belong to the decoder of stage
+    `latent`. Codes that the encoders predict belong to the decoder of stage `encoders`.
 
     Attributes:
         config: The run's configuration.
-        data: What the run remembers of its store: path, hash, counts, size, channels, crop.
-        stage: The latest stage that is loaded, latent or encoders. `decode` takes its codes unless
-            told otherwise.
-        steps: Training steps of each stage that is loaded.
-        decoders: Modulation and generator of each stage that is loaded, in evaluation mode.
-        content_codes: float32 [num_images, content_dim], of stage 1, without noise.
-        class_codes: float32 [num_classes, class_dim], of stage 1.
-        encoders: Content and class encoder; None where stage 2 is not loaded.
+        data: The store's path, hash, counts, size, channels and crop, as the run recorded them.
+        stage: The latest stage that is loaded, latent or encoders. It is the default of `decode`.
+        steps: Number of training steps of each loaded stage.
+        decoders: Modulation and generator of each loaded stage, in evaluation mode.
+        content_codes: Content codes of stage 1 without noise, float32 [num_images, content_dim].
+        class_codes: Class codes of stage 1, float32 [num_classes, class_dim].
+        encoders: Content and class encoder, or None if stage 2 is not loaded.
     """
 
     def __init__(self, config: TrainConfig, data: dict[str, Any], device: torch.device):
@@ -55,36 +54,40 @@ class Lord:
 
     @classmethod
     def load(cls, run: Path | str, device: str = "auto", stage: AnyStage = "auto") -> "Lord":
-        """Load a run's latest checkpoints; training need not be finished.
+        """Load a run's latest checkpoints, also while training is unfinished.
+
+        Where the latest is damaged, the whole one before it is loaded and a line on stderr says so.
 
         Args:
             run: The run's folder.
             device: auto, cpu or cuda.
-            stage: latent: stage 1 alone. encoders: stage 2 as well. auto: stage 2 where the run
-                has it.
+            stage: `latent` loads only stage 1. `encoders` loads both stages. `auto` loads stage 2
+                if the run has it.
 
         Raises:
-            ValueError: not a run, nothing saved yet, no stage 2 where it is asked for, or a
-                checkpoint is damaged or not of the run's configuration.
+            ValueError: The folder is not a run, it has no checkpoint of a requested stage, or a
+                checkpoint is damaged or does not match the run's configuration.
         """
         run = Path(run)
         config, data = load_config(run / "config.yaml")
-        latent = checkpoint.latest(run / "checkpoints", "latent")
-        encoders = checkpoint.latest(run / "checkpoints", "encoders")
+        latent = checkpoint.load_latest(run / "checkpoints", "latent")
         if latent is None:
             raise ValueError(f"{run}: no checkpoint yet; train it first")
+        encoders = None
+        if stage != "latent":
+            encoders = checkpoint.load_latest(run / "checkpoints", "encoders")
         if stage == "encoders" and encoders is None:
             raise ValueError(_no_encoders(run))
         lord = cls(config, data, set_up(device, "float32", config.machine.threads).device)
         lord.run = run
         lord._load_latent(latent)
-        if stage != "latent" and encoders is not None:
+        if encoders is not None:
             lord._load_encoders(encoders, load_encoder_config(run / "encoders.yaml"))
         return lord
 
     @property
     def step(self) -> int:
-        """Training steps of the latest stage that is loaded."""
+        """Number of training steps of the latest stage that is loaded."""
         return self.steps[self.stage]
 
     @property
@@ -92,11 +95,11 @@ class Lord:
         """Size, channels and crop of the images.
 
         Raises:
-            ValueError: the run does not say what was cut out of them.
+            ValueError: The run does not record how its images were cropped.
         """
         if "crop" not in self.data:
             raise ValueError(
-                f"{self.run}/config.yaml: does not say what was cut out of its images; copy crop "
+                f"{self.run}/config.yaml: does not record how its images were cropped; copy crop "
                 f"from its store's manifest.json to data: (crop: null, or crop: [width, height])"
             )
         crop = self.data["crop"]
@@ -104,16 +107,16 @@ class Lord:
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Content and class codes of images, by the encoders of stage 2.
+        """Predict content and class codes of images with the encoders of stage 2.
 
         Args:
             images: float [B, channels, size, size] in [0, 1].
 
         Returns:
-            float32 [B, content_dim] and [B, class_dim].
+            Content codes, float32 [B, content_dim], and class codes, float32 [B, class_dim].
 
         Raises:
-            ValueError: the run has no stage 2, or the images have another shape.
+            ValueError: Stage 2 is not loaded, or the images do not fit the model.
         """
         if self.encoders is None:
             raise ValueError(_no_encoders(self.run))
@@ -123,19 +126,20 @@ class Lord:
 
     @torch.no_grad()
     def decode(self, content: Tensor, class_: Tensor, stage: AnyStage = "auto") -> Tensor:
-        """Images of content and class codes.
+        """Generate images from content and class codes.
 
         Args:
             content: float32 [B, content_dim].
             class_: float32 [B, class_dim].
-            stage: Where the codes come from. latent: training, `fit` or `sample_codes`. encoders:
-                `encode`. auto: encoders where stage 2 is loaded, else latent.
+            stage: The stage that the codes come from. Use `latent` for codes from training, `fit`
+                or `sample_codes`, and `encoders` for codes from `encode`. `auto` means `encoders`
+                if stage 2 is loaded and `latent` otherwise.
 
         Returns:
             float32 [B, channels, size, size] in [0, 1].
 
         Raises:
-            ValueError: `stage` is encoders, and stage 2 is not loaded.
+            ValueError: `stage` is `encoders`, and stage 2 is not loaded.
         """
         decoder = self.decoders.get(self.stage if stage == "auto" else stage)
         if decoder is None:
@@ -145,17 +149,18 @@ class Lord:
         return torch.cat(images)
 
     def translate(self, content_images: Tensor, class_images: Tensor) -> Tensor:
-        """Images with the content of some and the class of others.
+        """Combine the content of some images with the class of others.
 
         Args:
             content_images: float [B, channels, size, size] in [0, 1].
-            class_images: The same number, or one for all.
+            class_images: float [B, channels, size, size] in [0, 1], or one image [1, ...] that
+                gives the class of all.
 
         Returns:
             float32 [B, channels, size, size] in [0, 1].
 
         Raises:
-            ValueError: the run has no stage 2, or the images have another shape.
+            ValueError: Stage 2 is not loaded, or the images do not fit the model.
         """
         content, _ = self.encode(content_images)
         _, class_ = self.encode(class_images)
@@ -169,22 +174,24 @@ class Lord:
         seed: int = 0,
         perceptual_weights: Path | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Codes of images by optimizing them with stage 1 frozen; needs no encoder.
+        """Optimize the codes of images while the networks of stage 1 stay frozen.
 
-        They are latent codes: `decode(..., stage="latent")`.
+        This needs no encoder. Decode the codes with `decode(..., stage="latent")`.
 
         Args:
             images: float [N, channels, size, size] in [0, 1].
-            new_class: The images show one class, unseen in training, and get one class code.
-            steps: Of the optimization.
-            seed: Of its start and noise.
-            perceptual_weights: VGG16 weights; default: those of the run.
+            new_class: All images show one class that was not in training. They share one class
+                code.
+            steps: Number of optimization steps.
+            seed: Seed of the initial codes and of the noise.
+            perceptual_weights: File with VGG16 weights. Defaults to the weights of the run.
 
         Returns:
-            float32 [N, content_dim], and [N, class_dim] or, with `new_class`, [1, class_dim].
+            Content codes, float32 [N, content_dim], and class codes, float32 [N, class_dim] or,
+            with `new_class`, [1, class_dim].
 
         Raises:
-            ValueError: images of another shape, or the weights cannot be had.
+            ValueError: The images do not fit the model, or the weights cannot be loaded.
         """
         self.check_images(images)
         reconstruction = build_loss(self.config, perceptual_weights)
@@ -202,20 +209,20 @@ class Lord:
         density: Kind = "mixture",
         seed: int = 0,
     ) -> Tensor:
-        """New images: content codes from a density fitted to those of training.
+        """Generate new images with content codes drawn from a density of the training codes.
 
         Args:
             n: Number of images.
-            new_classes: Draw class codes from a density too, not from the training classes.
-            density: mixture (Gaussians, chosen by held-out likelihood) or training (the baseline:
-                training codes with the noise that training added).
-            seed: Of everything that is drawn.
+            new_classes: Draw class codes from a density too, instead of from the training classes.
+            density: `mixture` is a Gaussian mixture selected by held-out likelihood. `training` is
+                the baseline, which draws training codes and adds the noise of training.
+            seed: Seed of all random draws.
 
         Returns:
-            float32 [n, channels, size, size] in [0, 1], by the decoder of stage 1.
+            Images from the decoder of stage 1, float32 [n, channels, size, size] in [0, 1].
 
         Raises:
-            ValueError: new classes of the training density, which has none.
+            ValueError: `new_classes` is set with the density `training`, which has no new classes.
         """
         content, class_ = self.sample_codes(n, new_classes, density, seed)
         return self.decode(content, class_, "latent")
@@ -223,10 +230,10 @@ class Lord:
     def sample_codes(
         self, n: int, new_classes: bool = False, density: Kind = "mixture", seed: int = 0
     ) -> tuple[Tensor, Tensor]:
-        """The codes of `sample`: float32 [n, content_dim] and [n, class_dim]."""
+        """The codes of `sample`, float32 [n, content_dim] and [n, class_dim]."""
         if new_classes and density == "training":
             raise ValueError(
-                "--new-classes: --density training knows the classes of training alone; take "
+                "--new-classes: --density training has only the classes of training; use "
                 "--density mixture"
             )
         if density == "mixture":
@@ -241,11 +248,11 @@ class Lord:
         return torch.from_numpy(content), torch.from_numpy(class_)
 
     def density(self, of: Literal["content", "class"], seed: int) -> Density:
-        """The mixture of the codes of training, fitted when it is first asked for.
+        """The Gaussian mixture of the training codes. The first call fits it.
 
         Args:
             of: content or class.
-            seed: Of the folds and the start of every fit.
+            seed: Seed of the folds and of every fit.
         """
         if (of, seed) not in self._densities:
             codes = self.content_codes if of == "content" else self.class_codes
@@ -253,11 +260,11 @@ class Lord:
         return self._densities[of, seed]
 
     def interpolate(self, first: Tensor, second: Tensor, steps: int) -> Tensor:
-        """Codes on the line from one to another, ends included.
+        """Codes at equal distances on the line from one code to another, both included.
 
         Args:
-            first: float32 [dim], a content or a class code.
-            second: float32 [dim].
+            first: A content or a class code, float32 [dim].
+            second: A code of the same kind, float32 [dim].
             steps: Number of codes, at least 2.
 
         Returns:
@@ -266,10 +273,10 @@ class Lord:
         return torch.lerp(first, second, torch.linspace(0, 1, steps, device=first.device)[:, None])
 
     def check_images(self, images: Tensor) -> None:
-        """Refuse images that the model was not made for.
+        """Check that images fit the model.
 
         Raises:
-            ValueError: another shape, an integer type, or values outside [0, 1].
+            ValueError: The images have another shape, an integer type or values outside [0, 1].
         """
         size, channels = self.data["size"], self.data["channels"]
         if images.ndim != 4 or tuple(images.shape[1:]) != (channels, size, size):
@@ -280,19 +287,19 @@ class Lord:
         if not images.is_floating_point() or not 0 <= images.min() <= images.max() <= 1:
             raise ValueError("images must be float and in [0, 1]; divide uint8 by 255")
 
-    def _load_latent(self, file: Path) -> None:
-        step, state = checkpoint.load(file)
+    def _load_latent(self, found: checkpoint.Loaded) -> None:
+        file, step, state = found
         self.steps["latent"], self._loss_state = step, state["loss"]
         fill(self.decoders["latent"], state["decoder"], file)
         counts = (self.data["num_images"], self.data["num_classes"])
         if counts != tuple(len(state[name]["weight"]) for name in ("content", "class")):
-            raise ValueError(f"{file}: of other numbers of images or classes than config.yaml")
+            raise ValueError(f"{file}: its numbers of images and classes differ from config.yaml")
         self.content_codes, self.class_codes = stored_codes(
             state, step, self.config, *counts, self.device
         )
 
-    def _load_encoders(self, file: Path, config: EncoderConfig) -> None:
-        step, state = checkpoint.load(file)
+    def _load_encoders(self, found: checkpoint.Loaded, config: EncoderConfig) -> None:
+        file, step, state = found
         self.stage, self.steps["encoders"] = "encoders", step
         encoders = build_encoders(config, self.config, self.data["size"], self.data["channels"])
         fill(encoders, state["encoders"], file)
@@ -309,18 +316,20 @@ def fill(network: nn.Module, state: dict[str, Tensor], file: Path) -> None:
     """Load a network's parameters.
 
     Args:
-        network: As its configuration builds it.
-        state: Name -> parameter.
-        file: What they were read from.
+        network: The network, as built from the configuration.
+        state: Parameter name -> tensor.
+        file: The file that the parameters were read from, for the error message.
 
     Raises:
-        ValueError: they are of another network.
+        ValueError: The parameters belong to another network.
     """
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
         reason = " ".join(str(error).split())
-        raise ValueError(f"{file}: not of the configured networks ({reason[:300]})") from error
+        raise ValueError(
+            f"{file}: does not fit the configured networks ({reason[:300]})"
+        ) from error
 
 
 def _no_encoders(run: Path | None) -> str:

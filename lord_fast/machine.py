@@ -38,6 +38,8 @@ class Machine:
         """One line for a run's header."""
         if self.device.type == "cuda":
             name = torch.cuda.get_device_name(self.device)
+        elif self.device.type == "mps":
+            name = f"Apple GPU (mps), {self.threads} threads"
         else:
             name = f"CPU ({torch.backends.cpu.get_cpu_capability()}), {self.threads} threads"
         return f"{name}, {self.precision}"
@@ -47,17 +49,14 @@ def set_up(device: str = "auto", precision: str = "auto", threads: int = 0) -> M
     """Choose device and precision, set the threads, and keep freed memory in the process.
 
     Args:
-        device: auto, cpu or cuda.
+        device: auto (cuda if there is one, then mps, then cpu), cpu, cuda or mps.
         precision: auto, float32 (IEEE's, also on CUDA), tf32 or bf16.
         threads: 0: one for each core this process may use.
 
     Raises:
-        ValueError: `cuda` is asked for and there is none, or tf32 on a CPU.
+        ValueError: `cuda` or `mps` is asked for and there is none, or tf32 without CUDA.
     """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device cuda: this PyTorch sees no GPU; see lord-fast doctor")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = choose_device(device)
     if precision == "tf32" and device != "cuda":
         raise ValueError("--precision tf32: only CUDA has it; take float32 or bf16")
     fast = has_fast_bf16(device)
@@ -69,6 +68,31 @@ def set_up(device: str = "auto", precision: str = "auto", threads: int = 0) -> M
     use_tf32(precision == "tf32")
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     return Machine(torch.device(device), dtype, threads, precision == "tf32")
+
+
+def choose_device(device: str) -> str:
+    """Type of the device for --device: cpu, cuda or mps.
+
+    mps is Apple's GPU. Its latent tables run on the reference kernels.
+
+    Raises:
+        ValueError: `cuda` or `mps` is asked for and there is none.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: this PyTorch sees no GPU; see lord-fast doctor")
+    if device == "mps" and not torch.backends.mps.is_available():
+        raise ValueError("--device mps: this PyTorch sees no Apple GPU; see lord-fast doctor")
+    return device
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until a GPU has done what it was given. A CPU never has to wait."""
+    if device.type != "cpu":
+        torch.get_device_module(device).synchronize()
 
 
 def use_tf32(wanted: bool) -> None:
@@ -99,9 +123,14 @@ def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
 
 
 def has_fast_bf16(device: str) -> bool:
-    """Whether the device multiplies bf16 in hardware (elsewhere it is 10-20 times slower)."""
+    """Whether the device multiplies bf16 in hardware (a CPU without it is 10-20 times slower).
+
+    mps counts as without: nothing was measured there, and float32 is the safe choice.
+    """
     if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device == "mps":
+        return False
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 

@@ -1,10 +1,9 @@
 """Memory: how much is free, and large pages for large tables."""
 
 import ctypes
-import os
 import sys
-from pathlib import Path
 
+import psutil
 import torch
 from torch import Tensor
 
@@ -16,9 +15,10 @@ _MADV_HUGEPAGE = 14
 def ask_for_huge_pages(tensor: Tensor) -> None:
     """Ask Linux to back a tensor that nothing was written to with pages of 2 MiB.
 
-    The rows of a batch lie anywhere in a table: with pages of 4 KiB the processor spends as long
-    finding a row's address as reading it, the longer the larger the table. Only an advice: on
-    another system, device or setting of /sys/kernel/mm/transparent_hugepage nothing changes.
+    The rows of a batch lie anywhere in a table. With pages of 4 KiB the processor spends as long
+    finding a row's address as reading it, and longer for larger tables. This is only an advice:
+    nothing changes on another system or device, or where
+    /sys/kernel/mm/transparent_hugepage/enabled says never.
     """
     if not sys.platform.startswith("linux") or tensor.device.type != "cpu":
         return
@@ -30,12 +30,11 @@ def ask_for_huge_pages(tensor: Tensor) -> None:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that can still be had on a device."""
+    """Bytes that can still be allocated on a device.
+
+    On a CPU that includes the file cache, which the system gives back when it is needed. An Apple
+    GPU shares its memory with the CPU.
+    """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    # Not what is unused: Linux fills that with files, and gives it back when it is needed.
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    return psutil.virtual_memory().available

@@ -15,10 +15,10 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 
 
 class Browser:
-    """One page; events are kept in the order they came.
+    """A browser with one page.
 
     Attributes:
-        events: What the page has told, as DevTools messages.
+        events: The DevTools messages of the page in order of arrival.
     """
 
     def __init__(self, folder: Path):

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from lord_fast.cli import main
-from lord_fast.data.glyphs import Glyphs
 from lord_fast.data.options import PackConfig
 from lord_fast.data.pack import pack
+from lord_fast.data.sources.glyphs import Glyphs
 
 # Each needs a process of its own: `python -m pytest tests/interpreter`, `... tests/gate`.
 collect_ignore = ["interpreter", "gate"]
@@ -44,6 +44,17 @@ def trained_run(glyph_store, tmp_path_factory) -> Path:
     run = tmp_path_factory.mktemp("runs") / "latent"
     flags = ("--steps", "120", "--lr", "3e-3", "--latent-lr", "1e-1", "--threads", "1")
     assert train(glyph_store, run, *flags) == 0
+    return run
+
+
+@pytest.fixture(scope="session")
+def short_run(glyph_store, tmp_path_factory) -> Path:
+    """A stage 1 of 12 steps with checkpoints at 8 and 12; read only."""
+    from tests.test_reliability import SHORT_FLAGS
+    from tests.test_train import train
+
+    run = tmp_path_factory.mktemp("runs") / "short"
+    assert train(glyph_store, run, *SHORT_FLAGS) == 0
     return run
 
 

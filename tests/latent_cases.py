@@ -1,4 +1,4 @@
-"""Cases that the tests of the latent kernels share: tables, rows, gradients, and dense Adam."""
+"""Tables, rows, gradients and dense Adam that the tests of the latent kernels share."""
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ from lord_fast.model.schedule import cosine
 
 
 def table(n: int, dim: int, last: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """A table in use: rows with moments of very different sizes, last steps in 0..last."""
+    """A table in mid-training, with moments of very different sizes and last steps in 0..last."""
     rng = torch.Generator().manual_seed(seed)
     size = 10 ** torch.empty(n, 1).uniform_(-9, 0, generator=rng)
     weight, exp_avg = (torch.randn(n, dim, generator=rng) for _ in range(2))
@@ -28,7 +28,7 @@ def clone(state):
 
 
 def some_rows(n: int, batch: int) -> Tensor:
-    """Unsorted, with repeats, with the first and the last row."""
+    """Unsorted rows with repeats that include the first and the last row."""
     rows = torch.randint(n, (batch,), generator=torch.Generator().manual_seed(batch))
     rows[: batch // 3] = n - 1
     rows[batch // 2 : batch // 2 + 2] = 0
@@ -36,13 +36,13 @@ def some_rows(n: int, batch: int) -> Tensor:
 
 
 def gradient(codes: Tensor, step: int, sizes: Tensor) -> Tensor:
-    """Depends on the code, so that an error would grow."""
+    """A gradient that depends on the code, so that errors would grow from step to step."""
     phase = torch.arange(codes.shape[1], dtype=codes.dtype, device=codes.device) + step
     return sizes.to(codes.dtype)[:, None] * (torch.sin(phase) + codes)
 
 
 def touched_steps(n: int, batch: int, steps: tuple[int, ...], seed: int = 0, device="cpu"):
-    """Rows and sizes of the gradients, from 1e-7 to 1, of the few steps that have a batch."""
+    """Step -> rows and gradient sizes from 1e-7 to 1, for the few steps that have a batch."""
     rng = torch.Generator().manual_seed(seed)
     return {
         step: (
@@ -54,7 +54,7 @@ def touched_steps(n: int, batch: int, steps: tuple[int, ...], seed: int = 0, dev
 
 
 def dense(start: Tensor, lr: Tensor, touched, adam, dtype: torch.dtype) -> Tensor:
-    """torch.optim.Adam on the whole table over every step, most of which have no gradient."""
+    """Run torch.optim.Adam on the whole table for every step. Most steps have no gradient."""
     weight = start.to(dtype, copy=True).requires_grad_()
     optimizer = torch.optim.Adam([weight], lr=1.0, betas=adam[:2], eps=adam.eps)
     for step, rate in enumerate(lr.tolist()):
@@ -68,7 +68,7 @@ def dense(start: Tensor, lr: Tensor, touched, adam, dtype: torch.dtype) -> Tenso
 
 
 def sparse(start: Tensor, lr: Tensor, touched, adam, gather, scatter_adam_) -> Tensor:
-    """The same by the operators, with every row brought up to the last step at the end."""
+    """Run the same steps with the operators, then gather every row as of the last step."""
     state = empty_table(start)
     for step, (rows, sizes) in touched.items():
         now = torch.tensor(step, device=start.device)
@@ -84,10 +84,10 @@ def assert_close(ours, wanted):
 
 
 def assert_equals_reference(gather, scatter_adam_, dim: int, batch: int):
-    """Both operators on one batch; rows not named keep their bits.
+    """Run both operators on one batch and check that rows outside it stay unchanged.
 
     Returns:
-        The table before, what the operators were called with, the codes and the table after.
+        The table before, the arguments of the operators, the codes and the table after.
     """
     n, step, adam = 90, torch.tensor(400), Adam()
     state, lr, rows = table(n, dim, 400), cosine(3e-3, 1e-5, 500), some_rows(n, batch)
@@ -106,7 +106,7 @@ def assert_equals_reference(gather, scatter_adam_, dim: int, batch: int):
 
 
 def assert_error_is_below_dense_float32(gather, scatter_adam_, dim: int, adam) -> None:
-    """Against float64: no further from dense Adam than its own float32 form."""
+    """Assert that the error to float64 dense Adam is at most that of float32 dense Adam."""
     n, lr = 6, cosine(3e-3, 1e-5, 400)
     rng = torch.Generator().manual_seed(dim)
     start = torch.empty(n, dim).uniform_(-0.05, 0.05, generator=rng)
@@ -116,4 +116,4 @@ def assert_error_is_below_dense_float32(gather, scatter_adam_, dim: int, adam) -
     exact = dense(start, lr, touched, adam, torch.float64)
     own_error = (dense(start, lr, touched, adam, torch.float32) - exact).abs().max()
     assert (ours - exact).abs().max() <= own_error
-    assert (exact - start).abs().max() > 1000 * own_error  # the comparison means something
+    assert (exact - start).abs().max() > 1000 * own_error  # the table moved much further

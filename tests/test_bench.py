@@ -1,4 +1,4 @@
-"""`lord-fast bench`: what scripts read. Figures themselves are not tested."""
+"""Tests of what `lord-fast bench` measures and writes. The times themselves are not tested."""
 
 import json
 
@@ -36,7 +36,7 @@ def test_bench_latent_writes_its_rows(monkeypatch, tmp_path, capsys):
     assert "agrees with dense Adam" in printed.err
 
 
-def test_cases_take_turns_and_the_first_is_the_base():
+def test_cases_take_turns_and_the_first_case_is_the_base():
     order = []
 
     def case(name):
@@ -55,9 +55,9 @@ def test_cases_take_turns_and_the_first_is_the_base():
     assert (rows[1].min_ms, rows[1].max_ms) == (1000, 3000)
 
 
-def test_the_first_step_of_every_contender_is_adams():
-    """Beside FBGEMM on the CPU, whose optimizer is another one; later SparseAdam differs too."""
-    # None so small that SparseAdam's epsilon, which it does not correct for the bias, is felt.
+def test_the_first_step_of_every_adam_is_the_same():
+    """SparseAdam differs from the second step on. FBGEMM has no Adam on the CPU."""
+    # SparseAdam does not correct epsilon for the bias, which would show for small gradients.
     device, rows, grad = torch.device("cpu"), torch.arange(8), torch.rand(8, latent.DIM) + 0.5
     assert latent.agreement(device) < 1e-5
     start, after = torch.rand(50, latent.DIM), []
@@ -71,7 +71,7 @@ def test_the_first_step_of_every_contender_is_adams():
     assert (after[0] - start)[:8].abs().min() > 1e-3
 
 
-def test_kind_of_bench_is_checked():
+def test_an_unknown_benchmark_is_refused():
     with pytest.raises(SystemExit) as caught:
         main(["bench", "sing"])
     assert caught.value.code == 2
@@ -79,7 +79,7 @@ def test_kind_of_bench_is_checked():
 
 @pytest.fixture(scope="module")
 def tiny():
-    """The step's bench, small."""
+    """A small setting for the benchmark of the step."""
     with step.setting(set_up("cpu", "float32", 2), batch=2, size=32, adain_dim=8) as found:
         yield found
 
@@ -98,7 +98,7 @@ def test_the_published_step_is_the_base_of_the_ladder(tiny, steps):
     assert rows[0].ratio_to_base == 1
 
 
-def test_the_ladder_of_a_gpu(monkeypatch):
+def test_the_forms_of_a_gpu(monkeypatch):
     monkeypatch.setattr(step, "has_fast_bf16", lambda device: True)
     ladder = {form.name: form for form in step.forms("cuda")}
     assert next(iter(ladder)) == "published, TF32"
@@ -107,7 +107,7 @@ def test_the_ladder_of_a_gpu(monkeypatch):
     assert [form.name for form in step.forms("cpu")][-1] == "bf16, compiled, cached features"
 
 
-def test_a_step_over_the_size_of_the_tables(tiny, monkeypatch):
+def test_steps_are_timed_for_growing_tables(tiny, monkeypatch):
     rows = step.scaling_rows(tiny, "images", (700, 5000), rounds=1)
     assert [row.params["images"] for row in rows] == [700, 5000]
     rows = step.scaling_rows(tiny, "classes", (10, 500), rounds=1)
@@ -118,7 +118,7 @@ def test_a_step_over_the_size_of_the_tables(tiny, monkeypatch):
     assert [row.params["images"] for row in rows] == [700]
 
 
-def test_sizes_are_measured_in_a_process_of_their_own():
+def test_growing_tables_are_timed_in_a_new_process():
     shape = {"batch": 2, "size": 32, "adain_dim": 8}
     rows = step.scaling_alone(shape, 2, "images", (700, 800))
     assert [row.params["images"] for row in rows] == [700, 800]
@@ -134,18 +134,18 @@ def test_our_step_calls_fewer_operators(tiny, steps):
     assert counted["exact rewrites, float32"] < counted["published, float32"]
 
 
-def test_convolutions_are_a_part_of_every_step(tiny, steps):
+def test_convolutions_take_a_share_of_every_step(tiny, steps):
     assert all(0 < share < 1 for share in step.convolution_shares(tiny, steps).values())
 
 
-def test_bench_train_says_how_far_the_losses_are(tiny):
+def test_bench_train_returns_the_differences_of_the_losses(tiny):
     rows, differences = train.train_rows(tiny, torch.float32, steps=4)
     assert [row.name for row in rows] == ["published", OURS, train.NUDGED]
     for largest, last in differences.values():
         assert 0 <= last <= largest < 1e-4
 
 
-def test_the_plot_is_a_picture_of_every_group(tmp_path):
+def test_the_plot_is_a_picture(tmp_path):
     rows = [Row(group, name, {}, 2.0, 1.0, 4.0, 3.0) for group in "ab" for name in "cd"]
     draw(tmp_path / "found.png", rows, "here")
     with Image.open(tmp_path / "found.png") as picture:

@@ -1,7 +1,7 @@
-"""A step on the device: nothing of it is read by the host, so that a CUDA graph can hold it.
+"""Tests that a step can be captured in a CUDA graph, which requires that the host reads no tensor.
 
-CUDA's graph is played by a stand-in that records the function and runs it again on the fixed
-inputs: what a replay sees. tests/test_step_cuda.py does it on a GPU.
+A fake CUDA graph keeps the function and runs it again on the fixed inputs, as a replay would.
+tests/test_step_cuda.py tests the real graph on a GPU.
 """
 
 import contextlib
@@ -12,6 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lord_fast.cli import main
 from lord_fast.config import EncoderConfig, replace
+from lord_fast.data.loader import Loader
+from lord_fast.data.sampler import EpochSampler
 from lord_fast.data.store import ImageStore
 from lord_fast.machine import set_up
 from lord_fast.run import checkpoint
@@ -22,11 +24,11 @@ from tests.test_train import SMALL, flags
 
 HOST = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_consecutive",
         "is_nonzero", "equal", "lift_fresh"}  # fmt: skip
-"""Operators that read a tensor on the host, or bring a value of the host to the device."""
+"""Operators that read a tensor on the host or copy a value from the host to the device."""
 
 
 class Recorded:
-    """What `torch.cuda.CUDAGraph` is to its user."""
+    """A fake of `torch.cuda.CUDAGraph`."""
 
     def replay(self):
         self.again()
@@ -34,7 +36,7 @@ class Recorded:
 
 @pytest.fixture
 def cuda(monkeypatch):
-    """`torch.cuda` as far as `CudaGraph` uses it."""
+    """Fake the parts of `torch.cuda` that `CudaGraph` uses."""
 
     class Stream:
         def wait_stream(self, other):
@@ -48,7 +50,7 @@ def cuda(monkeypatch):
 
 
 def capture(self, inputs):
-    """Like the real one, but that the function is kept, and run at each replay."""
+    """Replace `CudaGraph._capture` by one that keeps the function and runs it at each replay."""
     self.inputs, self.outputs = tuple(value.clone() for value in inputs), {}
     graph = torch.cuda.CUDAGraph()
     graph.again = lambda: self.outputs.update(self.update(*self.inputs))
@@ -56,7 +58,7 @@ def capture(self, inputs):
 
 
 def stages(glyph_store, trained_run, config=SMALL):
-    """Either stage, on the CPU."""
+    """Yield both stages, on the CPU."""
     store, machine = ImageStore(glyph_store), set_up("cpu", "float32", 2)
     yield LatentStage(config, store, machine)
     found = checkpoint.latest(trained_run / "checkpoints", "latent")
@@ -65,7 +67,7 @@ def stages(glyph_store, trained_run, config=SMALL):
     yield EncoderStage(encoders, run_config, store, *checkpoint.load(found), machine)
 
 
-def test_replayed_steps_are_the_same_steps(glyph_store, trained_run, cuda):
+def test_replayed_steps_equal_eager_steps(glyph_store, trained_run, cuda):
     plain, replayed = (list(stages(glyph_store, trained_run)) for _ in range(2))
     for ours, theirs in zip(plain, replayed, strict=True):
         theirs.run_update = CudaGraph(theirs.update)
@@ -80,7 +82,7 @@ def test_replayed_steps_are_the_same_steps(glyph_store, trained_run, cuda):
             assert all(torch.equal(theirs.state()[name][key], part[key]) for key in part)
 
 
-def test_the_host_reads_nothing_of_an_update(glyph_store, trained_run):
+def test_the_host_reads_no_tensor_of_a_step(glyph_store, trained_run):
     seen = set()
 
     class Spy(TorchDispatchMode):
@@ -90,10 +92,8 @@ def test_the_host_reads_nothing_of_an_update(glyph_store, trained_run):
 
     for stage in stages(glyph_store, trained_run):
         stage.step(0)
-        batch = [stage.sampler.image_ids(1), stage.store.class_ids[:16], torch.tensor(1)]
-        pixels = stage.loader.pixels(1)
         with Spy():
-            stage.update(*batch, pixels)
+            stage.step(1)
     assert "conv_transpose2d" in str(seen) or "convolution" in seen
     assert not HOST & seen
 
@@ -102,6 +102,30 @@ def test_cuda_graph_needs_cuda(glyph_store, tmp_path, capsys):
     run = ("train", str(glyph_store), "--run", str(tmp_path / "run"), *flags(), "--cuda-graph")
     assert main(list(run)) == 2
     assert "--cuda-graph: needs --device cuda" in capsys.readouterr().err
+
+
+def test_the_loader_copies_from_pinned_memory_without_waiting(glyph_store, monkeypatch):
+    """CUDA is played by recorders: every tensor that is sent was pinned, and nobody waits."""
+    pinned, sent = set(), []
+
+    def pin_memory(tensor):
+        copy = tensor.clone()
+        pinned.add(copy.data_ptr())
+        return copy
+
+    def to(tensor, device, non_blocking=False):
+        sent.append((tensor.data_ptr() in pinned, non_blocking))
+        return tensor
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin_memory)
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    store = ImageStore(glyph_store)
+    loader = Loader(store, EpochSampler(store.num_images, 16, 0), torch.device("cuda"))
+    image_ids, class_ids, pixels = loader.batch(0)
+    assert torch.equal(class_ids, store.class_ids[image_ids])
+    assert torch.equal(pixels, store.images(image_ids))
+    assert len(sent) >= 3
+    assert set(sent) == {(True, True)}
 
 
 @pytest.mark.parametrize("where", ["cuda", "pinned"])

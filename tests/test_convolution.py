@@ -1,4 +1,4 @@
-"""The convolutions equal PyTorch's, forward and gradients, in either form."""
+"""Checks that both forms of the convolutions equal PyTorch's, forward and backward."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ from lord_fast.model.convolution import convolution
         (F.conv_transpose2d, 4, {"padding": 1, "stride": 2}),
     ],
 )
-def test_equals_pytorchs(monkeypatch, function, kernel, options, memory_format, wide):
+def test_convolutions_equal_pytorch(monkeypatch, function, kernel, options, memory_format, wide):
     monkeypatch.setattr(module, "WIDE", wide)
     rng = torch.Generator().manual_seed(0)
     transposed = function is F.conv_transpose2d
@@ -39,10 +39,29 @@ def test_equals_pytorchs(monkeypatch, function, kernel, options, memory_format, 
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10)
 
 
-def test_narrow_types_take_the_plain_form(monkeypatch):
+def test_narrow_dtypes_use_the_plain_form(monkeypatch):
     monkeypatch.setattr(module, "WIDE", 1)
     x, weight = torch.randn(2, 3, 6, 6), torch.randn(4, 3, 3, 3, requires_grad=True)
     with torch.autocast("cpu", torch.bfloat16):
         out = convolution(x, weight, torch.zeros(4), padding=1)
     assert out.dtype == torch.bfloat16
     assert "_Convolution" not in str(out.grad_fn)
+
+
+def test_without_onednn_the_plain_form_trains_the_same(monkeypatch):
+    """As on a Mac whose PyTorch has none: no copies of layout that only oneDNN repays."""
+    monkeypatch.setattr(module, "WIDE", 1)
+    rng = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 3, 6, 6, generator=rng).contiguous(memory_format=torch.channels_last)
+    weight = torch.randn(4, 3, 3, 3, generator=rng, requires_grad=True)
+    bias = torch.zeros(4, requires_grad=True)
+    with_it = convolution(x, weight, bias, padding=1)
+    assert "_Convolution" in str(with_it.grad_fn)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    with torch.backends.mkldnn.flags(enabled=False):
+        without = convolution(x, weight, bias, padding=1)
+        assert "_Convolution" not in str(without.grad_fn)
+        got = torch.autograd.grad(without.square().sum(), (weight, bias))
+    wanted = torch.autograd.grad(with_it.square().sum(), (weight, bias))
+    torch.testing.assert_close(without, with_it)
+    torch.testing.assert_close(got, wanted)

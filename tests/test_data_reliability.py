@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from lord_fast.data.glyphs import Glyphs
 
 from lord_fast.atomic import MARKER
 from lord_fast.cli import main
 from lord_fast.data import pack as pack_module
 from lord_fast.data import split as split_module
 from lord_fast.data import unfinished as unfinished_module
-from lord_fast.data.glyphs import Glyphs
 from lord_fast.data.manifest import SAMPLED, read_manifest
 from lord_fast.data.options import PackConfig
 from lord_fast.data.pack import pack

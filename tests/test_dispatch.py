@@ -1,6 +1,11 @@
-"""Which implementation runs, what is said about it, and what torch.compile makes of it."""
+"""The selection of an implementation, its messages, and torch.compile over the operators."""
 
+import importlib.metadata
+import importlib.util
 import re
+import subprocess
+import sys
+import types
 import warnings
 
 import pytest
@@ -25,8 +30,8 @@ def restored():
 
 @pytest.fixture
 def library(monkeypatch, tmp_path):
-    """Where the native library is looked for, as if the process had just begun."""
-    path = tmp_path / "liblord_fast_kernels.so"
+    """An empty path as the native library's, in the state of a process that has just started."""
+    path = tmp_path / native.LIBRARY.name
     monkeypatch.setattr(native, "LIBRARY", path)
     monkeypatch.setattr(native, "_library", None)
     monkeypatch.setattr(dispatch, "_told", set())
@@ -35,7 +40,7 @@ def library(monkeypatch, tmp_path):
 
 
 def takes_float64() -> bool:
-    """Which implementation answers: the reference takes any type, the native kernels float32."""
+    """Whether the reference runs. It takes any dtype, the native kernels only float32."""
     state = [t.double() if t.is_floating_point() else t for t in table(3, 4, 0)]
     try:
         codes = kernels.gather(
@@ -47,7 +52,7 @@ def takes_float64() -> bool:
     return True
 
 
-def test_auto_takes_the_native_kernels():
+def test_auto_selects_the_native_kernels():
     kernels.use("reference")
     kernels.use("auto")
     assert kernels.live("cpu") == ("native", native.instructions())
@@ -62,7 +67,7 @@ def test_reference_runs_everywhere(device):
     assert takes_float64()
 
 
-def test_native_leaves_other_devices_to_the_reference():
+def test_native_keeps_the_reference_on_other_devices():
     kernels.use("native", "cpu")
     assert kernels.live("cpu").name == "native"
     assert str(kernels.live("cuda")) == "reference (--kernels native)"
@@ -70,7 +75,7 @@ def test_native_leaves_other_devices_to_the_reference():
 
 
 def refused(*choice) -> str:
-    """The error; what ran before it runs on."""
+    """The error of a refused choice, after checking that the selection has not changed."""
     before = kernels.live("cpu"), kernels.live("cuda"), takes_float64()
     with pytest.raises(ValueError, match=f"^--kernels {choice[0]}: ") as error:
         kernels.use(*choice)
@@ -78,9 +83,9 @@ def refused(*choice) -> str:
     return str(error.value)
 
 
-def test_an_explicit_request_that_cannot_be_met_is_an_error(monkeypatch):
-    assert "are for cpu and the tables are on cuda" in refused("native", "cuda")
-    assert "are for cuda and the tables are on cpu" in refused("triton", "cpu")
+def test_an_unavailable_implementation_is_refused(monkeypatch):
+    assert "run on cpu only and the tables are on cuda" in refused("native", "cuda")
+    assert "run on cuda only and the tables are on cpu" in refused("triton", "cpu")
     assert "choose from auto, reference, native, triton" in refused("quick")
     monkeypatch.setattr(dispatch.importlib.util, "find_spec", lambda name: None)
     assert "pip install 'lord-fast[triton]'" in refused("triton")
@@ -93,7 +98,7 @@ def test_triton_needs_a_gpu():
 
 
 def assert_native_is_missing(reason: str):
-    """Said once, by name; the reference runs."""
+    """Assert that `use` warns exactly once with `reason` and falls back to the reference."""
     with pytest.warns(RuntimeWarning, match="slow reference kernels") as told:
         kernels.use("auto")
     assert len(told) == 1
@@ -109,22 +114,22 @@ def assert_native_is_missing(reason: str):
     assert "python setup.py build_ext --inplace" in refused("native")
 
 
-def test_a_missing_library_is_said_once_and_the_reference_runs(library):
-    assert_native_is_missing("liblord_fast_kernels.so is not built")
+def test_a_missing_library_warns_once_and_falls_back_to_the_reference(library):
+    assert_native_is_missing(f"{library.name} is not built")
 
 
-def test_a_broken_library_likewise(library):
+def test_a_broken_library_warns_once_and_falls_back_to_the_reference(library):
     library.write_text("nothing that can be loaded")
-    assert_native_is_missing("liblord_fast_kernels.so cannot be loaded")
+    assert_native_is_missing(f"{library.name} cannot be loaded")
 
 
-def test_a_library_that_is_too_old_likewise(library, monkeypatch):
+def test_an_outdated_library_warns_once_and_falls_back_to_the_reference(library, monkeypatch):
     library.symlink_to(native.Path(native.__file__).with_name(library.name))
     monkeypatch.setattr(native, "ABI_VERSION", 99)
-    assert_native_is_missing("is of version 1 and 99 is needed")
+    assert_native_is_missing("has version 1 but version 99 is needed")
 
 
-def test_the_header_and_the_doctor_say_what_runs(glyph_store, tmp_path, capsys):
+def test_the_run_header_and_doctor_print_the_live_kernels(glyph_store, tmp_path, capsys):
     assert train(glyph_store, tmp_path / "a", "--steps", "1", "--kernels", "reference") == 0
     assert "kernels: reference (--kernels reference)" in capsys.readouterr().err
     assert train(glyph_store, tmp_path / "b", "--steps", "1") == 0
@@ -133,8 +138,73 @@ def test_the_header_and_the_doctor_say_what_runs(glyph_store, tmp_path, capsys):
     assert re.search(r"kernels, cpu +│ native \(", capsys.readouterr().out)
 
 
+@pytest.fixture
+def without_versions(monkeypatch):
+    """As where Triton comes as pytorch-triton or triton-windows."""
+
+    def version(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name == "triton" or None)
+
+
+def test_a_triton_without_a_distribution_of_its_name(without_versions, capsys):
+    kernels.use("auto")
+    assert str(kernels.live("cuda")) == "triton (Triton of an unknown version)"
+    assert main(["doctor"]) == 0
+    found = capsys.readouterr().out
+    assert re.search(r"│ triton +│ installed, of an unknown version", found)
+    assert re.search(r"│ tensorboard +│ not installed", found)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("Failed to find C compiler. Please specify via CC environment variable"),
+        subprocess.CalledProcessError(1, ["gcc", "main.c"]),
+    ],
+    ids=["no compiler", "no Python.h"],
+)
+def test_triton_without_a_c_compiler_says_what_to_install(monkeypatch, error):
+    def gather(*arguments):
+        raise error
+
+    stub = types.SimpleNamespace(gather=gather)
+    monkeypatch.setitem(sys.modules, "lord_fast.kernels.triton", stub)
+    monkeypatch.setattr(kernels, "triton", stub, raising=False)
+    with pytest.raises(ValueError, match="apt install gcc python3-dev"):
+        dispatch._triton("gather")()
+
+
+@pytest.mark.parametrize("choice", ["reference", "native"])
+def test_a_table_without_columns_is_refused(choice):
+    kernels.use(choice)
+    state, rows = kernels.Table(*table(5, 0, 3)), torch.tensor([1, 2])
+    lr, now, wanted = torch.ones(9), torch.tensor(3), r"weight \[5, 0\].* at least one column"
+    with pytest.raises(ValueError, match=wanted):
+        kernels.gather(state, rows, lr, now, adam=ADAM)
+    with pytest.raises(ValueError, match=wanted):
+        kernels.scatter_adam_(state, rows, torch.ones(2, 0), lr, now, adam=ADAM)
+    with pytest.raises(ValueError, match=wanted):
+        native.gather(*state, rows, lr, now, rows, 0.0, 0, *ADAM)
+
+
+@pytest.mark.parametrize("choice", ["reference", "native"])
+@pytest.mark.parametrize("row", [-1, 5])
+def test_a_row_outside_of_the_table_is_refused(choice, row):
+    kernels.use(choice)
+    state, rows = kernels.Table(*table(5, 4, 3)), torch.tensor([1, row])
+    before, lr, now = clone(state), torch.ones(9), torch.tensor(3)
+    with pytest.raises(IndexError, match=f"rows: {row} is not a row of a table of 5"):
+        kernels.gather(state, rows, lr, now, adam=ADAM)
+    with pytest.raises(IndexError, match=f"rows: {row} is not a row of a table of 5"):
+        kernels.scatter_adam_(state, rows, torch.ones(2, 4), lr, now, adam=ADAM)
+    assert all(torch.equal(a, b) for a, b in zip(state, before, strict=True))
+
+
 @on_the_cpu
-def test_train_refuses_kernels_that_are_not_there(glyph_store, tmp_path, capsys):
+def test_train_refuses_unavailable_kernels(glyph_store, tmp_path, capsys):
     assert train(glyph_store, tmp_path / "run", "--kernels", "triton") == 2
     assert "--kernels triton: " in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
@@ -155,7 +225,7 @@ def test_opcheck(operator, choice):
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_fakes_have_the_shapes_of_the_results(device):
-    """As for torch.compile and export: shapes, types and device, no memory and no GPU."""
+    """Fake tensors need no memory and no GPU, so this also checks the shapes on CUDA."""
     with torch._subclasses.FakeTensorMode():
         integers = {"dtype": torch.int64, "device": device}
         moments = (torch.zeros(50, 6, device=device) for _ in range(3))
@@ -169,7 +239,7 @@ def test_fakes_have_the_shapes_of_the_results(device):
 
 
 @pytest.mark.parametrize("choice", ["reference", "native"])
-def test_compiles_to_one_graph_that_serves_every_step(choice):
+def test_one_compiled_graph_serves_every_step(choice):
     kernels.use(choice)
     lr = torch.full((50,), 1e-2)
     eager, compiled = kernels.Table(*table(20, 6, 3)), kernels.Table(*table(20, 6, 3))

@@ -15,6 +15,7 @@ from lord_fast.data.options import PackConfig
 from lord_fast.data.pack import pack
 from lord_fast.data.sampler import EpochSampler
 from lord_fast.data.sources import open_source
+from lord_fast.data.sources.glyphs import GlyphOptions
 from lord_fast.data.store import ImageStore
 
 
@@ -100,9 +101,9 @@ def test_a_damaged_file_in_the_store_is_named(stores, tmp_path):
 
 
 def test_pixels_cannot_be_encoded(tmp_path):
-    config = PackConfig(size=32, encoded=True, classes=2)
+    config = PackConfig(size=32, encoded=True)
     with pytest.raises(ValueError, match="--encoded: this source holds pixels"):
-        pack(open_source("glyphs", config), tmp_path / "store", config)
+        pack(open_source("glyphs", config, GlyphOptions(classes=2)), tmp_path / "store", config)
     assert not list(tmp_path.glob("store*"))
 
 
@@ -118,7 +119,7 @@ def test_loader_gives_each_step_its_images(glyph_store):
     loader = Loader(store, sampler, torch.device("cpu"))
     for step in (0, 1, 2, 3, 4, 5, 6, 2, 2, 9, 10, 0):
         expected = store.images(other.image_ids(step))
-        assert torch.equal(loader.pixels(step), expected)
+        assert torch.equal(loader.batch(step).pixels, expected)
         assert len(loader._ready) == AHEAD
 
 
@@ -131,7 +132,7 @@ def test_loader_passes_errors_on(glyph_store, monkeypatch):
 
     monkeypatch.setattr(store, "images", broken)
     with pytest.raises(ValueError, match="of the disk"):
-        loader.pixels(0)
+        loader.batch(0)
 
 
 def test_an_encoded_store_stays_on_the_disk(stores):

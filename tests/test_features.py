@@ -1,4 +1,4 @@
-"""The cache of the training images' VGG16 features."""
+"""Tests of the cache of VGG16 features."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ def test_cached_features_give_the_same_loss_and_gradient(vgg):
     torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-7)
 
 
-def test_refuses_more_than_the_memory_holds(vgg, monkeypatch):
+def test_features_that_do_not_fit_into_memory_are_refused(vgg, monkeypatch):
     monkeypatch.setattr(features, "free_memory", lambda device: 10**6)
     with pytest.raises(ValueError, match=r"--cache-target-features: .* 10 images take"):
         FeatureCache(vgg, torch.rand(10, 1, 32, 32).split(4), 10)

@@ -1,4 +1,4 @@
-"""The networks: sizes, the published parameter counts, and the exact rewrites."""
+"""Tests of the networks: sizes, published parameter counts and exact rewrites."""
 
 import pytest
 import torch
@@ -82,7 +82,7 @@ def test_leaky_adain_equals_the_plain_form(memory_format):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-10)
 
 
-def test_modulation_outputs_are_pairs_of_bias_and_scale_channel_by_channel():
+def test_modulation_returns_bias_and_scale_of_every_channel():
     modulation = Modulation(class_dim=3, adain_dim=8, num_layers=2)
     code = torch.randn(2, 3)
     bias, scale = modulation(code)[1]
@@ -91,14 +91,14 @@ def test_modulation_outputs_are_pairs_of_bias_and_scale_channel_by_channel():
     torch.testing.assert_close(scale[:, :, 0, 0], raw[:, 1::2])
 
 
-def test_identity_start_of_the_modulation():
+def test_identity_initialization_of_the_modulation():
     modulation = Modulation(class_dim=3, adain_dim=8, num_layers=2, init="identity")
     for bias, scale in modulation(torch.zeros(1, 3)):
         assert bias.abs().max() == 0
         assert (scale - 1).abs().max() == 0
 
 
-def test_class_enters_through_the_modulation_alone_and_content_through_the_head():
+def test_class_enters_only_through_the_modulation_and_content_only_through_the_head():
     generator = Generator(content_dim=4, adain_dim=8, size=32, channels=1)
     names = {name.split(".")[0] for name, _ in generator.named_parameters()}
     assert names == {"head", "body", "hidden", "image"}

@@ -1,4 +1,4 @@
-"""Export, and import of published checkpoints."""
+"""Tests of the export and of the import of published checkpoints."""
 
 import itertools
 import json
@@ -36,7 +36,7 @@ def published_names(model: PublishedModel) -> dict[str, torch.Tensor]:
 
 
 class PublishedEncoder(nn.Module):
-    """The published encoder at 64 px, narrow."""
+    """The published encoder for 64 px images, with few channels."""
 
     def __init__(self, code_dim: int, width: int, channels: int):
         super().__init__()
@@ -56,13 +56,17 @@ class PublishedEncoder(nn.Module):
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """A directory as lord-pytorch leaves it, the model, and its encoders."""
+    """A model directory of lord-pytorch, the two models in it and the encoders."""
     folder = tmp_path_factory.mktemp("published")
     return folder, *write_published(folder)
 
 
 def write_published(folder):
-    """Write a published model's files; returns the model, its tuned self, and its encoders."""
+    """Write the files of a published model.
+
+    Returns:
+        The model of stage 1, the fine-tuned model of stage 2 and the encoders.
+    """
     torch.manual_seed(0)
     model = PublishedModel(5, 3, content_dim=6, class_dim=10, adain_dim=16, size=64, channels=3)
     tuned = PublishedModel(5, 3, content_dim=6, class_dim=10, adain_dim=16, size=64, channels=3)
@@ -79,7 +83,7 @@ def write_published(folder):
 
 
 def images_of(model: PublishedModel, content, class_):
-    """The published forward pass from codes."""
+    """The images that the published forward pass makes from codes."""
     with torch.no_grad():
         model.content_embedding.weight[: len(content)] = content
         model.class_embedding.weight[: len(class_)] = class_
@@ -141,8 +145,8 @@ def test_import_without_stage_2_and_refusals(checkpoint, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("size", "message"),
     [
-        (128, "latent.pth: a model of images of 128 x 128 pixels"),
-        (48, "latent.pth: a model of images of 48 x 48 pixels"),
+        (128, "latent.pth: this model makes images of 128 x 128 pixels"),
+        (48, "latent.pth: this model makes images of 48 x 48 pixels"),
         ((64, 128), "not square"),
     ],
 )
@@ -150,29 +154,29 @@ def test_import_refuses_sizes_whose_networks_differ(tmp_path, capsys, size, mess
     side = size if isinstance(size, int) else 64
     model = PublishedModel(5, 3, content_dim=6, class_dim=10, adain_dim=16, size=side, channels=3)
     state = published_names(model)
-    if side != size:  # twice as wide: the last layer of the head makes twice as many values
+    if side != size:  # for twice the width, the last layer of the head has twice as many outputs
         for kind in ("weight", "bias"):
             name = f"generator.fc_layers.4.{kind}"
             state[name] = state[name].repeat_interleave(2, 0)
     refused(capsys, tmp_path, state, message)
 
 
-def test_import_refuses_what_does_not_load(checkpoint, tmp_path, capsys):
-    """Whatever Lord.load could not load is refused before anything is written."""
+def test_import_refuses_checkpoints_that_do_not_load(checkpoint, tmp_path, capsys):
+    """A checkpoint that Lord.load could not load is refused before anything is written."""
     latent, amortized = (
         torch.load(checkpoint[0] / f"{name}.pth", weights_only=True)
         for name in ("latent", "amortized")
     )
     table = "class_embedding.weight"
-    refused(capsys, tmp_path, latent | {table: torch.zeros(3, 11)}, "latent.pth: not of the conf")
-    refused(capsys, tmp_path, latent | {table: torch.zeros(3)}, f"latent.pth: {table} is no param")
+    refused(capsys, tmp_path, latent | {table: torch.zeros(3, 11)}, "latent.pth: does not fit")
+    refused(capsys, tmp_path, latent | {table: torch.zeros(3)}, f"latent.pth: {table} is not a pa")
     more = {"modulation.adain_per_layer.4.weight": torch.zeros(32, 10)}
-    refused(capsys, tmp_path, latent | more, "is of a layer that lord-fast's networks do not have")
+    refused(capsys, tmp_path, latent | more, "belongs to a layer that lord-fast does not have")
     torch.save(
         amortized | {"content_encoder.fc_layers.4.weight": torch.zeros(7, 12)},
         tmp_path / "amortized.pth",
     )
-    refused(capsys, tmp_path, latent, "amortized.pth: not of the configured networks")
+    refused(capsys, tmp_path, latent, "amortized.pth: does not fit the configured networks")
 
 
 def refused(capsys, folder, state, message):
@@ -213,9 +217,11 @@ def test_export(encoder_run, tmp_path, capsys):
         torch.testing.assert_close(torch.from_numpy(made), wanted, rtol=0, atol=1e-4)
 
 
-def test_exported_codes_stand_beside_their_decoder(encoder_run, trained_run, tmp_path, capsys):
-    """The decoder of stage 1 for the codes of training; the tuned one, whose metrics of an earlier
-    checkpoint are left out of the card, for the encoders."""
+def test_export_writes_each_decoder_with_its_codes(encoder_run, trained_run, tmp_path, capsys):
+    """Training codes get the decoder of stage 1, and the encoders get that of stage 2.
+
+    Metrics of an earlier checkpoint are left out of the model card.
+    """
     run, out = tmp_path / "run", tmp_path / "exported"
     shutil.copytree(encoder_run, run)
     assert main(["evaluate", str(run)]) == 0

@@ -1,6 +1,7 @@
-"""The two operators against dense Adam: `nn.Embedding` and `torch.optim.Adam` on the full table.
+"""Compares the two operators with dense Adam on the full table.
 
-Everything here runs on the reference and on the native kernels.
+Dense Adam is `nn.Embedding` with `torch.optim.Adam`. Every test runs on the reference and on the
+native kernels.
 """
 
 import functools
@@ -31,7 +32,7 @@ def new_table(n: int, dim: int, dtype=torch.float32, seed: int = 0) -> Table:
 
 
 def batches(n: int, batch: int, steps: int, seed: int = 1):
-    """Rows with repeats, and gradients of very different sizes."""
+    """Yield rows with repeats, and gradient sizes from 1e-6 to 1."""
     rng = torch.Generator().manual_seed(seed)
     for _ in range(steps):
         rows = torch.randint(n, (batch,), generator=rng)
@@ -39,14 +40,14 @@ def batches(n: int, batch: int, steps: int, seed: int = 1):
 
 
 def gradient(codes: torch.Tensor, size: torch.Tensor, step: int) -> torch.Tensor:
-    """A gradient that depends on the code, so that an error would grow."""
+    """A gradient that depends on the code, so that errors would grow from step to step."""
     phase = torch.arange(codes.shape[1], dtype=codes.dtype) + step
     return size.to(codes.dtype) * (torch.sin(phase) + codes)
 
 
-@functools.cache  # the same for every implementation
+@functools.cache  # does not depend on the implementation
 def dense(n, dim, batch, steps, adam, dtype):
-    """The table after `steps`, by nn.Embedding and dense torch.optim.Adam, and its moments."""
+    """The table and its Adam state after `steps` of nn.Embedding with dense torch.optim.Adam."""
     lr = cosine(3e-3, 1e-5, steps)
     embedding = torch.nn.Embedding(n, dim, dtype=dtype)
     embedding.weight.data.copy_(new_table(n, dim).weight)
@@ -63,7 +64,7 @@ def dense(n, dim, batch, steps, adam, dtype):
 
 
 def sparse(table, lr, batch, steps, adam):
-    """The same by gather and scatter_adam_."""
+    """The table after `steps` of gather and scatter_adam_."""
     for step, (rows, size) in enumerate(batches(len(table.weight), batch, steps)):
         now = torch.tensor(step)
         codes = gather(table, rows, lr, now, adam=adam)
@@ -92,11 +93,11 @@ def test_equals_dense_adam(n, dim, batch, steps, adam):
     own_error = (rounded - exact).abs().max().item()
     assert (ours - exact).abs().max().item() <= own_error
     moved = (exact - new_table(n, dim).weight).abs().max().item()
-    assert moved > 1000 * own_error  # the comparison means something
+    assert moved > 1000 * own_error  # the table moved much further than the error
 
 
 def test_moments_equal_dense_adam_in_float64():
-    """The reference alone takes float64 tables."""
+    """Only the reference takes float64 tables."""
     use("reference")
     n, dim, batch, steps = 30, 4, 8, 200
     lr = cosine(3e-3, 1e-5, steps).double()
@@ -111,7 +112,7 @@ def test_moments_equal_dense_adam_in_float64():
 
 
 def test_differs_from_sparse_adam():
-    """Skipping the missed steps is another optimizer; the replay must not be a no-op."""
+    """A replay that does nothing would be SparseAdam, which skips the missed steps."""
     table = new_table(4, 2)
     lr = torch.full((10,), 1e-2)
     rows = torch.tensor([1])
@@ -120,7 +121,7 @@ def test_differs_from_sparse_adam():
     assert (table.weight[1] - later).min() > 1e-3
 
 
-def test_gather_reads_only():
+def test_gather_does_not_write():
     table = new_table(6, 5)
     lr = torch.full((10,), 1e-2)
     scatter_adam_(table, torch.tensor([1, 1, 4]), torch.ones(3, 5), lr, torch.tensor(0), adam=ADAM)
@@ -129,7 +130,7 @@ def test_gather_reads_only():
     assert all(torch.equal(a, b) for a, b in zip(before, table, strict=True))
 
 
-def test_rows_not_named_keep_their_bits():
+def test_rows_outside_the_batch_stay_unchanged():
     table = new_table(6, 5)
     lr = torch.full((10,), 1e-2)
     scatter_adam_(table, torch.arange(6), torch.ones(6, 5), lr, torch.tensor(0), adam=ADAM)
@@ -151,12 +152,12 @@ def test_empty_batch():
     assert table.last_step.tolist() == [0, 0, 0]
 
 
-def test_a_promise_of_unique_rows_changes_nothing_when_it_is_kept():
+def test_unique_gives_the_same_result_if_no_row_repeats():
     lr, rows, grad = torch.full((10,), 1e-2), torch.tensor([5, 0, 3]), torch.randn(3, 5)
-    plain, promised = new_table(6, 5), new_table(6, 5)
+    plain, unique = new_table(6, 5), new_table(6, 5)
     scatter_adam_(plain, rows, grad, lr, torch.tensor(4), adam=ADAM)
-    scatter_adam_(promised, rows, grad, lr, torch.tensor(4), adam=ADAM, unique=True)
-    assert all(torch.equal(a, b) for a, b in zip(plain, promised, strict=True))
+    scatter_adam_(unique, rows, grad, lr, torch.tensor(4), adam=ADAM, unique=True)
+    assert all(torch.equal(a, b) for a, b in zip(plain, unique, strict=True))
 
 
 def test_replay_terms():
@@ -175,7 +176,7 @@ def philox(counter, key):
 
 
 def test_philox_known_answers():
-    """The vectors of Random123's kat_vectors file for philox4x32, 10 rounds."""
+    """Test vectors from Random123's kat_vectors file for philox4x32 with 10 rounds."""
     ones = 0xFFFFFFFF
     pi = (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344)
     assert philox((0, 0, 0, 0), (0, 0)) == ["6627e8d5", "e169c58d", "bc57ac4c", "9b00dbd8"]
@@ -184,7 +185,7 @@ def test_philox_known_answers():
 
 
 def sample_noise(ids=4096, dim=96, step=5, seed=11):
-    """What gather adds to codes that are 0."""
+    """The output of gather for codes of 0, which is the noise."""
     zeros = torch.zeros(ids, dim)
     table = Table(zeros, zeros, zeros, torch.zeros(ids, dtype=torch.int64))
     now, lr = torch.tensor(step), torch.ones(10)
@@ -214,7 +215,7 @@ def test_noise_is_independent_across_rows_steps_seeds_and_elements():
     assert correlation(values**2, sample_noise(step=6) ** 2) < limit
 
 
-def test_noise_depends_on_its_id_alone():
+def test_noise_depends_only_on_its_id():
     table = new_table(50, 7)
     lr = torch.full((10,), 1e-2)
     now = torch.tensor(3)

@@ -1,8 +1,8 @@
-"""The Triton operators on a real GPU: what the interpreter and the offline gate cannot show.
+"""Tests of the Triton operators that need a real GPU.
 
-Written without a GPU at hand; where there is one, `python -m pytest tests/test_latent_cuda.py`
-proves speed-independent behaviour there: equality with the reference and with dense Adam, the same
-bits every run, capture in a CUDA graph, and the number of launches.
+They cover what the interpreter and the offline gate cannot show. The operators must equal the
+reference and dense Adam, give the same bits on every run, be capturable in a CUDA graph and use
+the expected number of launches. Run them with `python -m pytest tests/test_latent_cuda.py`.
 """
 
 import pytest
@@ -65,11 +65,11 @@ def test_error_is_below_that_of_dense_float32_adam(dim, adam):
     exact = dense(start, lr, touched, adam, torch.float64)
     own_error = (dense(start, lr, touched, adam, torch.float32) - exact).abs().max()
     assert (ours - exact).abs().max() <= own_error
-    assert (exact - start).abs().max() > 1000 * own_error  # the comparison means something
+    assert (exact - start).abs().max() > 1000 * own_error  # the table moved much further
 
 
 def inputs(n: int, dim: int, batch: int, rows: torch.Tensor | None = None):
-    """A table in use, rows, gradients, learning rates and the step, all on the GPU."""
+    """A table in mid-training, rows, gradients, learning rates and the step, all on the GPU."""
     rows = some_rows(n, batch) if rows is None else rows
     grad = torch.randn(batch, dim, generator=torch.Generator().manual_seed(2))
     return on_gpu(table(n, dim, 400)), *on_gpu((rows, grad, cosine(3e-3, 1e-5, 500))), on_step(400)
@@ -108,7 +108,7 @@ def test_graph_replays_over_changing_steps_and_rows(unique):
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
-        update(clone(state))  # compiles, which a capture must not
+        update(clone(state))  # compiles the kernels, which must not happen during the capture
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
@@ -125,7 +125,7 @@ def test_graph_replays_over_changing_steps_and_rows(unique):
 
 
 def launches(function) -> int:
-    function()  # compiles
+    function()  # compiles the kernels
     torch.cuda.synchronize()
     with profile(activities=[ProfilerActivity.CUDA]) as seen:
         function()
@@ -145,7 +145,7 @@ def test_launches_of_a_step():
     assert launches(lambda: update(unique=False)) - sort == 2
 
 
-def test_offsets_beyond_two_to_the_31():
+def test_offsets_beyond_2_to_the_31():
     n, dim = 2**21 + 2, 1024
     if torch.cuda.mem_get_info()[0] < 30 * 2**30:
         pytest.skip("CUDA: less than 30 GiB of free GPU memory")

@@ -1,4 +1,4 @@
-"""The C++ operators on every instruction set of this machine."""
+"""Tests of the C++ operators, on every instruction set that this machine supports."""
 
 import math
 import mmap
@@ -29,7 +29,7 @@ MAP_NORESERVE = 0x4000
 
 
 def runnable() -> list[str]:
-    """The instruction sets that this build and this machine have; the best one stays in use."""
+    """The instruction sets that this build and this machine support."""
     native.load()
     best = native.instructions()
     found = [name for name in ("baseline", "avx2", "avx512") if native.use_instructions(name)]
@@ -59,7 +59,7 @@ def assert_equal(ours, wanted):
 
 
 def side_by_side(state):
-    """The same table as LatentTable lays it out on the CPU: a row's three parts are neighbours."""
+    """The same table in LatentTable's CPU layout, with weight and moments of a row adjacent."""
     return (*torch.stack(state[:3], 1).unbind(1), state[3].clone())
 
 
@@ -86,7 +86,7 @@ def test_error_is_below_that_of_dense_float32_adam(dim, adam):
 @pytest.mark.parametrize("missed", [1, 2, 7, 40])
 @pytest.mark.parametrize("last", [0, 1, 10, 100, 1000])
 def test_replay_on_both_sides_of_its_bound(last, missed):
-    """Second moments from far below to far above epsilon, side by side in a row."""
+    """One row holds second moments from far below to far above epsilon."""
     step, lr = torch.tensor(last + missed), cosine(1e-3, 1e-5, last + missed)
     root = torch.logspace(-13, 1, 500)[None]
     state = torch.zeros_like(root), torch.full_like(root, 1e-3), root.square()
@@ -98,15 +98,15 @@ def test_replay_on_both_sides_of_its_bound(last, missed):
     torch.testing.assert_close(ours.double(), exact, rtol=1e-6, atol=0)
 
 
-def test_elements_without_momentum_stay():
-    """Dead inputs have no second moment either: 0 / (0 + epsilon)."""
+def test_elements_without_moments_stay():
+    """Both moments of a dead input are 0, so its movement is 0 / (0 + epsilon)."""
     state = (*(torch.zeros(2, 20) for _ in range(3)), torch.zeros(2, dtype=torch.int64))
     rows = torch.tensor([1])
     lr, step = torch.ones(50), torch.tensor(40)
     assert gather(*state, rows, lr, step, rows, 0.0, 0, *ADAM).eq(0).all()
 
 
-def test_a_row_missed_more_than_two_to_the_24_steps():
+def test_a_row_that_missed_more_than_2_to_the_24_steps():
     total = 2**24 + 10
     lr, step, rows = torch.full((total,), 1e-3), torch.tensor(total), torch.tensor([0, 1])
     *moments, _ = table(2, 5, 1)
@@ -117,7 +117,7 @@ def test_a_row_missed_more_than_two_to_the_24_steps():
 
 @pytest.mark.parametrize(("n", "batch"), [(5, 100), (5000, 4000), (2**23, 4000)])
 def test_repeats_are_summed_in_the_order_of_the_batch(n, batch):
-    """Sums that depend on their order; few rows and many are sorted by different code."""
+    """The float32 sums depend on their order. Small and large batches use different sorts."""
     rng = torch.Generator().manual_seed(3)
     rows = torch.randint(n, (batch,), generator=rng)
     rows[1::3] = n - 1
@@ -132,25 +132,25 @@ def test_repeats_are_summed_in_the_order_of_the_batch(n, batch):
 
 
 def sums(rows, values) -> dict[int, float]:
-    """The float32 sum of each row's values, one after the other."""
+    """The float32 sum of each row's values, added in order."""
     found: dict[int, np.float32] = {}
     for row, value in zip(rows.tolist(), values.numpy(), strict=True):
         found[row] = found.get(row, np.float32(0)) + value
     return {row: float(total) for row, total in found.items()}
 
 
-def test_a_broken_promise_of_unique_rows_is_harmless():
+def test_unique_is_ignored_if_a_row_repeats():
     state, lr, step = table(20, 16, 50), torch.full((60,), 1e-3), torch.tensor(55)
     rows, grad = torch.tensor([19, 4, 19, 0]), torch.randn(4, 16)
-    plain, promised = clone(state), clone(state)
+    plain, unique = clone(state), clone(state)
     scatter_adam_(*plain, rows, grad, lr, step, *ADAM)
-    scatter_adam_(*promised, rows, grad, lr, step, *ADAM, unique=True)
-    assert_equal(plain, promised)
+    scatter_adam_(*unique, rows, grad, lr, step, *ADAM, unique=True)
+    assert_equal(plain, unique)
 
 
 @pytest.mark.parametrize("dim", DIMS)
 def test_noise_equals_reference(dim):
-    """Ids and steps beyond 32 bits; the codes are 0, so that the noise is seen alone."""
+    """Uses ids and steps beyond 32 bits. The codes are 0, so the output is the noise."""
     state = (*torch.zeros(3, 3, dim), torch.full((3,), 2**32 + 7))
     rows, ids = torch.tensor([2, 0, 2, 1]), torch.tensor([5, 2**33 + 1, 5, 2**40])
     step, lr = torch.tensor(2**32 + 7), no_memory((2**32 + 8,), torch.float32)
@@ -162,7 +162,7 @@ def test_noise_equals_reference(dim):
 
 
 def test_noise_equals_reference_in_its_tails():
-    """A million values hold radii up to 5 and every part of a turn."""
+    """A million values cover radii up to about 5 and all angles."""
     ids, step = torch.arange(1000), torch.tensor(5)
     state = (*torch.zeros(3, 1000, 1000), torch.zeros(1000, dtype=torch.int64))
     ours = gather(*state, ids, torch.ones(5), step, ids, 1.0, SEED, *ADAM)
@@ -172,7 +172,7 @@ def test_noise_equals_reference_in_its_tails():
 
 
 def test_noise_known_answer():
-    """Random123's vector for counter 0 and key 0, through Box-Muller in float64."""
+    """Applies Box-Muller in float64 to Random123's test vector for counter 0 and key 0."""
     words = (0x6627E8D5, 0xE169C58D), (0xBC57AC4C, 0x9B00DBD8)
     wanted = []
     for a, b in words:
@@ -202,12 +202,12 @@ def test_any_number_of_threads_gives_the_same_bits(dim, threads):
         assert_equal(run(count), one)
 
 
-def test_callers_at_once_do_not_disturb_one_another(threads):
+def test_concurrent_callers_get_the_same_results(threads):
     n, dim, batch, step, lr = 300, 130, 256, torch.tensor(400), cosine(3e-3, 1e-5, 500)
     rows, grad = some_rows(n, batch), torch.randn(batch, dim)
 
     def run(seed):
-        threads(3)  # a setting of the calling thread
+        threads(3)  # PyTorch keeps this setting per calling thread
         state = table(n, dim, 400, seed)
         for _ in range(20):
             codes = gather(*state, rows, lr, step, rows, 1.0, seed, *ADAM)
@@ -220,7 +220,7 @@ def test_callers_at_once_do_not_disturb_one_another(threads):
 
 
 @pytest.mark.parametrize("dim", DIMS)
-def test_output_is_written_fully_and_nothing_beside_it(dim, monkeypatch):
+def test_gather_writes_the_whole_output_and_nothing_outside_it(dim, monkeypatch):
     state, rows = table(9, dim, 50), some_rows(9, 7)
     memory = torch.full((7 * dim + 64,), torch.nan)
     monkeypatch.setattr(
@@ -234,7 +234,7 @@ def test_output_is_written_fully_and_nothing_beside_it(dim, monkeypatch):
     assert memory[32 + 7 * dim :].isnan().all()
 
 
-def test_gather_reads_only():
+def test_gather_does_not_write_the_table():
     state, rows = table(9, 16, 50), torch.tensor([1, 8, 1])
     before = clone(state)
     gather(*state, rows, torch.ones(60), torch.tensor(55), rows, 1.0, SEED, *ADAM)
@@ -242,14 +242,14 @@ def test_gather_reads_only():
 
 
 def no_memory(shape, dtype) -> torch.Tensor:
-    """Zeros that take up addresses and, until they are written, no memory."""
+    """Zeros that reserve addresses but use no memory until they are written."""
     size = math.prod(shape) * dtype.itemsize
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE
     return torch.frombuffer(mmap.mmap(-1, size, flags=flags), dtype=dtype).view(shape)
 
 
-def test_offsets_beyond_two_to_the_31():
-    """The first and the last row of tables of 2^31 + 2,048 elements."""
+def test_offsets_beyond_2_to_the_31():
+    """Uses the first and the last row of tables with 2^31 + 2,048 elements."""
     n, dim = 2**21 + 2, 1024
     shapes = [(n, dim)] * 3 + [(n,)]
     small, rows, near = table(2, dim, 50), torch.tensor([n - 1, 0]), torch.arange(2)
@@ -264,8 +264,8 @@ def test_offsets_beyond_two_to_the_31():
     assert_equal([big[rows] for big in huge], small)
 
 
-def test_runs_a_latent_table():
-    """The layout that training uses, and inputs that are views."""
+def test_latent_table_layout_and_views():
+    """Uses the table layout of training, and rows and gradients that are views."""
     lr = cosine(3e-3, 1e-5, 50)
     ours = LatentTable(30, 10, lr, adam=ADAM, seed=0)
     state = empty_table(ours.codes(0))
@@ -277,16 +277,16 @@ def test_runs_a_latent_table():
 
 
 BAD_NUMBERS = [
-    ({"rows": [2, 90]}, IndexError, "rows: 90 is not a row of a table of 90"),
-    ({"rows": [-1, 2]}, IndexError, "rows: -1 is not a row"),
+    ({"rows": [2, 90]}, IndexError, "rows: 90 is outside the table, which has 90 rows"),
+    ({"rows": [-1, 2]}, IndexError, "rows: -1 is outside the table"),
     ({"step": -1}, ValueError, "step: -1"),
-    ({"step": 501}, ValueError, "step: 501 has no learning rate among the 500"),
-    ({"step": 30}, ValueError, "last_step: .* is not between 0 and the present step 30"),
+    ({"step": 501}, ValueError, "step: 501 is outside the schedule, lr has 500 steps"),
+    ({"step": 30}, ValueError, "last_step: .* is not between 0 and the current step 30"),
 ]
 
 
 def arguments(rows=(0, 4), step=400):
-    """By name: a table of 90 rows of 5, a batch and its gradients."""
+    """Keyword arguments of both operators: a table of 90 rows of 5, a batch and its gradients."""
     names = ("weight", "exp_avg", "exp_avg_sq", "last_step")
     found = dict(zip(names, table(90, 5, 400), strict=True))
     lr = cosine(3e-3, 1e-5, 500)
@@ -316,18 +316,18 @@ def test_an_error_leaves_the_table_untouched(name, changes, error, message):
     assert_refuses(name, arguments(**changes), error, message)
 
 
-def test_the_last_step_can_be_read_and_not_taken():
+def test_gather_takes_the_final_step_and_scatter_adam_refuses_it():
     assert call("gather", arguments(step=500)).shape == (2, 5)
     assert_refuses("scatter_adam_", arguments(step=500), ValueError, "step: 500")
 
 
 BAD_TENSORS = [
     ("weight", torch.Tensor.double, "weight: torch.float64 .* --kernels reference"),
-    ("weight", lambda x: x[0], "must be .N, D., .B. and .total_steps."),
+    ("weight", lambda x: x[0], "expected .N, D., .B. and .total_steps."),
     ("exp_avg", torch.Tensor.half, "exp_avg: torch.float16"),
     ("exp_avg", lambda x: x[:, :4], "exp_avg: "),
     ("exp_avg_sq", lambda x: x[:80], "exp_avg_sq: "),
-    ("exp_avg_sq", lambda x: x.T.contiguous().T, "exp_avg_sq: strides"),
+    ("exp_avg_sq", lambda x: x.T.contiguous().T, "exp_avg_sq: has strides"),
     ("last_step", torch.Tensor.int, "last_step: torch.int32"),
     ("last_step", lambda x: x[:-1], "last_step: "),
     ("rows", torch.Tensor.int, "rows: torch.int32"),
@@ -348,7 +348,7 @@ BAD_GRADIENTS = [
     [("gather", *bad) for bad in (*BAD_TENSORS, ("noise_ids", lambda x: x[:1], "noise_ids: "))]
     + [("scatter_adam_", *bad) for bad in (*BAD_TENSORS, *BAD_GRADIENTS)],
 )
-def test_refuses_what_it_does_not_do(name, key, change, message):
+def test_unsupported_tensors_are_refused(name, key, change, message):
     given = arguments()
     given[key] = change(given[key])
     assert_refuses(name, given, ValueError, message)

@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 
 from lord_fast.data.decode import BadImageError, PillowDecoder, Shape, read_file
-from lord_fast.data.glyphs import Glyphs
 from lord_fast.data.options import PackConfig
 from lord_fast.data.pack import pack
 from lord_fast.data.records import Record, Source
 from lord_fast.data.sources import Folder, NpzFile, open_source
+from lord_fast.data.sources.glyphs import Glyphs
 from lord_fast.data.store import ImageStore
 
 

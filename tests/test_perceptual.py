@@ -1,4 +1,4 @@
-"""VGG16 features and the reconstruction losses."""
+"""Tests of the VGG16 features and the reconstruction losses."""
 
 import functools
 import http.server
@@ -20,7 +20,7 @@ def weights():
 
 
 def plain_features(weights, x, layers):
-    """VGG16's features as torchvision numbers them, every layer's output."""
+    """The output of every layer of VGG16 with torchvision's numbering."""
     outputs = {}
     for n in range(layers):
         if n in perceptual.CONVOLUTIONS:
@@ -36,7 +36,7 @@ def plain_features(weights, x, layers):
 
 def test_taps_are_the_named_layers(weights):
     taps = ("relu1_2", "relu2_2", "relu3_2", "relu4_3", "pool5")
-    # float64: the deep taps sum so many products that float32 comes near the tolerance.
+    # The deep taps sum so many products that float32 errors would come near the tolerance.
     images = torch.rand(2, 3, 32, 32, dtype=torch.float64)
     weights = {name: weight.double() for name, weight in weights.items()}
     mean = torch.tensor((0.48502, 0.45796, 0.40760)).view(3, 1, 1)
@@ -59,7 +59,7 @@ def test_grey_is_repeated_and_unit_input_is_not_normalised(weights):
 
 
 def test_published_loss(weights):
-    """Pixel L1 plus the raw sum over taps of the mean absolute difference."""
+    """The loss is pixel L1 plus the unscaled sum over taps of the mean absolute difference."""
     vgg = VGG16(weights, ("relu1_2", "relu2_2"), "unit")
     images, targets = torch.rand(2, 2, 3, 32, 32).unbind(0)
     wanted = (images - targets).abs().mean() + sum(
@@ -69,7 +69,7 @@ def test_published_loss(weights):
 
 
 def test_normalised_taps_do_not_depend_on_the_scale_of_the_weights(weights):
-    """Layers made ten times larger change the raw loss, not the normalised one."""
+    """Scaling a layer by ten changes the raw loss but not the normalised one."""
     images, targets = torch.rand(2, 4, 3, 32, 32).unbind(0)
     scaled = dict(weights)
     for kind in ("weight", "bias"):
@@ -114,7 +114,7 @@ def test_weights_from_a_file(tmp_path, weights, suffix):
     assert set(loaded) == set(weights)
 
 
-def test_bad_weight_files_are_named(tmp_path, weights):
+def test_errors_name_bad_weight_files(tmp_path, weights):
     with pytest.raises(ValueError, match=r"nowhere\.pth: no such file"):
         load_weights(tmp_path / "nowhere.pth", "caffe")
     broken = tmp_path / "broken.safetensors"
@@ -167,19 +167,19 @@ def test_weights_are_downloaded_once_and_verified(tmp_path, server, weights, mon
         load_weights(None, "caffe")
 
 
-def test_no_network_names_the_two_ways_out(tmp_path, server, monkeypatch):
+def test_a_failed_download_suggests_a_file_or_another_loss(tmp_path, server, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
     monkeypatch.setitem(perceptual.URLS, "caffe", f"{server[1]}/missing-00000000.pth")
     with pytest.raises(ValueError, match=r"--perceptual-weights FILE.*--loss pyramid"):
         load_weights(None, "caffe")
 
 
-def test_real_weights_see_edges(shared):
-    """An image is closer to itself blurred a little than blurred a lot."""
+def test_real_weights_measure_blur(shared):
+    """A slightly blurred image has a smaller loss than a strongly blurred one."""
     state = load_weights(shared / "weights" / "vgg16_features.safetensors", "caffe")
     loss = PerceptualLoss(VGG16(state, ("relu1_2", "relu2_2", "relu3_2"), "caffe"), 1.0, 0.1)
     image = (torch.arange(64) // 8 % 2).float().expand(1, 3, 64, 64).contiguous()
     loss.measure_scale([image])
     little, much = (F.avg_pool2d(image, k, 1, k // 2) for k in (3, 9))
     assert 0 < loss(little, image) < loss(much, image)
-    assert loss.tap_scale[0] > 10  # Caffe's scale
+    assert loss.tap_scale[0] > 10  # activations of the Caffe weights are this large

@@ -1,4 +1,4 @@
-"""Our step against the published one (bench/published.py): the same losses, step for step."""
+"""Checks that lord-fast's step has the losses of the published one (lord_fast.bench.published)."""
 
 import pytest
 import torch
@@ -8,9 +8,9 @@ from lord_fast import kernels
 from lord_fast.bench.published import OURS, PublishedStep, batch_of, curves, layers_of
 from lord_fast.bench.step import random_weights
 from lord_fast.config import PRESETS, replace
-from lord_fast.data.glyphs import Glyphs
 from lord_fast.data.options import PackConfig
 from lord_fast.data.pack import pack
+from lord_fast.data.sources.glyphs import Glyphs
 from lord_fast.data.store import ImageStore
 from lord_fast.kernels import Table
 from lord_fast.machine import Machine
@@ -22,7 +22,7 @@ STEPS = 40
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
-    """The paper preset, narrow, with random VGG16 weights and two taps."""
+    """The paper preset with narrow networks, random VGG16 weights and two taps."""
     file = tmp_path_factory.mktemp("weights") / "vgg16.safetensors"
     save_file(random_weights(), file)
     return replace(
@@ -33,7 +33,7 @@ def config(tmp_path_factory):
 
 @pytest.fixture
 def stage(config, tmp_path):
-    """Our stage 1 on RGB glyphs, all of it in float64: differences are of the algorithm."""
+    """lord-fast's stage 1 on RGB glyphs, in float64 so that rounding hides no difference."""
     pack(Glyphs(32, 8, rotations=(0, 30)), tmp_path / "store", PackConfig(size=32, channels=3))
     store, machine = ImageStore(tmp_path / "store"), Machine(torch.device("cpu"), torch.float32, 2)
     stage = LatentStage(config, store, machine)
@@ -47,14 +47,14 @@ def stage(config, tmp_path):
 
 @pytest.fixture(autouse=True)
 def reference_kernels():
-    """The others take float32 tables only."""
+    """Only the reference takes float64 tables."""
     kernels.use("reference")
     yield
     kernels.use("auto")
 
 
 def test_training_curves_agree(stage):
-    """The bench (lord-fast bench train) compares 300 steps in float32 at full width."""
+    """`lord-fast bench train` compares 300 steps in float32 at full width."""
     found = curves(stage, {"published": in_float64(PublishedStep.like(stage))}, STEPS)
     assert found.difference(OURS, "published") < 1e-6
     assert sum(found.losses[OURS][-10:]) < sum(found.losses[OURS][:10])

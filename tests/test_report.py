@@ -1,4 +1,4 @@
-"""The report: one file, nothing fetched, no error; it answers to clicks and to the keyboard."""
+"""Tests of the report, which is one file without requests that works by mouse and keyboard."""
 
 import html
 import json
@@ -10,9 +10,9 @@ import torch
 
 from lord_fast.cli import main
 from lord_fast.config import PRESETS, replace
-from lord_fast.data.glyphs import Glyphs
 from lord_fast.data.options import PackConfig
 from lord_fast.data.pack import pack
+from lord_fast.data.sources.glyphs import Glyphs
 from lord_fast.data.store import ImageStore
 from lord_fast.lord import Lord
 from lord_fast.report.pictures import plane
@@ -36,7 +36,7 @@ def untrained(store, **changes) -> Lord:
     return Lord(config, ImageStore(store).describe(), torch.device("cpu"))
 
 
-def test_a_factor_of_many_labels_is_a_ramp(tmp_path):
+def test_a_factor_with_many_labels_gets_a_colour_ramp(tmp_path):
     store = tmp_path / "store"
     pack(Glyphs(32, 2, rotations=tuple(range(0, 60, 2))), store, PackConfig(size=32))
     lord = untrained(store)
@@ -56,8 +56,8 @@ def test_a_factor_of_many_labels_is_a_ramp(tmp_path):
         ("stats.jsonl", '"lr"', '"rate"', "stats.jsonl: line 1 is damaged"),
     ],
 )
-def test_damaged_files_are_named(run, tmp_path, capsys, name, old, new, message):
-    """An empty `old`: the file of metrics is `new`, or the statistics end in it."""
+def test_errors_name_damaged_files(run, tmp_path, capsys, name, old, new, message):
+    """If `old` is empty, `new` replaces the metrics or is appended to the statistics."""
     broken = tmp_path / "run"
     shutil.copytree(run, broken)
     text = (broken / name).read_text()
@@ -68,7 +68,7 @@ def test_damaged_files_are_named(run, tmp_path, capsys, name, old, new, message)
     assert "remove" in error
 
 
-def test_a_line_torn_by_a_full_disk_does_not_stop_training(glyph_store, tmp_path, capsys):
+def test_training_resumes_after_a_truncated_last_line(glyph_store, tmp_path, capsys):
     run = tmp_path / "run"
     assert train(glyph_store, run, "--threads", "1") == 0
     shutil.rmtree(run / "checkpoints" / "latent-000000024")
@@ -101,7 +101,7 @@ def browser(report, tmp_path):
 CELLS = "document.querySelectorAll('#swap button').length"
 
 
-def test_the_file_is_whole_and_small(report, run):
+def test_the_file_is_complete_and_small(report, run):
     page = report.read_text()
     assert "{{" not in page
     assert len(page) < 600_000
@@ -150,13 +150,13 @@ def test_a_cell_shows_its_sources_and_the_true_image(browser):
     ]  # fmt: skip
 
 
-def test_the_keyboard_reaches_a_cell(browser):
+def test_a_cell_can_be_focused_with_the_keyboard(browser):
     browser.run("document.querySelector('#swap button').focus()")
     assert browser.run("document.querySelectorAll('#detail figure').length") == 4
     assert browser.run("[...document.querySelectorAll('#swap button')].every(b => b.tabIndex == 0)")
 
 
-def test_worst_first(browser):
+def test_cells_can_be_ordered_worst_first(browser):
     worst = """(() => {
       const order = document.getElementById('order');
       order.value = 'worst'; order.dispatchEvent(new Event('change'));
@@ -168,7 +168,7 @@ def test_worst_first(browser):
     assert len(set(found)) > 1
 
 
-def test_points_are_coloured_by_what_is_chosen(browser):
+def test_points_are_coloured_by_the_selected_factor(browser):
     colours = "[...document.querySelectorAll('#dots circle')].map(c => c.getAttribute('fill'))"
     by_class = browser.run(colours)
     assert len(set(by_class)) == 8

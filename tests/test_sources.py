@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lord_fast.bounds import Checked
+from lord_fast.data.formats import formats
 from lord_fast.data.options import PackConfig
 from lord_fast.data.pack import pack
 from lord_fast.data.sources import open_source
@@ -19,8 +21,15 @@ from lord_fast.data.sources.mnist import IMAGES, read_idx
 RNG = np.random.default_rng(0)
 
 
+def open_form(path: Path, form: str, **settings):
+    """The source of a format; settings are of PackConfig or of the format's own options."""
+    kind = formats()[form].options or Checked
+    own = {name: settings.pop(name) for name in list(settings) if hasattr(kind, name)}
+    return open_source(str(path), PackConfig(format=form, **settings), kind(**own))
+
+
 def records(path: Path, form: str, **settings) -> list:
-    source = open_source(str(path), PackConfig(format=form, **settings))
+    source = open_form(path, form, **settings)
     found = list(source)
     assert len(source) == len(found)
     assert len({record.name for record in found}) == len(found)
@@ -29,7 +38,7 @@ def records(path: Path, form: str, **settings) -> list:
 
 def refuses(message: str, path: Path, form: str, **settings) -> None:
     with pytest.raises(ValueError, match=message):
-        list(open_source(str(path), PackConfig(format=form, **settings)))
+        list(open_form(path, form, **settings))
 
 
 # SmallNORB: magic, number of dimensions, at least three dimensions, values; little-endian.

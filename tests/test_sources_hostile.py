@@ -306,7 +306,7 @@ def test_a_configuration_of_aliases_is_refused(tmp_path):
     levels = "\n".join(f"l{i}: &l{i} [{', '.join([f'*l{i - 1}'] * 9)}]" for i in range(1, 12))
     (tmp_path / "config.yaml").write_text(f"l0: &l0 [x]\n{levels}\n")
     with pytest.raises(
-        ValueError, match=r"config\.yaml: not the configuration of a run \(it has al"
+        ValueError, match=r"config\.yaml: not written by lord-fast \(it has YAML al"
     ):
         load_config(tmp_path / "config.yaml")
     (tmp_path / "config.yaml").write_text("#" * (2 << 20))

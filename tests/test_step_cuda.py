@@ -1,8 +1,8 @@
-"""The training step on a real GPU: what stand-ins cannot show.
+"""Tests of the training step that need a real GPU.
 
-Written without a GPU at hand; where there is one, `python -m pytest tests/test_step_cuda.py` proves
-there that a captured step is the step, that images come from any place, and that bf16 and TF32
-track float32. `bench/gpu.sh` runs it, and measures.
+A captured step must equal the eager step, images must be the same from any place, and bf16 and TF32
+must stay close to float32. Run them with `python -m pytest tests/test_step_cuda.py`. `bench/gpu.sh`
+runs them too.
 """
 
 import pytest
@@ -73,3 +73,17 @@ def test_a_replay_is_one_launch_of_the_step(glyph_store):
     counts = {event.key: event.count for event in seen.key_averages()}
     assert counts.get("cudaGraphLaunch") == 1
     assert counts.get("cudaLaunchKernel", 0) < 20
+
+
+def test_no_step_waits_for_the_host(glyph_store):
+    """CUDA itself raises at any synchronising call."""
+    machine, store = set_up("cuda", "float32"), ImageStore(glyph_store)
+    store.place("cuda", machine.device)
+    stage = LatentStage(CONFIG, store, machine)
+    stage.step(0)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for step in range(1, STEPS):
+            stage.step(step)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

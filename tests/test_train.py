@@ -214,14 +214,16 @@ def test_paper_preset_is_the_published_settings():
 
 def test_vgg_loss_trains_on_real_faces(shared, tmp_path):
     """The laptop preset's loss, on photographs, for a few steps; the tap scale is kept."""
-    from lord_fast.commands import pack
     from lord_fast.data.options import PackConfig
+    from lord_fast.data.pack import pack
+    from lord_fast.data.sources import open_source
 
     source = tmp_path / "faces"
     source.mkdir()
     for person in ("yaleB11", "yaleB12"):
         shutil.copytree(shared / "data" / "yaleb_28" / person, source / person)
-    pack.run(str(source), tmp_path / "store", PackConfig(size=32))
+    config = PackConfig(size=32)
+    pack(open_source(str(source), config), tmp_path / "store", config)
     weights = shared / "weights" / "vgg16_features.safetensors"
     run = tmp_path / "run"
     code = main(

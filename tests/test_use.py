@@ -317,7 +317,7 @@ def test_a_run_that_does_not_know_its_crop(cropped, tmp_path, capsys):
     at = next(i for i, line in enumerate(lines) if line.strip() == "crop:")
     (run / "config.yaml").write_text("".join(lines[:at]))
     error = fails(capsys, "encode", run, folder, "--out", tmp_path / "codes.npz")
-    assert "config.yaml: does not say what was cut out" in error
+    assert "config.yaml: does not record how its images were cropped" in error
     (run / "config.yaml").write_text("".join(lines[:at]) + "  crop: [40, 40, 12, 3]\n")
     assert main(["encode", str(run), str(folder), "--out", str(tmp_path / "codes.npz")]) == 0
 
@@ -367,8 +367,8 @@ def test_codes_are_decoded_by_the_decoder_they_go_with(encoder_run, trained_run,
         ("  store: ", "  shop: ", "config.yaml: damaged (data: store)"),
         ("data:\n", "data: 3\nrest:\n", "config.yaml"),
         ("  crop: null\n", "  crop: 3\n", "config.yaml: damaged (data: crop)"),
-        ("  num_images: 160\n", "  num_images: 1\n", "other numbers of images"),
-        ("adain_dim: 8\n", "adain_dim: 16\n", "not of the configured networks"),
+        ("  num_images: 160\n", "  num_images: 1\n", "numbers of images and classes differ"),
+        ("adain_dim: 8\n", "adain_dim: 16\n", "does not fit the configured networks"),
     ],
 )
 def test_a_damaged_configuration(trained_run, tmp_path, capsys, old, new, message):

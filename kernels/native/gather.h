@@ -1,4 +1,4 @@
-// gather: rows as of the present step, plus noise, in one pass over their memory.
+// gather reads rows as of the current step and adds noise, in one pass over their memory.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
-// The kernels for one instruction set: LORD_FAST_INSTRUCTIONS names it, the compiler's flags set
-// it.
+// The kernels for one instruction set. LORD_FAST_INSTRUCTIONS is its name, and compiler flags
+// select it.
 #include "kernels.h"
 
 #include "gather.h"

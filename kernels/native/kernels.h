@@ -1,36 +1,38 @@
-// What library.cpp hands to the kernels, which are compiled once for each instruction set.
+// The types that library.cpp passes to the kernels. The kernels are compiled once per instruction
+// set.
 #pragma once
 
 #include <cstdint>
 
 namespace lord_fast {
 
-// A table's state; row r starts at r * stride (64 bit: num_rows * dim passes 2^31).
+// The state of a table. Row r starts at r * stride. Offsets are 64-bit because num_rows * dim can
+// exceed 2^31.
 struct Table {
   float* weight;
   float* exp_avg;
   float* exp_avg_sq;
   int64_t* last_step;
   int64_t dim;
-  int64_t stride;  // floats from one row to the next, of all three
+  int64_t stride;  // floats from one row to the next, the same for all three tensors
 };
 
-// Powers of a decay. Plain data: an inline function that is compiled for several instruction sets
-// could be linked into a machine's code that lacks one.
+// Powers of a decay. This is plain data without member functions. The linker keeps one copy of an
+// inline function, which might use instructions that the machine lacks.
 struct PowerTable {
   static constexpr int kBits = 6, kDigits = 4;
   double base;
-  double entry[kDigits][1 << kBits];  // base^(i * 64^digit): one factor a digit of the exponent
+  double entry[kDigits][1 << kBits];  // entry[digit][i] is base^(i * 64^digit)
 };
 
-// Adam's constants and what all rows of a call share.
+// Adam's constants and the values that all rows of a call share.
 struct Schedule {
   double beta1, beta2, eps;
-  const float* lr;         // of every step
+  const float* lr;         // learning rate of every step
   int64_t step;            // updates done so far
   int64_t terms;           // missed steps that can still move a row
-  const double* power1;    // beta1^1, beta1^2, ...: `terms` of them, then zeros to fill a vector
-  const double* inverse2;  // beta2^-1, beta2^-2, ..., then ones
+  const double* power1;    // beta1^1 to beta1^terms, then zeros to fill a vector
+  const double* inverse2;  // beta2^-1 to beta2^-terms, then ones to fill a vector
   const PowerTable* any_power1;
   const PowerTable* any_power2;
 };
@@ -49,12 +51,13 @@ struct ScatterAdamTask {
   Table table;
   Schedule schedule;
   const int64_t* order;   // positions in the batch, sorted by row, equal rows in batch order
-  const int64_t* starts;  // segment s: order[starts[s]] .. order[starts[s + 1] - 1], one row
+  const int64_t* starts;  // segment s is order[starts[s]] .. order[starts[s + 1] - 1], all one row
   const int64_t* rows;
   const float* grad;
 };
 
-// Rows [begin, end) of a batch, or segments; `scratch` holds 2 * (terms + 8) floats, and dim more.
+// gather processes rows [begin, end) of a batch, and scatter_adam segments [begin, end). `scratch`
+// holds 2 * (terms + 8) floats, and dim more for scatter_adam.
 struct Kernels {
   const char* name;
   void (*gather)(const GatherTask&, int64_t begin, int64_t end, float* scratch);

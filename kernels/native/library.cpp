@@ -1,4 +1,4 @@
-// Checks, the choice of the instruction set, and the threads.
+// The C interface. It checks arguments, chooses the instruction set and shares work among threads.
 #include <algorithm>
 #include <atomic>
 #include <cmath>
@@ -22,10 +22,10 @@ extern const Kernels kernels_avx512;
 namespace {
 
 constexpr int64_t kFloatsPerPart = 4096;
-constexpr int64_t kFewParts = 2;  // waking a thread takes longer than these
+constexpr int64_t kFewParts = 2;  // up to so many parts, waking a thread would take longer
 constexpr int64_t kPadding = 8;   // powers are read in whole vectors
 
-// The kernels that run on this machine, the best first.
+// The kernels that run on this machine, from fastest to slowest.
 std::vector<const Kernels*> runnable() {
   std::vector<const Kernels*> found;
 #if defined(LORD_FAST_X86)
@@ -94,10 +94,10 @@ Status check_rows(const int64_t* rows, int64_t batch, int64_t num_rows, const in
   return ahead ? kRowAhead : kDone;
 }
 
-// Calls work(begin, end, scratch) on parts of `items` rows of `dim` floats.
+// Splits `items` rows of `dim` floats into parts and calls work(begin, end, scratch) on each.
 template <typename Work>
 void share_rows(int64_t items, int64_t dim, int threads, int64_t scratch_size, const Work& work) {
-  const int64_t rows = std::max<int64_t>(1, kFloatsPerPart / dim);
+  const int64_t rows = std::max<int64_t>(1, kFloatsPerPart / std::max<int64_t>(1, dim));
   const int64_t parts = (items + rows - 1) / rows;
   if (parts <= kFewParts) threads = 1;
   std::vector<float> scratch(std::max(threads, 1) * scratch_size);
@@ -136,7 +136,7 @@ int lord_fast_gather(const float* weight, const float* exp_avg, const float* exp
 
   const Powers powers(beta1, beta2, eps, lr, *step, terms);
   const GatherTask task = {
-      // Read only: one struct serves both operators.
+      // gather only reads these. The casts let both operators share one struct.
       {const_cast<float*>(weight), const_cast<float*>(exp_avg), const_cast<float*>(exp_avg_sq),
        const_cast<int64_t*>(last_step), dim, stride},
       powers.schedule,

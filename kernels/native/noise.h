@@ -1,7 +1,7 @@
-// Gaussian noise: Philox4x32-10 (Salmon et al., SC 2011, section 4.3) through Box & Muller (1958).
+// Gaussian noise from Philox4x32-10 (Salmon et al., SC 2011, section 4.3) and Box & Muller (1958).
 //
-// Bits are used as in kernels/reference.py; logarithm, sine and cosine are polynomials, so that
-// values agree with it to 1e-6.
+// Bits are used as in kernels/reference.py. Logarithm, sine and cosine are polynomials, so values
+// agree with the reference to 1e-6.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,7 @@ struct Counter {
   Word word[4];
 };
 
-// Products of 32-bit lanes: upper halves and lower halves.
+// The upper and the lower halves of the 64-bit products of 32-bit lanes.
 inline void multiply(Word a, uint32_t factor, Word& high, Word& low) {
   constexpr uint64_t kUpper = 0xffffffff00000000;
   const Word b = factor - Word{};
@@ -63,14 +63,14 @@ inline Float logarithm(Float x) {
   return (m + tail) + 0.693359375f * exponent;
 }
 
-// Two Gaussians from two words: the radius from the upper 23 bits of `a`, the angle from the
-// upper 24 bits of `b`.
+// Two Gaussians from two words. The radius uses the upper 23 bits of `a` and the angle the upper
+// 24 bits of `b`.
 inline void box_muller(Word a, Word b, Float& cosine, Float& sine) {
   const Float uniform = (to_float((Int)(a >> 9)) + 0.5f) * 0x1p-23f;
   const Float radius = root(-2.0f * logarithm(uniform));
 
-  // The angle is quarter * pi/2 + y * pi/2 with y in [-0.5, 0.5): exact, and the polynomials take
-  // y.
+  // The angle is quarter * pi/2 + y * pi/2 with y in [-0.5, 0.5). y is exact, and the polynomials
+  // are evaluated at y.
   const Int turn = (Int)(b >> 8);
   const Int quarter = (turn + (1 << 21)) >> 22;
   const Float y = to_float(turn - (quarter << 22)) * 0x1p-22f;

@@ -1,4 +1,5 @@
-// Rows lie anywhere in a large table: their memory is asked for before it is needed.
+// Prefetching of rows. A batch reads random rows of a large table, which the hardware cannot
+// predict.
 #pragma once
 
 #include <cstdint>
@@ -7,19 +8,19 @@
 
 namespace {
 
-constexpr int64_t kAhead = 4;  // rows on their way while one is computed
-constexpr int64_t kFar = 24;   // rows whose addresses are
+constexpr int64_t kAhead = 4;  // distance in rows at which a row's data is prefetched
+constexpr int64_t kFar = 24;   // distance in rows at which its pages are looked up
 constexpr int64_t kFloatsPerLine = 16;
 
-// The ends of a row, whose parts may lie side by side: in a large table finding a page takes as
-// long as reading the row, and is begun earlier still.
+// Prefetches both ends of a row, which may hold weight and moments side by side. In a large table
+// looking up the page takes as long as reading the row, so it starts even earlier.
 inline void translate(const lord_fast::Table& table, int64_t row) {
   const float* weight = table.weight + row * table.stride;
   __builtin_prefetch(weight);
   __builtin_prefetch(weight + table.stride - 1);
 }
 
-// The state of a row, with the lines to be written if `kWrite`.
+// Prefetches the state of a row, for writing if `kWrite`.
 template <bool kWrite>
 inline void prefetch(const lord_fast::Table& table, int64_t row) {
   const int64_t offset = row * table.stride;

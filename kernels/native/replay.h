@@ -1,9 +1,9 @@
-// The zero-gradient steps of dense Adam that a row missed, in one division an element.
+// Replay of the zero-gradient steps of dense Adam that a row missed, with one division per element.
 //
-// Missed step j moves an element by a_j m / (sqrt(v) + e_j), where a_j and e_j depend on the row
-// alone. With S = sum a_j, E = sum a_j e_j / S and V = sum a_j (e_j - E)^2 / S the whole sum is
-// S m / (sqrt(v) + E) up to a relative error of V / (sqrt(v) + E)^2. Where that exceeds what
-// float32 resolves, the terms are added one by one.
+// Missed step j moves an element by a_j m / (sqrt(v) + e_j), where a_j and e_j depend only on the
+// row. Let S = sum a_j, E = sum a_j e_j / S and V = sum a_j (e_j - E)^2 / S. Then the whole sum is
+// S m / (sqrt(v) + E), up to a relative error of V / (sqrt(v) + E)^2. Where that error exceeds the
+// resolution of float32, the terms are added one by one.
 #pragma once
 
 #include <cmath>
@@ -35,7 +35,7 @@ inline double power(const PowerTable& table, int64_t exponent) {
 
 class Replay {
  public:
-  // `scratch` holds 2 * (terms + 8) floats until the next row.
+  // `scratch` holds 2 * (terms + 8) floats, which stay in use until the next row.
   Replay(const Schedule& schedule, int64_t last_step, float* scratch)
       : schedule_(schedule), last_step_(last_step), scratch_(scratch) {
     const int64_t missed = schedule.step - last_step;
@@ -47,7 +47,8 @@ class Replay {
     sum_terms();
   }
 
-  // How far the missed steps moved elements of first moment `m` and second moment `square`^2.
+  // The distance that the missed steps moved elements with first moment `m` and second moment
+  // `square`^2.
   Float moved(Float m, Float square) const {
     const Float denominator = square + mean_floor_;
     const Float fast = total_size_ * m / denominator;
@@ -55,10 +56,10 @@ class Replay {
     return any(near) ? (near ? moved_by_terms(m, square) : fast) : fast;
   }
 
-  float decay1, decay2;  // of the moments
+  float decay1, decay2;  // decay of the two moments over all missed steps
 
  private:
-  // a_j and e_j / eps for terms [first, first + kDoubles); a_j = 0 beyond the last.
+  // Computes a_j and e_j / eps for terms [first, first + kDoubles). a_j is 0 beyond the last term.
   void terms(int64_t first, Double& size, Double& grown) const {
     const Double beta1 = load(schedule_.power1 + first);
     const Double inverse2 = load(schedule_.inverse2 + first);
@@ -66,7 +67,8 @@ class Replay {
     for (int64_t j = 0; j < kDoubles && first + j < count_; ++j) {
       rate[j] = schedule_.lr[last_step_ + first + j];
     }
-    // In step j, sqrt(v / (1 - beta2^(s + j))) is sqrt(exp_avg_sq) / grown: multiply through by it.
+    // In step j, sqrt(v / (1 - beta2^(s + j))) is sqrt(exp_avg_sq) / grown, where s = last_step.
+    // Numerator and denominator are both multiplied by grown.
     grown = root(inverse2 - start2_);
     size = rate * beta1 * grown / (1.0 - start1_ * beta1);
   }
@@ -116,7 +118,7 @@ class Replay {
   double start1_, start2_;  // beta^last_step
   float total_size_;        // S
   float mean_floor_;        // E
-  float near_;              // below this denominator the terms are added one by one
+  float near_;              // for denominators below this the terms are added one by one
   mutable bool written_ = false;
 };
 

@@ -1,4 +1,5 @@
-// scatter_adam_: gradients of repeated rows summed, missed steps replayed, Adam, in one pass.
+// scatter_adam_ sums the gradients of repeated rows, replays missed steps and applies Adam, in one
+// pass over memory.
 #pragma once
 
 #include <cmath>
@@ -14,8 +15,8 @@ namespace {
 using lord_fast::ScatterAdamTask;
 using lord_fast::Table;
 
-// Adam's update number step + 1 (Kingma & Ba, 2015, algorithm 1, with the bias corrections in the
-// learning rate and in epsilon).
+// Adam's update number step + 1 (Kingma & Ba, 2015, algorithm 1). The bias corrections are folded
+// into the learning rate and epsilon.
 class Update {
  public:
   explicit Update(const Schedule& s)
@@ -65,7 +66,7 @@ void update_row(const Table& table, int64_t row, const Replay& replay, const Upd
   }
 }
 
-// The gradient of a segment's row: summed in the order of the batch if the row is repeated.
+// The gradient of a segment's row. If the row repeats, its gradients are summed in batch order.
 const float* segment_grad(const ScatterAdamTask& task, int64_t segment, float* summed) {
   const int64_t dim = task.table.dim;
   const int64_t first = task.starts[segment], last = task.starts[segment + 1];

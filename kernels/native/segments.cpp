@@ -8,7 +8,7 @@
 namespace lord_fast {
 namespace {
 
-constexpr int kBits = 11;  // a digit; its counters stay in the first cache level
+constexpr int kBits = 11;  // bits per digit, so that the counters fit into the L1 cache
 constexpr int64_t kFewRows = 512;
 
 void sort_by_digit(const int64_t* rows, int shift, std::vector<int64_t>& order,

@@ -1,4 +1,4 @@
-// A batch's rows, sorted into segments of one row each.
+// Sorts the rows of a batch into segments, one per distinct row.
 #pragma once
 
 #include <cstdint>
@@ -7,11 +7,11 @@
 namespace lord_fast {
 
 struct Segments {
-  std::vector<int64_t> order;   // positions in the batch, by row, equal rows in batch order
-  std::vector<int64_t> starts;  // of each segment in `order`, and the batch's length at the end
+  std::vector<int64_t> order;   // positions in the batch, sorted by row, equal rows in batch order
+  std::vector<int64_t> starts;  // where each segment starts in `order`, then the batch size
 };
 
-// A stable radix sort: the same segments on every run.
+// Equal rows stay in batch order, so every run sums their gradients in the same order.
 Segments sort_rows(const int64_t* rows, int64_t batch, int64_t num_rows);
 
 }  // namespace lord_fast

@@ -1,8 +1,8 @@
-// Vectors of the widest registers of the instruction set that this file is compiled for.
+// Vectors that fill the widest registers of the instruction set that this file is compiled for.
 //
-// Arithmetic, comparisons and selection are the compiler's vector extensions (GCC and Clang);
-// intrinsics stand only where those have no word for an instruction. Everything is in an anonymous
-// namespace: code compiled for one instruction set must never be linked into another's.
+// Arithmetic, comparisons and selection use the vector extensions of GCC and Clang. Intrinsics are
+// used only for instructions that the extensions cannot express. Everything is in an anonymous
+// namespace, so that code compiled for one instruction set is never linked into another's.
 #pragma once
 
 #include <cstdint>
@@ -43,7 +43,7 @@ inline Double load(const double* from) {
   return x;
 }
 
-// The first `count` lanes, zero in the others.
+// Loads the first `count` lanes and sets the others to zero.
 inline Float load(const float* from, int64_t count) {
   Float x = {};
   std::memcpy(&x, from, count * sizeof(float));
@@ -78,7 +78,7 @@ inline Double root(Double x) {
 #endif
 }
 
-// 64-bit products of the even 32-bit lanes.
+// The 64-bit products of the even 32-bit lanes.
 inline Wide multiply_even(Word a, Word b) {
 #if defined(__AVX512F__)
   return (Wide)_mm512_mul_epu32((__m512i)a, (__m512i)b);

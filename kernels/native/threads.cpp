@@ -27,7 +27,7 @@ class Pool {
     begun_.notify_all();
     take_parts(work, parts, 0);
     std::unique_lock<std::mutex> lock(mutex_);
-    work_ = nullptr;  // who wakes up now finds nothing to do
+    work_ = nullptr;  // a thread that wakes up late finds no work
     ended_.wait(lock, [this] { return busy_ == 0; });
   }
 
@@ -65,7 +65,7 @@ class Pool {
 }  // namespace
 
 void share(int64_t parts, int threads, const Work& work) {
-  static Pool& pool = *new Pool;  // never destroyed: its threads end with the process
+  static Pool& pool = *new Pool;  // never destroyed, its threads end with the process
   static std::mutex one_caller;
   const std::unique_lock<std::mutex> lock(one_caller, std::try_to_lock);
   if (parts > 1 && threads > 1 && lock.owns_lock()) {

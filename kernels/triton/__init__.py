@@ -1,4 +1,4 @@
-"""CUDA implementation, in Triton. Importing it imports Triton."""
+"""The CUDA implementation in Triton. Importing this package imports Triton."""
 
 from .latent import gather, scatter_adam_
 

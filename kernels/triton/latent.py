@@ -1,7 +1,8 @@
-"""The two operators on CUDA: a row is a program, an operator one launch and one pass.
+"""The two operators on CUDA. Each is one launch, with one program per row and one pass over memory.
 
-A program of one warp holds a row of up to 128 columns, each lane 4 neighbours of it, so that every
-load and store of a row moves 16 bytes a lane; what depends on the row alone is scalar.
+A row of up to 128 columns is held by a program of one warp. Each lane holds 4 adjacent columns, so
+every load and store of a row moves 16 bytes per lane. Values that depend only on the row are
+scalars.
 """
 
 import math
@@ -16,8 +17,9 @@ from .noise import gaussians
 from .replay import power, replay
 
 MAX_DIM = 1024
-UNROLL = tl.constexpr(4)  # repeats of a row whose gradients are in flight together
-# Read one by one: their alignment must not decide which of several kernels is compiled.
+UNROLL = tl.constexpr(4)  # gradients of a repeated row that are loaded at the same time
+# These are read one element at a time. Specializing on their alignment would compile a second
+# kernel for no gain.
 SCALARS = ["last_step_ptr", "rows_ptr", "order_ptr", "noise_ids_ptr", "lr_ptr", "step_ptr"]
 
 
@@ -28,7 +30,7 @@ def gather_kernel(
     BETA1: tl.constexpr, BETA2: tl.constexpr, EPS: tl.constexpr, TERMS: tl.constexpr,
     NOISE: tl.constexpr, DIM: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """The code of one slot of the batch."""
+    """Gather the code of one slot of the batch."""
     slot = tl.program_id(0).to(tl.int64)
     row = tl.load(rows_ptr + slot)
     column = tl.arange(0, BLOCK_D)
@@ -52,9 +54,9 @@ def gather_kernel(
 def _repeats(
     grad, grad_ptr, rows_ptr, order_ptr, slot, row, owner, inside, column, batch, DIM: tl.constexpr
 ):
-    """Add the gradients of the slots after `slot` that name the same row, in the batch's order.
+    """Add the gradients of the later slots that name the same row, in batch order.
 
-    `rows` are sorted, so that the slots of a row are neighbours; `order` says where each was.
+    `rows` is sorted, so the slots of a row are adjacent. `order` maps slots to batch positions.
     """
     more = owner
     while more:
@@ -73,7 +75,7 @@ def scatter_adam_kernel(
     BETA1: tl.constexpr, BETA2: tl.constexpr, EPS: tl.constexpr, TERMS: tl.constexpr,
     UNIQUE: tl.constexpr, DIM: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """Update the row that one slot of the batch names; of its slots the first does it."""
+    """Update the row of one slot. If a row repeats, only its first slot updates it."""
     slot = tl.program_id(0).to(tl.int64)
     row = tl.load(rows_ptr + slot)
     if UNIQUE:
@@ -109,7 +111,7 @@ def scatter_adam_kernel(
     tl.store(weight_ptr + at, weight, mask=inside)
     tl.store(exp_avg_ptr + at, exp_avg, mask=inside)
     tl.store(exp_avg_sq_ptr + at, exp_avg_sq, mask=inside)
-    tl.debug_barrier()  # every warp has read last_step before one writes it
+    tl.debug_barrier()  # all warps must read last_step before any of them writes it
     tl.store(last_step_ptr + row, step + 1, mask=owner)
 
 
@@ -118,7 +120,7 @@ def gather(
     lr: Tensor, step: Tensor, noise_ids: Tensor, std: float, seed: int,
     beta1: float, beta2: float, eps: float,
 ) -> Tensor:  # fmt: skip
-    """See `lord_fast.kernels.gather`; float32 tables of up to 1,024 columns."""
+    """See `lord_fast.kernels.gather`. Takes float32 tables of up to 1,024 columns."""
     shape = _shape(weight, exp_avg, exp_avg_sq, last_step)
     codes = torch.empty(len(rows), weight.shape[1], device=weight.device)
     if len(rows) == 0:
@@ -137,10 +139,10 @@ def scatter_adam_(
     grad: Tensor, lr: Tensor, step: Tensor, beta1: float, beta2: float, eps: float,
     unique: bool = False,
 ) -> None:  # fmt: skip
-    """See `lord_fast.kernels.scatter_adam_`; float32 tables of up to 1,024 columns.
+    """See `lord_fast.kernels.scatter_adam_`. Takes float32 tables of up to 1,024 columns.
 
-    `unique` promises that no row repeats: one launch. Without it the rows are sorted first, stably,
-    so that a row's gradients lie side by side in the order of the batch.
+    With `unique` this is one launch. Without it the rows are first sorted with a stable sort, so
+    the slots of a repeated row are adjacent and in batch order.
     """
     shape = _shape(weight, exp_avg, exp_avg_sq, last_step)
     if len(rows) == 0:
@@ -154,7 +156,8 @@ def scatter_adam_(
 
 
 def _constants(beta1: float, beta2: float, eps: float) -> dict[str, float]:
-    # 7/8 of the terms: what is left out is below 2^-27 of the first, ample beside float32's 2^-24.
+    # Dropping the last eighth of the terms leaves an error below 2^-27 of the first term. float32
+    # resolves only 2^-24.
     terms = math.ceil(replay_terms(beta1, beta2) * 7 / 8)
     return {"BETA1": beta1, "BETA2": beta2, "EPS": eps, "TERMS": terms}
 

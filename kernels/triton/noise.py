@@ -1,7 +1,7 @@
-"""Gaussian noise that depends on (seed, noise id, element, step) alone; see `reference.noise`.
+"""Gaussian noise that depends only on (seed, noise id, element, step), as in `reference.noise`.
 
-Logarithm, sine and cosine are polynomials: the library's sine keeps a table in local memory, and
-the hardware's approximations are further than 1e-6 from the reference.
+Logarithm, sine and cosine are polynomials. The library's sine would keep a table in local memory,
+and the hardware's approximations differ from the reference by more than 1e-6.
 """
 
 import triton
@@ -16,19 +16,19 @@ def gaussians(noise_id, step, seed, BLOCK_D: tl.constexpr):
         noise_id: int64 scalar.
         step: int64 scalar.
         seed: Integer scalar below 2^63.
-        BLOCK_D: Elements, a multiple of 4.
+        BLOCK_D: Number of elements, a multiple of 4.
     """
     a, b, c, d = words(noise_id, tl.arange(0, BLOCK_D // 4), step, seed)
     cosine0, sine0 = box_muller(a, b)
     cosine1, sine1 = box_muller(c, d)
-    # Joined in this order the four lie side by side, as the vector store wants them.
+    # This order puts the four values of a block side by side, so the store is a vector store.
     four = tl.join(tl.join(cosine0, cosine1), tl.join(sine0, sine1))
     return tl.reshape(four, (BLOCK_D,))
 
 
 @triton.jit
 def words(noise_id, block, step, seed):
-    """Four uint32 words of Philox4x32-10 for each block: counter (id, block, step), key `seed`."""
+    """Four uint32 words of Philox4x32-10 per block, with counter (id, block, step), key `seed`."""
     low, high = noise_id.to(tl.uint32), (noise_id >> 32).to(tl.uint32)
     return tl.philox(seed, low, high, block.to(tl.uint32), step.to(tl.uint32))
 
@@ -58,7 +58,7 @@ def _log(x):
     p = p * f + 0.20002635798744647
     p = p * f - 0.25000006836693817
     p = p * f + 0.3333330312549863
-    # ln 2 in two parts, of which e times the first is exact.
+    # ln 2 is split into two parts so that e times the larger part is exact.
     tail = f * (z * p) + e * -2.12194440e-4 - 0.5 * z
     return (f + tail) + e * 0.693359375
 
@@ -69,7 +69,7 @@ def _turn(k):
     quarter = (k + (1 << 21)) >> 22
     y = (k - (quarter << 22)).to(tl.float32) * 2.384185791015625e-07  # quarter turns, exact
     z = y * y
-    # pi / 2 in two parts: its rounding alone would be felt.
+    # pi / 2 is split into two parts because its float32 rounding error would be visible.
     s = (-0.004602163104758229 * z + 0.07968022285810601) * z - 0.6459634781534175
     s = 1.57079637050628662109375 * y + (s * z - 4.8546e-08) * y
     c = (0.0009067416464159691 * z - 0.02086152899322654) * z + 0.25366941041715557

@@ -1,8 +1,9 @@
-"""The zero-gradient steps that a row missed, in one division an element.
+"""Replay of the zero-gradient steps that a row missed, with one division per element.
 
-Same mathematics as `reference.replay`: the j-th missed step of a row moves an element by
-size_j * m / (root + eps * growth_j), where root = sqrt(v), and size_j and growth_j depend on the
-row's last step alone. Those are float64 (a few hundred operations a row); elements are float32.
+The mathematics is that of `reference.replay`. The j-th missed step of a row moves an element by
+size_j * m / (root + eps * growth_j), where root = sqrt(v). size_j and growth_j depend only on the
+row's last step and are computed in float64, at a few hundred operations per row. Elements are
+float32.
 """
 
 import math
@@ -10,12 +11,12 @@ import math
 import triton
 import triton.language as tl
 
-BLOCK_T = tl.constexpr(32)  # terms at a time
+BLOCK_T = tl.constexpr(32)  # terms computed together
 
 
 @triton.constexpr_function
 def _log2(base):
-    return math.log2(base) if base > 0 else -1100.0  # 2^-1100 is 0, and (2^-1100)^0 is 1
+    return math.log2(base) if base > 0 else -1100.0  # 2^-1100 underflows to 0, and its power 0 is 1
 
 
 @triton.jit
@@ -27,7 +28,7 @@ def power(n, BASE: tl.constexpr):
 
 @triton.jit
 def _term(j, last_step, count, lr_ptr, BETA1: tl.constexpr, BETA2: tl.constexpr):
-    """Size and growth of the j-th missed step, float64; the size is 0 where j > count."""
+    """Size and growth of the j-th missed step, float64. The size is 0 where j > count."""
     lr = tl.load(lr_ptr + (last_step + j - 1), mask=j <= count, other=0.0).to(tl.float64)
     decay = power(j, BETA1)
     growth = tl.sqrt(power(-j, BETA2) - power(last_step, BETA2))
@@ -39,25 +40,26 @@ def one_division(
     last_step, count, lr_ptr,
     BETA1: tl.constexpr, BETA2: tl.constexpr, EPS: tl.constexpr, TERMS: tl.constexpr,
 ):  # fmt: skip
-    """The sum of a row's terms as a function of root: size / x * (1 + (spread / x)^2).
+    """Approximate the sum of a row's terms by size / x * (1 + (spread / x)^2).
 
-    x = root + floor, where floor is the mean of the e_j = eps * growth_j weighted by size_j, so
-    that the first-order term of the sum around it vanishes; spread is their standard deviation and
-    gives the second-order term. What is left is at most sum size_j |e_j - floor|^3 / (root + e_1)^3
-    of the sum, and by Cauchy-Schwarz at most sqrt(variance * fourth moment) / (root + e_1)^3: below
-    float32's resolution, 2^-24, where root is at least `least`.
+    Here x = root + floor. floor is the mean of e_j = eps * growth_j weighted by size_j, which makes
+    the first-order term of the expansion vanish. spread is the weighted standard deviation of e_j
+    and gives the second-order term. The relative error is at most the weighted mean of
+    |e_j - floor|^3 / (root + e_1)^3. By Cauchy-Schwarz this is at most
+    sqrt(variance * fourth moment) / (root + e_1)^3, which is below 2^-24, the resolution of
+    float32, if root is at least `least`.
 
     Args:
         last_step: int64 scalar.
-        count: Terms of the row, int64 scalar.
+        count: Number of terms of the row, int64 scalar.
         lr_ptr: Learning rate of every step.
         BETA1: Decay of the first moment.
         BETA2: Decay of the second moment.
         EPS: Adam's epsilon.
-        TERMS: Most terms of any row.
+        TERMS: Maximum number of terms of any row.
 
     Returns:
-        size, floor, spread, least: float32 scalars.
+        The float32 scalars size, floor, spread and least.
     """
     size = tl.full((), 0.0, tl.float64)
     power1, power2, power3, power4 = size, size, size, size
@@ -75,7 +77,7 @@ def one_division(
     inverse = 1 / tl.where(some, size, 1.0)
     mean = tl.where(some, power1 * inverse, 1.0)
     variance = tl.maximum(power2 * inverse - mean * mean, 0.0)
-    # The fourth central moment; float64 leaves it more digits than its root below needs.
+    # The fourth central moment. The subtractions cancel digits, but float64 leaves enough of them.
     fourth = power4 - mean * (4 * power3 - mean * (6 * power2 - 3 * mean * power1))
     product = tl.maximum(variance * fourth * inverse, 1e-36).to(tl.float32)
     reach = tl.exp2((tl.log2(product) * 0.5 + 24) * (1 / 3))
@@ -93,22 +95,22 @@ def replay(
     weight, exp_avg, exp_avg_sq, last_step, missed, lr_ptr,
     BETA1: tl.constexpr, BETA2: tl.constexpr, EPS: tl.constexpr, TERMS: tl.constexpr,
 ):  # fmt: skip
-    """A row as it is after the zero-gradient steps that it missed.
+    """Apply the zero-gradient steps that a row missed.
 
     Args:
-        weight: float32 [BLOCK_D]; `exp_avg` and `exp_avg_sq` likewise.
-        exp_avg: First moments.
-        exp_avg_sq: Second moments.
+        weight: float32 [BLOCK_D].
+        exp_avg: First moments, float32 [BLOCK_D].
+        exp_avg_sq: Second moments, float32 [BLOCK_D].
         last_step: int64 scalar.
-        missed: How many steps, int64 scalar.
+        missed: Number of missed steps, int64 scalar.
         lr_ptr: Learning rate of every step.
         BETA1: Decay of the first moment.
         BETA2: Decay of the second moment.
         EPS: Adam's epsilon.
-        TERMS: Missed steps that can move a row, see `replay_terms`.
+        TERMS: Number of missed steps that can move a row, see `replay_terms`.
 
     Returns:
-        weight, exp_avg, exp_avg_sq.
+        The updated weight, exp_avg and exp_avg_sq.
     """
     if TERMS > 0:
         count = tl.minimum(missed, TERMS)
@@ -120,7 +122,7 @@ def replay(
         ratio = spread * inverse
         moved = size * (exp_avg * inverse) * (1 + ratio * ratio)
 
-        # Early steps with tiny second moments; one branch for the whole row.
+        # Tiny second moments occur early in training. The branch is taken for the whole row.
         beyond = (root < least) & (exp_avg != 0)
         if tl.max(beyond.to(tl.int32)) > 0:
             exact = tl.zeros_like(moved)

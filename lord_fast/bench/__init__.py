@@ -1,1 +1,1 @@
-"""What `lord-fast bench` measures; bench/ times the same cases under pytest-benchmark."""
+"""The measurements of `lord-fast bench`. The scripts in bench/ run them under pytest-benchmark."""

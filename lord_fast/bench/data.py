@@ -1,4 +1,4 @@
-"""Images in: decoding and scaling, reading a store, and how long a training step waits for them."""
+"""Benchmarks of decoding, of reading a store and of the time that a step waits for its images."""
 
 import functools
 import itertools
@@ -25,12 +25,12 @@ from lord_fast.data.pack import pack
 from lord_fast.data.sources import open_source
 from lord_fast.data.store import ImageStore
 from lord_fast.data.writer import data_file
-from lord_fast.machine import Machine
+from lord_fast.machine import Machine, synchronize
 from lord_fast.train.latent import LatentStage
 
 BATCH, SIZE = 64, 64
 WIDTH, HEIGHT = 178, 218
-"""Of CelebA's aligned images."""
+"""Size of CelebA's aligned images in pixels."""
 CLASSES, IMAGES = 16, 64
 ROUNDS = 8
 STEPS = 12
@@ -38,7 +38,7 @@ _worker: Decoder | None = None
 
 
 def decode_rows(folder: Path, machine: Machine) -> list[Row]:
-    """A batch of JPEG files in memory to pixels, by everyone who can."""
+    """Time every available decoder on a batch of JPEG files in memory."""
     files = [file.read_bytes() for file in sorted(folder.rglob("*.jpg"))]
     batches = itertools.cycle([files[i : i + BATCH] for i in range(0, len(files), BATCH)])
     group = f"decode {WIDTH} x {HEIGHT} JPEG to {SIZE} x {SIZE}, B={BATCH}"
@@ -52,10 +52,10 @@ def decode_rows(folder: Path, machine: Machine) -> list[Row]:
 
 @contextmanager
 def _decoders(machine: Machine) -> Iterator[dict[str, Callable[[list[bytes]], object]]]:
-    """Name -> what decodes a batch; Pillow on one thread is the base."""
+    """Yield name -> function that decodes a batch. Pillow on one thread is the base."""
     shape, threads = Shape(SIZE, 3), machine.threads
     with ExitStack() as stack:
-        # Not forked: this process has threads.
+        # Forking is unsafe because this process has threads.
         context = multiprocessing.get_context("spawn")
         pool = stack.enter_context(ProcessPoolExecutor(threads, context, _start, (shape,)))
         found: dict[str, Callable[[list[bytes]], object]] = {
@@ -71,7 +71,7 @@ def _decoders(machine: Machine) -> Iterator[dict[str, Callable[[list[bytes]], ob
                 name = "mixed" if device == "cuda" else f"CPU, {threads} threads"
                 found[f"DALI, {name}"] = decoder.batch
             except DaliUnavailableError:
-                pass  # the table has no row of it
+                pass  # the table then has no row for DALI
         yield found
 
 
@@ -86,11 +86,11 @@ def _decode(file: bytes):
 
 
 def read_rows(stores: dict[str, ImageStore], machine: Machine) -> list[Row]:
-    """A batch of random images from each kind of store, in memory and from disk."""
+    """Time a batch of random images from each kind of store, from memory and from disk."""
     group = f"read a batch from a store, B={BATCH}"
     cases = []
     for name, store in stores.items():
-        for cold in (False, True):
+        for cold in (False, True)[: 1 + hasattr(os, "posix_fadvise")]:  # Linux drops its cache
             cases.append(
                 Case(
                     group,
@@ -110,18 +110,18 @@ def _read(store: ImageStore, cold: bool) -> Callable[[], object]:
 
 
 def _forget(store: ImageStore) -> None:
-    """Have the system drop a store from its cache, which it does not while pages are mapped."""
+    """Evict a store from the page cache. Mapped pages must be released first."""
     store._data._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
     descriptor = os.open(data_file(store.path, store.encoded), os.O_RDONLY)
-    os.fsync(descriptor)  # pages not yet written stay
+    os.fsync(descriptor)  # pages that are not yet written would stay in the cache
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     os.close(descriptor)
 
 
 def idle_rows(stores: dict[str, ImageStore], machine: Machine) -> list[Row]:
-    """A step of stage 1, and how long it waits for its images.
+    """Time a step of stage 1 and how long it waits for its images.
 
-    The second one's ratio to the first is the inverse of the idle share.
+    `ratio_to_base` of the second row is the inverse of the share of the step spent waiting.
     """
     found = []
     for name, store in stores.items():
@@ -132,8 +132,7 @@ def idle_rows(stores: dict[str, ImageStore], machine: Machine) -> list[Row]:
         for step in range(2 + STEPS):
             before, start = stage.loader.waited, time.perf_counter()
             stage.step(step)
-            if machine.device.type == "cuda":
-                torch.cuda.synchronize()
+            synchronize(machine.device)
             if step >= 2:
                 steps.append(time.perf_counter() - start)
                 waits.append(stage.loader.waited - before)
@@ -144,7 +143,7 @@ def idle_rows(stores: dict[str, ImageStore], machine: Machine) -> list[Row]:
 
 
 def all_rows(machine: Machine) -> list[Row]:
-    """Everything above, on images made for it in a temporary folder."""
+    """Run all measurements on generated images in a temporary folder."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_images(folder / "images")
@@ -157,7 +156,7 @@ def all_rows(machine: Machine) -> list[Row]:
 
 
 def write_images(folder: Path) -> None:
-    """Smooth random JPEG files of CelebA's size, in class folders."""
+    """Write smooth random JPEG files of CelebA's size into class folders."""
     rng = np.random.default_rng(0)
     for class_id in range(CLASSES):
         (folder / str(class_id)).mkdir(parents=True)
@@ -168,7 +167,7 @@ def write_images(folder: Path) -> None:
 
 
 def pack_stores(folder: Path) -> dict[str, ImageStore]:
-    """The images decoded, and encoded for each decoder that works here."""
+    """Pack the images into a decoded store and into an encoded store for each available decoder."""
     stores = {}
     kinds: tuple[tuple[str, bool, DecoderName], ...] = (
         ("decoded", False, "pillow"),

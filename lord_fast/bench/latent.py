@@ -1,4 +1,4 @@
-"""One step of a latent table: gather a batch's codes, then update them with their gradients."""
+"""Benchmarks of one step of a latent table, which gathers codes and then updates them."""
 
 import importlib.util
 from collections.abc import Callable
@@ -18,7 +18,7 @@ LR = 3e-3
 BETAS = (0.5, 0.999)
 TOTAL_STEPS = 200_000
 AGE = 100_000
-"""Steps that our table has behind it when it is timed: its rows have missed up to so many."""
+"""Number of steps that lord-fast's table has done before timing. Rows missed up to that many."""
 
 STEP_SIZE, STEP_BATCHES, STEP_ROUNDS = 1_000_000, (64, 512, 4096), 10
 SCALING_SIZES, SCALING_ROUNDS = (100_000, 1_000_000, 4_000_000), 50
@@ -26,25 +26,25 @@ NOISE_BATCHES, NOISE_ROUNDS = (64, 4096), 100
 
 
 class Contender(Protocol):
-    """Who keeps a table.
+    """An implementation of a table and its optimizer.
 
     Attributes:
-        name: With a word of warning if it computes something else.
-        tables: Memory, in tables of float32 [N, D].
+        name: Name in the results, with a note if the optimizer is not dense Adam.
+        tables: Memory that it takes, in float32 tables [N, D].
     """
 
     name: str
     tables: int
 
     def age(self) -> None:
-        """Write to every row's state, as a long run does: memory never written costs nothing."""
+        """Fill the state of every row, because reading memory that was never written is cheap."""
 
     def step(self, rows: Tensor, grad: Tensor) -> None:
-        """Read the codes of `rows` [B], then update them with `grad` [B, D]: what is timed."""
+        """Read the codes of `rows` [B], then update them with `grad` [B, D]. This is timed."""
 
 
 class Ours:
-    """gather and scatter_adam_: dense Adam."""
+    """lord-fast's gather and scatter_adam_, which compute dense Adam."""
 
     name = "lord-fast"
     tables = 3
@@ -69,12 +69,12 @@ class Ours:
         self.now += 1
 
     def weight(self) -> Tensor:
-        """Every row as it is now, [N, D]."""
+        """All rows as of the current step, [N, D]."""
         return self.table.codes(int(self.now))
 
 
 class Dense:
-    """nn.Embedding and torch.optim.Adam: every row at every step."""
+    """nn.Embedding with torch.optim.Adam, which updates every row at every step."""
 
     name = "dense Adam"
     tables = 6
@@ -86,7 +86,7 @@ class Dense:
         self.optimizer = self.make_optimizer()
 
     def make_optimizer(self) -> torch.optim.Optimizer:
-        """Over the table."""
+        """The optimizer of the table."""
         return torch.optim.Adam(self.table.parameters(), lr=LR, betas=BETAS)
 
     def age(self) -> None:
@@ -104,30 +104,33 @@ class Dense:
 
 
 class DenseFused(Dense):
-    """The same in PyTorch's fastest form."""
+    """Dense Adam in PyTorch's fastest form."""
 
     name = "dense Adam, fused"
     tables = 4
 
     def make_optimizer(self) -> torch.optim.Optimizer:
-        """Over the table."""
+        """The optimizer of the table."""
         return torch.optim.Adam(self.table.parameters(), lr=LR, betas=BETAS, fused=True)
 
 
 class Sparse(Dense):
-    """nn.Embedding(sparse=True) and SparseAdam: rows outside the batch do not move."""
+    """nn.Embedding(sparse=True) with SparseAdam, which does not move rows outside the batch."""
 
     name = "SparseAdam (another optimizer)"
     tables = 3
     sparse = True
 
     def make_optimizer(self) -> torch.optim.Optimizer:
-        """Over the table."""
+        """The optimizer of the table."""
         return torch.optim.SparseAdam(list(self.table.parameters()), lr=LR, betas=BETAS)
 
 
 class Fbgemm:
-    """FBGEMM's table-batched embedding, the rows of the batch only; on the CPU it has no Adam."""
+    """FBGEMM's table-batched embedding, which updates only rows of the batch.
+
+    FBGEMM has no Adam on the CPU, so rowwise Adagrad is timed there.
+    """
 
     name = "FBGEMM rowwise Adagrad (another optimizer)"
     tables = 1
@@ -160,7 +163,7 @@ class Fbgemm:
 
 
 class FbgemmAdam(Fbgemm):
-    """The same on CUDA."""
+    """FBGEMM on CUDA, where it has Adam."""
 
     name = "FBGEMM Adam (another optimizer)"
     tables = 3
@@ -172,7 +175,7 @@ def _age(exp_avg: Tensor, exp_avg_sq: Tensor) -> None:
 
 
 def contenders(device: torch.device) -> list[Callable[..., Contender]]:
-    """Who can run here; the first is the base."""
+    """The implementations that can run here. The first is the base of the ratios."""
     found: list[Callable[..., Contender]] = [DenseFused, Dense, Sparse, Ours]
     if importlib.util.find_spec("fbgemm_gpu") is not None:
         found.append(FbgemmAdam if device.type == "cuda" else Fbgemm)
@@ -180,7 +183,7 @@ def contenders(device: torch.device) -> list[Callable[..., Contender]]:
 
 
 def agreement(device: torch.device, steps: int = 40) -> float:
-    """Largest difference of our table to dense Adam's after some steps, as a share of the way."""
+    """The largest difference to dense Adam after some steps, relative to the largest movement."""
     ours, dense = Ours(200, DIM, device), Dense(200, DIM, device)
     before = ours.weight()
     dense.table.weight.data.copy_(before)
@@ -194,7 +197,7 @@ def agreement(device: torch.device, steps: int = 40) -> float:
 
 
 def step_rows(device: torch.device) -> list[Row]:
-    """One step of a table of `STEP_SIZE` rows, by everyone."""
+    """Time one step of a table of `STEP_SIZE` rows with every implementation."""
     tables = [make(STEP_SIZE, DIM, device) for make in contenders(device)]
     for one in tables:
         one.age()
@@ -212,7 +215,7 @@ def step_rows(device: torch.device) -> list[Row]:
 
 
 def scaling_rows(device: torch.device) -> list[Row]:
-    """Our step against the size of the table."""
+    """Time lord-fast's step for tables of several sizes."""
     tables = {size: Ours(size, DIM, device) for size in SCALING_SIZES}
     for one in tables.values():
         one.age()
@@ -230,7 +233,7 @@ def scaling_rows(device: torch.device) -> list[Row]:
 
 
 def noise_rows(device: torch.device) -> list[Row]:
-    """What noise adds to a gather, against torch.randn of the same shape."""
+    """Time the noise of a gather and torch.randn of the same shape."""
     found = []
     for batch in NOISE_BATCHES:
         cases = noise_cases(batch, device)
@@ -242,7 +245,7 @@ def noise_rows(device: torch.device) -> list[Row]:
 
 
 def noise_cases(batch: int, device: torch.device) -> list[Case]:
-    """torch.randn, a gather, and a gather with noise, of the same shape."""
+    """Cases for torch.randn, a gather and a gather with noise, all of the same shape."""
     table = Ours(batch, DIM, device).table
     rows, now = torch.arange(batch, device=device), torch.tensor(0, device=device)
 
@@ -264,7 +267,7 @@ def noise_cases(batch: int, device: torch.device) -> list[Case]:
 def batches(
     one: Contender, num_rows: int, batch: int, device: torch.device
 ) -> Callable[[], Callable[[], None]]:
-    """Steps of new random rows with Gaussian gradients."""
+    """A function that prepares a step on new random rows with Gaussian gradients."""
 
     def prepare() -> Callable[[], None]:
         rows = torch.randint(num_rows, (batch,), device=device)

@@ -1,12 +1,12 @@
-"""Timing in one process, the cases in turn: what disturbs the machine disturbs all of them.
+"""Timing of several cases in one process.
 
-A turn is one call that does not count and a few that do, each with an input of its own: the
-caches hold a case's code, as they do in a loop over steps, and not its data.
+The cases take turns, so that a disturbance of the machine affects all of them. A turn is one
+warm-up call and a few timed calls. Every call has a new input, so the caches hold the code of a
+case but not its data, as in a training loop.
 """
 
 import gc
 import json
-import os
 import platform
 import statistics
 import time
@@ -20,20 +20,21 @@ from rich.progress import track
 from rich.table import Table
 
 from lord_fast import __version__, kernels
-from lord_fast.machine import Machine
+from lord_fast.machine import Machine, synchronize
+from lord_fast.system import cpu_count
 
 CALLS = 4
 
 
 @dataclass(frozen=True)
 class Case:
-    """Something to time.
+    """A function to time.
 
     Attributes:
-        group: Cases of one group do comparable work; its first one is the group's base.
-        name: Who does it.
-        params: Sizes.
-        prepare: Makes the next input, which is not timed, and returns the work, which is.
+        group: Name of a group of comparable cases. The first case of a group is its base.
+        name: Name of the implementation.
+        params: Sizes of the case.
+        prepare: Makes the next input and returns the function to time. `prepare` is not timed.
     """
 
     group: str
@@ -44,7 +45,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Row:
-    """What a case took; `ratio_to_base` over 1 is faster than the group's base."""
+    """The times of a case. A `ratio_to_base` above 1 means faster than the group's base."""
 
     group: str
     name: str
@@ -62,17 +63,17 @@ def measure(
     calls: int = CALLS,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[list[float]]:
-    """Let every case take a turn a round.
+    """Time cases in turn.
 
     Args:
-        cases: Whose turns they are.
-        rounds: Turns of each.
-        device: What a call is waited for on.
-        calls: Calls that count in a turn.
-        clock: `time.perf_counter`, or `time.process_time` for what all threads worked.
+        cases: The cases. Each takes one turn per round.
+        rounds: Number of rounds.
+        device: Device that is synchronized before the clock is read.
+        calls: Timed calls per turn.
+        clock: `time.perf_counter`, or `time.process_time` for the CPU time of all threads.
 
     Returns:
-        Seconds: for each case those of every call that counts.
+        For each case, the seconds of every timed call.
     """
     times: list[list[float]] = [[] for _ in cases]
     gc.collect()
@@ -88,7 +89,7 @@ def measure(
 
 
 def rows_of(cases: list[Case], times: list[list[float]]) -> list[Row]:
-    """Summaries; within a group, ratios of medians."""
+    """Summarize the times of each case. Ratios are between medians of a group."""
     bases: dict[str, float] = {}
     rows = []
     for case, seconds in zip(cases, times, strict=True):
@@ -100,8 +101,8 @@ def rows_of(cases: list[Case], times: list[list[float]]) -> list[Row]:
 
 
 def table(rows: list[Row]) -> Table:
-    """A readable table of the same figures."""
-    out = Table("what", "who", *(("median ms", "min", "max", "x base")), title="lord-fast bench")
+    """Format rows as a table for the terminal."""
+    out = Table("group", "name", *(("median ms", "min", "max", "x base")), title="lord-fast bench")
     for column in out.columns[2:]:
         column.justify = "right"
     for before, row in zip([None, *rows], rows, strict=False):
@@ -114,17 +115,17 @@ def table(rows: list[Row]) -> Table:
 
 
 def save(path: Path, rows: list[Row], machine: Machine) -> None:
-    """Write {"machine": {...}, "rows": [...]}."""
+    """Write the results as JSON in the form {"machine": {...}, "rows": [...]}."""
     content = {"machine": describe(machine), "rows": [asdict(row) for row in rows]}
     path.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def describe(machine: Machine) -> dict[str, Any]:
-    """What the figures depend on."""
+    """The properties of the machine and the software that affect the results."""
     return {
         "device": machine.describe(),
         "processor": _processor(),
-        "cores": os.cpu_count(),
+        "cores": cpu_count(),
         "threads": machine.threads,
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
@@ -135,17 +136,15 @@ def describe(machine: Machine) -> dict[str, Any]:
 
 
 def _time(work: Callable[[], object], device: torch.device, clock: Callable[[], float]) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+    synchronize(device)
     start = clock()
     work()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+    synchronize(device)
     return clock() - start
 
 
 def _processor() -> str:
-    try:
+    try:  # only Linux has the file, and on Arm it holds no name
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor()

@@ -1,4 +1,4 @@
-"""The figures of a bench as a picture: for every group, who took how long."""
+"""Draws the results of a benchmark as bar charts, one per group."""
 
 from pathlib import Path
 
@@ -9,12 +9,12 @@ BASE, OTHER = "#8a8f98", "#3f6fb5"
 
 
 def draw(path: Path, rows: list[Row], title: str) -> None:
-    """Write a PNG: bars are medians, lines go from the least to the most, labels are ratios.
+    """Write a PNG with medians as bars, ranges as error bars and ratios to the base as labels.
 
     Args:
-        path: The file.
-        rows: What was measured.
-        title: The machine.
+        path: The file to write.
+        rows: The results.
+        title: Title of the picture, such as the machine.
     """
     from matplotlib.figure import Figure
 
@@ -47,6 +47,6 @@ def _bars(ax, group: str, rows: list[Row]) -> None:
     ax.margins(x=0.12)
     ax.invert_yaxis()
     ax.set_title(group, loc="left", fontsize=9)
-    ax.set_xlabel("ms, median (least to most)", fontsize=8)
+    ax.set_xlabel("median in ms, with minimum and maximum", fontsize=8)
     ax.tick_params(labelsize=8)
     ax.spines[["top", "right"]].set_visible(False)

@@ -1,9 +1,10 @@
-"""The training step as it was published (METHOD: what the published code does badly), plainly.
+"""The published training step, without any optimization.
 
-float32, eager, contiguous; both tables are nn.Embedding with dense gradients and dense Adam; the
-images are float32; VGG16 is not frozen and the target branch keeps its graph, so that gradients of
-its weights are computed through both branches (nothing uses them). Our own code, written from the
-description of the method: the oracle of correctness and the other side of every ratio.
+It runs eagerly on float32 images and over contiguous memory. Both tables are nn.Embedding with
+dense gradients and dense Adam. VGG16 is not frozen and the target branch keeps its graph, so
+gradients of the VGG16 weights are computed through both branches although nothing uses them. This
+code was written from the description of the method. It is the oracle of the tests and the base of
+every ratio.
 """
 
 import time
@@ -22,12 +23,12 @@ from lord_fast.model.perceptual import CONVOLUTIONS, POOLS, PerceptualLoss
 from lord_fast.train.latent import LatentStage
 
 TAPS = (3, 8, 13, 22, 30)
-"""Outputs of torchvision's `features` that are compared; see `PublishedVGG`."""
+"""Layer numbers in torchvision's `features` whose outputs are compared, see `PublishedVGG`."""
 OURS = "lord-fast"
 
 
 class PublishedModel(nn.Module):
-    """Embeddings, modulation and generator of the published PyTorch code, 64 px."""
+    """The embeddings, modulation and generator of the published PyTorch code, for 64 px images."""
 
     def __init__(
         self,
@@ -61,13 +62,13 @@ class PublishedModel(nn.Module):
         )  # fmt: skip
 
     def layers(self) -> list[nn.Module]:
-        """Every layer with parameters, in the order of `layers_of`."""
+        """All layers with parameters except the embeddings, in the order of `layers_of`."""
         return [*self.adain, *list(self.fc)[::2], *self.convs, *list(self.last)[:3:2]]
 
     def forward(
         self, image_ids: Tensor, class_ids: Tensor, noise: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Images and the noisy content code of a batch."""
+        """Generate the images of a batch. Returns the images and the noisy content codes."""
         code = self.content_embedding(image_ids)
         noise = torch.randn_like(code) if noise is None else noise
         code = code + self.content_std * noise
@@ -83,7 +84,7 @@ class PublishedModel(nn.Module):
 
 
 class PublishedVGG(nn.Module):
-    """VGG16 features with torchvision's numbering; its parameters require gradients."""
+    """VGG16 features with torchvision's numbering. The parameters require gradients."""
 
     def __init__(self, weights: dict[str, Tensor], taps: Sequence[int] = TAPS):
         super().__init__()
@@ -108,7 +109,7 @@ class PublishedVGG(nn.Module):
 
 
 class PublishedStep:
-    """Model, loss, optimizer and schedule: one call is one step on a batch of float32 images."""
+    """Model, loss, optimizer and schedule. A call does one step on a batch of float32 images."""
 
     def __init__(
         self,
@@ -129,7 +130,7 @@ class PublishedStep:
 
     @classmethod
     def like(cls, stage: LatentStage) -> "PublishedStep":
-        """The published step from the present parameters of ours, for --preset paper."""
+        """Build the published step with the current parameters of a stage of --preset paper."""
         config, store, loss = stage.config, stage.store, stage.graph.reconstruction
         assert isinstance(loss, PerceptualLoss)
         model = PublishedModel(
@@ -158,7 +159,7 @@ class PublishedStep:
     def loss(
         self, image_ids: Tensor, class_ids: Tensor, images: Tensor, noise: Tensor | None = None
     ) -> Tensor:
-        """Pixel L1, the raw sum of the taps' L1, and the penalty of the noisy content code."""
+        """Pixel L1 plus the unscaled L1 of every tap plus the penalty on the noisy content code."""
         generated, code = self.model(image_ids, class_ids, noise)
         loss = (generated - images).abs().mean()
         for got, want in zip(self.vgg(generated), self.vgg(images), strict=True):
@@ -168,7 +169,7 @@ class PublishedStep:
     def __call__(
         self, image_ids: Tensor, class_ids: Tensor, images: Tensor, noise: Tensor | None = None
     ) -> Tensor:
-        """One step; returns its loss."""
+        """Do one step and return its loss."""
         loss = self.loss(image_ids, class_ids, images, noise)
         self.optimizer.zero_grad()
         loss.backward()
@@ -178,7 +179,7 @@ class PublishedStep:
 
 
 def layers_of(stage: LatentStage) -> list[nn.Module]:
-    """Every layer of our networks that has parameters, in the order of `PublishedModel.layers`."""
+    """All layers of the decoder with parameters, in the order of `PublishedModel.layers`."""
     generator, modulation = stage.decoder.generator, stage.decoder.modulation
     return [
         *modulation.layers, *generator.head, *generator.body, generator.hidden, generator.image,
@@ -186,7 +187,7 @@ def layers_of(stage: LatentStage) -> list[nn.Module]:
 
 
 def batch_of(stage: LatentStage, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What step number `step` of ours trains on: image ids, class ids, uint8 images, noise."""
+    """The image ids, class ids, uint8 images and noise that the stage uses at `step`."""
     ids = stage.sampler.image_ids(step)
     noise = reference.noise(
         ids, stage.config.model.content_dim, torch.tensor(step), stage.config.seed
@@ -196,40 +197,40 @@ def batch_of(stage: LatentStage, step: int) -> tuple[Tensor, Tensor, Tensor, Ten
 
 @dataclass
 class Curves:
-    """What `curves` found.
+    """The training curves of lord-fast and of published steps.
 
     Attributes:
-        losses: Name -> the loss of every step.
-        seconds: Name -> what all steps took.
+        losses: Name -> loss of every step.
+        seconds: Name -> total time of all steps.
     """
 
     losses: dict[str, list[float]]
     seconds: dict[str, float]
 
     def add(self, name: str, step: Callable[[], Tensor]) -> None:
-        """Do a step and note its loss."""
+        """Do a step and record its loss and time."""
         start = time.perf_counter()
         self.losses[name].append(float(step()))
         self.seconds[name] += time.perf_counter() - start
 
     def difference(self, name: str, base: str) -> float:
-        """The largest relative difference of the losses of `name` to those of `base`."""
+        """The largest relative difference between the losses of `name` and `base` at one step."""
         pairs = zip(self.losses[name], self.losses[base], strict=True)
         return max(abs(a - b) / abs(b) for a, b in pairs)
 
     def drift(self, name: str, base: str, steps: int = 50) -> float:
-        """The relative difference of the means of the last losses."""
+        """The relative difference between the mean losses of the last `steps` steps."""
         ours, theirs = (fmean(self.losses[which][-steps:]) for which in (name, base))
         return abs(ours - theirs) / abs(theirs)
 
 
 def curves(stage: LatentStage, others: dict[str, PublishedStep], steps: int) -> Curves:
-    """Training of ours and of published steps in turn: same start, same batches, same noise.
+    """Train a stage and published steps in turn on the same batches with the same noise.
 
     Args:
-        stage: Ours.
-        others: Name -> a published step; see `PublishedStep.like`.
-        steps: How many.
+        stage: lord-fast's stage 1.
+        others: Name -> published step, see `PublishedStep.like`.
+        steps: Number of steps.
     """
     found = Curves({name: [] for name in (OURS, *others)}, dict.fromkeys((OURS, *others), 0.0))
     for step in range(steps):

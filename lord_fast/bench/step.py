@@ -1,11 +1,10 @@
-"""A training step of --preset paper at 64 px, in every form that this machine has.
+"""Benchmarks of a training step of --preset paper in all forms that this machine supports.
 
 The published step (lord_fast/bench/published.py) is the base of the ratios.
 """
 
 import dataclasses
 import multiprocessing
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
@@ -22,9 +22,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from lord_fast.bench.measure import Case, Row, measure, rows_of
 from lord_fast.bench.published import PublishedStep, batch_of
 from lord_fast.config import PRESETS, TrainConfig, replace
-from lord_fast.data.glyphs import Glyphs
 from lord_fast.data.options import PackConfig
 from lord_fast.data.pack import pack
+from lord_fast.data.sources.glyphs import Glyphs
 from lord_fast.data.store import ImageStore, as_float
 from lord_fast.machine import Machine, has_fast_bf16, set_up, use_tf32
 from lord_fast.memory import free_memory
@@ -37,18 +37,18 @@ SCALING_IMAGES = (10_000, 100_000, 1_000_000, 10_000_000)
 SCALING_CLASSES = (100, 10_000, 1_000_000)
 TOTAL_STEPS = 10_000
 SHARE_OF_MEMORY = 0.8
-"""Of what is free: how much a table may take."""
+"""Maximum share of the free memory that the tables may take."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What the step is measured on.
+    """The data, configuration and device that a step is measured with.
 
     Attributes:
-        store: RGB images.
+        store: Store of RGB images.
         config: The paper preset with random VGG16 weights.
-        device: Where.
-        threads: CPU threads.
+        device: Device of the step.
+        threads: Number of CPU threads.
     """
 
     store: ImageStore
@@ -57,7 +57,7 @@ class Setting:
     threads: int
 
     def stage(self, dtype: torch.dtype = torch.float32, **changes) -> LatentStage:
-        """Our stage 1, with some flags changed."""
+        """Build lord-fast's stage 1 with some flags changed."""
         machine = Machine(self.device, dtype, self.threads)
         return LatentStage(replace(self.config, **changes), self.store, machine)
 
@@ -66,7 +66,7 @@ class Setting:
 def setting(
     machine: Machine, batch: int, size: int = 64, adain_dim: int = 256
 ) -> Iterator[Setting]:
-    """Glyphs as RGB images and random VGG16 weights, in a temporary folder."""
+    """Yield a setting with glyphs as RGB images and random VGG16 weights."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         glyphs = Glyphs(size, CLASSES, rotations=ROTATIONS)
@@ -80,7 +80,7 @@ def setting(
 
 
 def random_weights(seed: int = 0) -> dict[str, Tensor]:
-    """VGG16's convolutions, drawn so that activations keep their size from layer to layer."""
+    """Random weights of VGG16's convolutions, scaled so that activations keep their magnitude."""
     rng = torch.Generator().manual_seed(seed)
     weights = {}
     for n, (inputs, outputs) in CONVOLUTIONS.items():
@@ -98,11 +98,11 @@ class Form:
     """A way to compute the step.
 
     Attributes:
-        name: For the table.
-        published: The published step and not ours.
-        tf32: Whether CUDA takes TF32 for float32 products.
-        dtype: Type of the convolutions.
-        flags: Of the configuration of ours.
+        name: Name in the results.
+        published: Whether this is the published step instead of lord-fast's.
+        tf32: Whether CUDA uses TF32 for float32 products.
+        dtype: dtype of the convolutions.
+        flags: Flags that are set in the configuration of lord-fast's step.
     """
 
     name: str
@@ -112,7 +112,7 @@ class Form:
     flags: dict[str, bool] = dataclasses.field(default_factory=dict)
 
     def make(self, found: Setting) -> Step:
-        """A call is a step; every form its own networks and tables."""
+        """Build a function that does one step. Every form has its own networks and tables."""
         stage = found.stage(self.dtype, **self.flags)
         step = _published(stage, "frozen" in self.name) if self.published else _ours(stage)
 
@@ -124,7 +124,7 @@ class Form:
 
 
 def forms(device: str) -> list[Form]:
-    """What is worth a try on a device; the first is the base of the ratios."""
+    """The forms that can be fast on a device type. The first is the base of the ratios."""
     tf32 = device == "cuda"
     name = "TF32" if tf32 else "float32"
     ladder = [
@@ -158,7 +158,7 @@ Ladder = dict[str, "Worked"]
 
 
 def ladder(found: Setting) -> Ladder:
-    """Every form, compiled, captured and warm."""
+    """Build every form, and do the warm-up steps that compile and capture it."""
     steps = {form.name: Worked(form.make(found)) for form in forms(found.device.type)}
     for step in steps.values():
         for _ in range(WARM_UP + 1 if found.device.type == "cuda" else 1):
@@ -167,7 +167,7 @@ def ladder(found: Setting) -> Ladder:
 
 
 def step_rows(found: Setting, steps: Ladder, rounds: int = 3, calls: int = 2) -> list[Row]:
-    """The ladder of variants, by the clock on the wall and by what all cores worked."""
+    """Time all forms, by wall-clock time and, on a CPU, also by the CPU time of all threads."""
     batch, params = found.config.batch_size, {"B": found.config.batch_size}
     group = f"step, B={batch} {found.store.size} px"
     for step in steps.values():
@@ -183,13 +183,13 @@ def step_rows(found: Setting, steps: Ladder, rounds: int = 3, calls: int = 2) ->
 
 
 class Worked:
-    """A step that notes what all threads worked on it."""
+    """A step that records the CPU time of all threads."""
 
     def __init__(self, step: Step):
         self.step, self.seconds = step, list[float]()
 
     def __call__(self) -> None:
-        """Do a step, and count its processor time."""
+        """Do a step and record its CPU time."""
         start = time.process_time()
         self.step()
         self.seconds.append(time.process_time() - start)
@@ -202,11 +202,12 @@ class Worked:
 def scaling_rows(
     found: Setting, axis: str, sizes: tuple[int, ...], rounds: int = 3, calls: int = 1
 ) -> list[Row]:
-    """A step against the number of images or of classes: larger tables, the same few images.
+    """Time a step for growing numbers of images or classes.
 
-    Sizes whose tables the memory does not hold are left out, of the smaller ones where a larger one
-    fills it. `memory_mb` is what the stage and its first step took, on a CPU of the process (the
-    largest also what all of them share).
+    Only the tables grow. The images are those of the setting, repeated. The largest size is built
+    first, and a size whose tables do not fit into the memory that is then free is skipped.
+    `memory_mb` is the memory in MiB that the stage and its first step added. On a CPU it is the
+    growth of the process, so the largest size also includes what all sizes share.
     """
     cases: list[Case] = []
     for size in sorted(sizes, reverse=True):
@@ -225,7 +226,7 @@ def scaling_rows(
 def scaling_alone(
     shape: dict[str, int], threads: int, axis: str, sizes: tuple[int, ...]
 ) -> list[Row]:
-    """`scaling_rows` in a process of its own, which gives its memory back."""
+    """Run `scaling_rows` in a new process, which returns its memory when it ends."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(_scaling, shape, threads, axis, sizes).result()
 
@@ -236,7 +237,7 @@ def _scaling(shape: dict[str, int], threads: int, axis: str, sizes: tuple[int, .
 
 
 def _table_bytes(config: TrainConfig, axis: str, size: int) -> int:
-    """Three float32 a value; there are two images of a class where classes are counted."""
+    """Bytes of both tables. Each value takes three float32, and each class has two images."""
     content = 12 * config.model.content_dim
     return size * (content if axis == "images" else 2 * content + 12 * config.model.class_dim)
 
@@ -244,12 +245,14 @@ def _table_bytes(config: TrainConfig, axis: str, size: int) -> int:
 def _used_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
+    return psutil.Process().memory_info().rss
 
 
 def launches(found: Setting, steps: Ladder) -> dict[str, int]:
-    """Kernels that a step launches on CUDA; on a CPU operators, of what is not compiled."""
+    """Count the kernels that a step launches on CUDA, or its operators on a CPU.
+
+    Compiled forms are left out on a CPU, because their operators are fused.
+    """
     cuda = found.device.type == "cuda"
     return {
         name: _launches(step) if cuda else _operators(step)
@@ -266,14 +269,14 @@ def _launches(step: Step) -> int:
 
 
 def _operators(step: Step) -> int:
-    """Those that call no other."""
+    """Count the operators that call no other operator."""
     with profile(activities=[ProfilerActivity.CPU]) as seen:
         step()
     return sum(not event.cpu_children for event in seen.events())
 
 
 def convolution_shares(found: Setting, steps: Ladder) -> dict[str, float]:
-    """The part of each step that convolutions take: what no fusion of the rest can go below."""
+    """The share of each step spent in convolutions. Fusing other operators cannot reduce it."""
     return {name: _convolution_share(step, found.device) for name, step in steps.items()}
 
 
@@ -289,7 +292,7 @@ def _convolution_share(step: Step, device: torch.device) -> float:
 
 
 def operations(found: Setting) -> dict[str, float]:
-    """GFLOP an image of the published step and of ours, with and without cached features."""
+    """GFLOP per image of the published step and of lord-fast's, with and without feature cache."""
     plain = found.stage()
     steps = {
         "published": _published(plain, frozen=False),
@@ -326,7 +329,7 @@ def _published(stage: LatentStage, frozen: bool) -> Callable[[], object]:
 
 
 class _Repeated(ImageStore):
-    """A store's images over and over, for tables of any size."""
+    """A store that repeats the images of another, for tables of any size."""
 
     def __init__(self, store: ImageStore, images: int | None = None, classes: int | None = None):
         self.__dict__.update(vars(store))

@@ -1,4 +1,7 @@
-"""Some hundred steps of ours and of the published training: the same start, batches and noise."""
+"""Compares lord-fast's training with the published training over some hundred steps.
+
+Both start from the same parameters and use the same batches and noise.
+"""
 
 import torch
 
@@ -13,19 +16,21 @@ PUBLISHED, NUDGED = "published", "published, its start off by an ulp"
 def train_rows(
     found: Setting, dtype: torch.dtype, steps: int = STEPS
 ) -> tuple[list[Row], dict[str, tuple[float, float]]]:
-    """Ours, the published training, and the published one from a start that differs by rounding.
+    """Train with lord-fast, with the published step, and with the published step perturbed.
 
-    The third has every parameter off by a unit in the last place of float32: how far it goes from
-    the second is what no other order of summation can be expected to stay below.
+    The perturbed training starts with every parameter scaled by 1 + the machine epsilon of float32.
+    Its difference to the published training shows the effect of rounding. Another order of
+    summation cannot be expected to have a smaller effect.
 
     Args:
-        found: What is trained.
-        dtype: Type of the convolutions of ours.
-        steps: How many.
+        found: The data and the configuration.
+        dtype: dtype of the convolutions of lord-fast's step.
+        steps: Number of steps.
 
     Returns:
-        The times of the whole trainings, and by name the relative difference to the published
-        training: the largest of a single loss, and that of the mean of the last 50.
+        The total time of each training, and two relative differences to the published training by
+        name. The first is the largest difference of a single loss, the second the difference of the
+        mean loss of the last 50 steps.
     """
     stage = found.stage(dtype, steps=steps)
     nudged = PublishedStep.like(stage)

@@ -1,37 +1,52 @@
-"""lord-fast demo: every command in turn, on the embedded glyphs."""
+"""lord-fast demo: other verbs in turn, on the embedded glyphs."""
 
 from pathlib import Path
-
-from rich.console import Console
+from types import ModuleType
 
 from lord_fast.commands import evaluate, pack, report, split, train, train_encoders
-from lord_fast.config import PRESETS, encoder_defaults
-from lord_fast.data.options import PackConfig
-from lord_fast.evaluate.options import EvaluateConfig
+from lord_fast.console import err
+from lord_fast.parser import call
+from lord_fast.run.history import Command
 
 HELD_OUT = 0.1
 """Share of each class's images that training does not see."""
 
 
-def run(run_path: Path) -> None:
-    """Pack, split, train, train-encoders, evaluate, report; a second call goes on."""
-    console = Console(stderr=True, soft_wrap=True)
+def demo(run: Path = Path("runs/demo")) -> None:
+    """Try everything on embedded glyphs: pack, train, report.
+
+    The same command continues after an interruption.
+
+    Examples:
+        lord-fast demo
+
+    Args:
+        run: The run's folder. The stores are made beside it.
+    """
+    for verb, arguments in sequence(run):
+        err.rule(str(Command(arguments)))
+        call(verb, arguments[1:])
+
+
+def sequence(run: Path) -> list[tuple[ModuleType, tuple[str, ...]]]:
+    """The verbs of the demo and their command lines, as one would type them.
+
+    Args:
+        run: The run's folder. Stores that are there already are not made again.
+    """
     store, trained, held_out = (
-        run_path.with_name(f"{run_path.name}-{part}") for part in ("store", "train", "heldout")
+        run.with_name(f"{run.name}-{part}") for part in ("store", "train", "heldout")
     )
+    steps: list[tuple[ModuleType, tuple[object, ...]]] = []
     if not store.exists():
-        console.rule(f"lord-fast pack glyphs {store} --size 32")
-        pack.run("glyphs", store, PackConfig(size=32))
+        steps.append((pack, ("pack", "glyphs", store, "--size", 32)))
     if not held_out.exists():
-        console.rule(f"lord-fast split {store} {trained} {held_out} --images {HELD_OUT}")
-        split.run(store, trained, held_out, classes=None, images=HELD_OUT, seed=0)
-    console.rule(f"lord-fast train {trained} --run {run_path} --preset demo")
-    train.run(trained, run_path, PRESETS["demo"])
-    console.rule(f"lord-fast train-encoders {run_path}")
-    train_encoders.run(run_path, encoder_defaults(PRESETS["demo"]))
-    console.rule(f"lord-fast evaluate {run_path}")
-    evaluate.run(run_path, EvaluateConfig())
-    console.rule(f"lord-fast evaluate {run_path} --codes encoder --store {held_out}")
-    evaluate.run(run_path, EvaluateConfig(codes="encoder", store=held_out))
-    console.rule(f"lord-fast report {run_path}")
-    report.run(run_path)
+        steps.append((split, ("split", store, trained, held_out, "--images", HELD_OUT)))
+    steps += [
+        (train, ("train", trained, "--run", run, "--preset", "demo")),
+        (train_encoders, ("train-encoders", run)),
+        (evaluate, ("evaluate", run)),
+        (evaluate, ("evaluate", run, "--codes", "encoder", "--store", held_out)),
+        (report, ("report", run)),
+    ]
+    return [(verb, tuple(map(str, arguments))) for verb, arguments in steps]

@@ -1,55 +1,20 @@
-"""lord-fast doctor: what this machine has, what is missing and how to get it."""
+"""lord-fast doctor."""
 
-import importlib.metadata
-import importlib.util
-import platform
-import shutil
-
-import torch
-from rich.console import Console
-from rich.table import Table
-
-from lord_fast import __version__, kernels
-from lord_fast.machine import has_fast_bf16
-from lord_fast.system import cpu_count
-
-PACKAGES = (
-    "torch", "triton", "nvidia-dali-cuda130", "nvidia-dali-cuda120", "tensorboard", "onnx",
-)  # fmt: skip
+from lord_fast.console import out
 
 
-def run() -> None:
-    """Print a table of findings."""
-    out = Table("what", "found", title=f"lord-fast {__version__}")
-    for name, found in (*_machine(), *_packages()):
-        out.add_row(name, found)
-    Console().print(out)
+def doctor() -> None:
+    """Show what this machine has and what is missing.
 
+    Examples:
+        lord-fast doctor
+    """
+    from rich.table import Table
 
-def _machine() -> list[tuple[str, str]]:
-    threads = cpu_count()
-    bf16 = "fast" if has_fast_bf16("cpu") else "slow (auto takes float32)"
-    cpu = f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}, {threads} cores"
-    gpu = "none that PyTorch sees"
-    if torch.cuda.is_available():
-        capability = ".".join(map(str, torch.cuda.get_device_capability()))
-        gpu = f"{torch.cuda.get_device_name()}, sm {capability}, CUDA {torch.version.cuda}"
-    compiler = shutil.which("g++") or shutil.which("c++") or "none: --compile needs one on the CPU"
-    return [
-        ("python", platform.python_version()),
-        ("cpu", f"{cpu}, bf16 {bf16}"),
-        ("gpu", gpu),
-        ("kernels, cpu", str(kernels.live("cpu"))),
-        ("kernels, cuda", str(kernels.live("cuda"))),
-        ("c++ compiler", compiler),
-    ]
+    from lord_fast import __version__
+    from lord_fast.doctor import findings
 
-
-def _packages() -> list[tuple[str, str]]:
-    rows = []
-    for name in PACKAGES:
-        try:
-            rows.append((name, importlib.metadata.version(name)))
-        except importlib.metadata.PackageNotFoundError:
-            rows.append((name, "not installed"))
-    return rows
+    table = Table("what", "found", title=f"lord-fast {__version__}")
+    for row in findings():
+        table.add_row(*row)
+    out.print(table)

@@ -2,21 +2,28 @@
 
 from pathlib import Path
 
-import torch
-from rich.console import Console
+from tyro.conf import Positional
 
-from lord_fast.data.image_files import list_images, read_batches
-from lord_fast.lord import Lord
-from lord_fast.run.codes import save_codes
+from lord_fast.console import err
+from lord_fast.errors import naming
 
 
-def run(run_path: Path, paths: list[Path], out: Path) -> None:
-    """Write the codes of images by the encoders of stage 2."""
-    lord = Lord.load(run_path, stage="encoders")
-    files = list_images(paths)
-    pairs = [
-        [part.cpu() for part in lord.encode(images)] for images in read_batches(files, lord.shape)
-    ]
-    content, class_ = (torch.cat(parts) for parts in zip(*pairs, strict=True))
-    save_codes(out, "encoders", files, content.numpy(), class_.numpy())
-    Console(stderr=True, soft_wrap=True).print(f"{out}: codes of {len(files)} images")
+def encode(
+    run: Positional[Path], files: Positional[list[Path]], out: Path = Path("codes.npz")
+) -> None:
+    """Write the codes of images, by the encoders of stage 2.
+
+    Examples:
+        lord-fast encode runs/photos photos --out codes.npz
+
+    Args:
+        run: A run with stage 2.
+        files: Images, or folders of images.
+        out: The file to write: names, content [N, content_dim], class_ [N, class_dim].
+    """
+    from lord_fast.apply import encode_files
+    from lord_fast.lord import Lord
+
+    with naming(out):
+        found = encode_files(Lord.load(run, stage="encoders"), files, out)
+    err.print(f"{out}: codes of {len(found)} images")

@@ -1,20 +1,39 @@
 """lord-fast evaluate."""
 
 from pathlib import Path
+from typing import Annotated
 
-from rich.table import Table
+from tyro.conf import Positional, arg
 
 from lord_fast.console import err, out
+from lord_fast.errors import naming
 from lord_fast.evaluate.options import EvaluateConfig
-from lord_fast.evaluate.run import evaluate_run
+from lord_fast.run.history import Command
 
 
-def run(run_path: Path, config: EvaluateConfig) -> dict:
-    """Measure a run, print a table and write its metrics*.json."""
-    metrics = evaluate_run(run_path, config)
+def evaluate(
+    command: Command,
+    run: Positional[Path],
+    config: Annotated[EvaluateConfig, arg(name="")],
+) -> None:
+    """Measure reconstruction, leakage, transfer and samples.
+
+    Examples:
+        lord-fast evaluate runs/photos
+        lord-fast evaluate runs/photos --codes encoder --store heldout
+
+    Args:
+        run: The run's folder. A metrics*.json is written to it.
+    """
+    from rich.table import Table
+
+    from lord_fast.evaluate.run import evaluate_run
+
+    with naming(run):
+        metrics = evaluate_run(run, config)
+        command.record(run)
     table = Table("what", "figure", "chance or baseline", title=metrics.title)
     for row in metrics.rows:
         table.add_row(*row)
     out.print(table)
     err.print(f"all figures: {metrics.file}")
-    return metrics.values

@@ -2,16 +2,29 @@
 
 from pathlib import Path
 
-from rich.console import Console
+from tyro.conf import Positional
 
-from lord_fast.interchange.export import export
-from lord_fast.lord import Lord
+from lord_fast.console import err
+from lord_fast.errors import naming
 
 
-def run(run_path: Path, out: Path, onnx: bool) -> None:
-    """Write the folder and say how far ONNX is from PyTorch."""
-    differences = export(Lord.load(run_path, device="cpu"), run_path, out, onnx)
-    console = Console(stderr=True, soft_wrap=True)
+def export(run: Positional[Path], out: Path, onnx: bool = True) -> None:
+    """Write a run as safetensors, ONNX and a model card.
+
+    Examples:
+        lord-fast export runs/photos --out model
+        lord-fast export runs/photos --out model --no-onnx
+
+    Args:
+        run: The run's folder. Stage 2 is exported where the run has it.
+        out: The folder to make.
+        onnx: Also write the networks as ONNX, checked against PyTorch (needs the onnx extra).
+    """
+    from lord_fast.interchange.export import export as export_run
+    from lord_fast.lord import Lord
+
+    with naming(out):
+        differences = export_run(Lord.load(run, device="cpu"), run, out, onnx)
     for file, difference in differences.items():
-        console.print(f"{out / file}: within {difference:.1e} of PyTorch", highlight=False)
-    console.print(f"{out}: model.safetensors, config.json, README.md")
+        err.print(f"{out / file}: within {difference:.1e} of PyTorch")
+    err.print(f"{out}: model.safetensors, config.json, README.md")

@@ -1,34 +1,46 @@
 """lord-fast fit."""
 
 from pathlib import Path
+from typing import Annotated
 
-from rich.console import Console
+from tyro.conf import Positional
 
-from lord_fast.data.image_files import list_images, read_images
-from lord_fast.lord import Lord
-from lord_fast.run.codes import save_codes
+from lord_fast.bounds import AtLeast, MoreThan
+from lord_fast.console import err
+from lord_fast.errors import naming
 
 
-def run(
-    run_path: Path,
-    paths: list[Path],
-    out: Path,
-    new_class: bool,
-    steps: int,
-    seed: int,
-    weights: Path | None,
+def fit(
+    run: Positional[Path],
+    files: Positional[list[Path]],
+    out: Path = Path("codes.npz"),
+    new_class: bool = False,
+    steps: Annotated[int, MoreThan(0)] = 300,
+    seed: Annotated[int, AtLeast(0)] = 0,
+    perceptual_weights: Path | None = None,
 ) -> None:
-    """Optimize the codes of images with the generator of stage 1 frozen, and write them."""
-    if steps < 1:
-        raise ValueError(f"--steps {steps}: must be positive")
-    lord = Lord.load(run_path, stage="latent")
-    files = list_images(paths)
-    images = read_images(files, lord.shape)
-    content, class_ = lord.fit(images, new_class, steps, seed, weights)
-    save_codes(out, "latent", files, content.cpu().numpy(), class_.cpu().numpy())
-    made = lord.decode(content, class_.expand(len(content), -1)).cpu()
-    psnr = -10 * (made - images).square().mean().log10().item()
+    """Write the codes of images, by optimization with stage 1.
+
+    Examples:
+        lord-fast fit runs/photos new-photos --out codes.npz
+        lord-fast fit runs/photos new-person --new-class
+
+    Args:
+        run: The run's folder.
+        files: Images, or folders of images.
+        out: The file to write: names, content [N, content_dim], class_ [N or 1, class_dim].
+        new_class: The images show one class, unseen in training, and share one class code.
+        steps: Steps of the optimization.
+        seed: Seed of its start and its noise.
+        perceptual_weights: File of VGG16 weights. Without it those of the run.
+    """
+    from lord_fast.apply import fit_files
+    from lord_fast.lord import Lord
+
+    with naming(out):
+        found, psnr = fit_files(
+            Lord.load(run, stage="latent"), files, out, new_class, steps, seed, perceptual_weights
+        )
     what = "one class code" if new_class else "as many class codes"
-    Console(stderr=True, soft_wrap=True).print(
-        f"{out}: content codes of {len(files)} images and {what}; reconstruction {psnr:.2f} dB"
-    )
+    err.print(f"{out}: content codes of {len(found)} images and {what}; "
+              f"reconstruction {psnr:.2f} dB")  # fmt: skip

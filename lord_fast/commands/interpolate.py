@@ -1,30 +1,37 @@
 """lord-fast interpolate."""
 
 from pathlib import Path
+from typing import Annotated
 
-import torch
-from rich.console import Console
+from tyro.conf import Positional
 
-from lord_fast.data.image_files import list_images, read_images
-from lord_fast.grid import save_png, tile
-from lord_fast.lord import Lord
+from lord_fast.bounds import AtLeast
+from lord_fast.console import err
+from lord_fast.errors import naming
 
 
-def run(run_path: Path, first: Path, second: Path, out: Path, steps: int) -> None:
-    """Write a grid: content goes from one image to the other across, class down."""
-    if steps < 2:
-        raise ValueError(f"--steps {steps}: must be 2 or more")
-    lord = Lord.load(run_path, stage="encoders")
-    files = list_images([first, second])
-    if len(files) != 2:
-        raise ValueError(f"{first} {second}: name two images, not folders of several")
-    images = read_images(files, lord.shape)
-    content, class_ = lord.encode(images)
-    contents = lord.interpolate(content[0], content[1], steps)
-    classes = lord.interpolate(class_[0], class_[1], steps)
-    made = lord.decode(contents.repeat(steps, 1), classes.repeat_interleave(steps, 0)).cpu()
-    rows = [list(row) for row in torch.stack(made.split(steps))]
-    save_png(out, tile(rows, sources=False))
-    Console(stderr=True, soft_wrap=True).print(
-        f"{out}: content from {first.name} to {second.name} across, class down"
-    )
+def interpolate(
+    run: Positional[Path],
+    first: Positional[Path],
+    second: Positional[Path],
+    out: Path = Path("grid.png"),
+    steps: Annotated[int, AtLeast(2)] = 8,
+) -> None:
+    """Go from one image to another: content across, class down.
+
+    Examples:
+        lord-fast interpolate runs/photos a.png b.png --out between.png
+
+    Args:
+        run: A run with stage 2.
+        first: The image at the upper left.
+        second: The image at the lower right.
+        out: The grid to write, a PNG.
+        steps: Images in a row and in a column.
+    """
+    from lord_fast.apply import interpolate_files
+    from lord_fast.lord import Lord
+
+    with naming(out):
+        interpolate_files(Lord.load(run, stage="encoders"), first, second, out, steps)
+    err.print(f"{out}: content from {first.name} to {second.name} across, class down")

@@ -1,102 +1,158 @@
 """lord-fast pack."""
 
-import json
+import dataclasses
 import signal
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated, Any
 
-import numpy as np
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
+from tyro.conf import Positional, arg
 
+from lord_fast.bounds import Checked
+from lord_fast.console import err
+from lord_fast.data.formats import formats
 from lord_fast.data.options import PackConfig
-from lord_fast.data.pack import pack
-from lord_fast.data.sources import open_source
-from lord_fast.data.verify import verify
-from lord_fast.errors import Interrupted
+from lord_fast.errors import Interrupted, naming
+from lord_fast.run.history import Command
 
 
-class _Speed(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.finished_speed or task.speed or 0:,.0f} images/s")
+def source_options() -> Checked:
+    """The options that single formats have, a group each, as one configuration."""
+    groups = [
+        (name, form.options, dataclasses.field(default_factory=form.options))
+        for name, form in formats().items()
+        if form.options is not None
+    ]
+    return dataclasses.make_dataclass("SourceOptions", groups, bases=(Checked,), frozen=True)()
 
 
-def run(source: str, store: Path, config: PackConfig) -> None:
-    """Pack a source; print what the store holds and what was left out."""
-    console = Console(stderr=True, soft_wrap=True)
-    records = open_source(source, config)
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("images"), _Speed())
-    with _progress(console, *columns) as progress, _sigterm(store):
-        task = progress.add_task("pack", total=len(records))
+def pack(
+    command: Command,
+    config: Annotated[PackConfig, arg(name="")],
+    of_source: Annotated[Checked, arg(name="")],
+    source: Positional[str | None] = None,
+    store: Positional[Path | None] = None,
+    verify: Path | None = None,
+) -> None:
+    """Turn images or a data set into a store to train on.
+
+    Examples:
+        lord-fast pack photos store --size 64
+        lord-fast pack glyphs store --size 32
+        lord-fast pack kth store --format kth --every 5
+        lord-fast pack --verify store
+
+    Args:
+        source: A folder laid out SOURCE/CLASS/NAME.png, an archive of one, an .npz file, the files
+            of a data set (see --format), or the word glyphs.
+        store: The folder to make. The same command continues after an interruption.
+        verify: Check this store against its hashes and its source, and pack nothing.
+    """
+    if verify is not None:
+        _verify(verify)
+    elif source is None or store is None:
+        raise ValueError("give SOURCE and STORE, or --verify STORE")
+    else:
+        with naming(store):
+            _pack(source, store, config, vars(of_source).values())
+            command.record(store)
+
+
+def defaults(arguments: Sequence[str]) -> dict[str, Any]:
+    """The options of every format that there is."""
+    return {"of_source": source_options()}
+
+
+def _pack(source: str, store: Path, config: PackConfig, options: Any) -> None:
+    import time
+
+    from lord_fast.data.pack import pack as pack_source
+    from lord_fast.data.sources import open_source
+
+    records = open_source(source, config, *options)
+    with _progress("pack", len(records)) as advance, _sigterm(store):
         steps: list[int] = []
         start = time.perf_counter()
 
-        def advance(count: int) -> None:
+        def done(count: int) -> None:
             steps.append(count)
-            progress.advance(task, count)
+            advance(sum(steps), len(records))
 
-        manifest = pack(records, store, config, advance)
+        manifest = pack_source(records, store, config, done)
     # The first step is what an earlier packing had done.
     speed = sum(steps[1:]) / (time.perf_counter() - start)
-    _print_left_out(console, store)
+    _print_left_out(store)
+    _print_summary(store, manifest, speed)
+
+
+def _verify(store: Path) -> None:
+    from lord_fast.data.verify import verify
+
+    with _progress("verify", None) as advance:
+        checked = verify(store, advance)
+    err.print(f"{store}: {checked}")
+
+
+def _print_summary(store: Path, manifest: dict, speed: float) -> None:
+    import numpy as np
+
     counts = np.bincount(np.load(store / "class_ids.npy"))
     factors = ", ".join(f"{name} ({len(v)})" for name, v in manifest["factors"].items()) or "none"
-    console.print(
+    err.print(
         f"{store}: {manifest['num_images']} images of {len(counts)} classes "
         f"({counts.min()}-{counts.max()} each), {manifest['size']} x {manifest['size']}, "
         f"{'grey' if manifest['channels'] == 1 else 'RGB'}, {manifest['storage']} by "
         f"{manifest['decoder']['name']}; content factors: {factors}; {speed:,.0f} images/s"
     )
     if counts.min() < 2 or len(counts) < 2:
-        console.print(
+        err.print(
             "note: train needs two or more classes, each of two or more images; "
             "--min-class-size 2 leaves the others out"
         )
 
 
-def run_verify(store: Path) -> None:
-    """Check a store against its hashes and its source.
+def _print_left_out(store: Path) -> None:
+    import json
 
-    Raises:
-        ValueError: names what is damaged or has changed.
-    """
-    console = Console(stderr=True, soft_wrap=True)
-    with _progress(console, BarColumn(), MofNCompleteColumn(), _Speed()) as progress:
-        task = progress.add_task("verify", total=None)
-        checked = verify(store, lambda n, total: progress.update(task, completed=n, total=total))
-    console.print(f"{store}: {checked}")
-
-
-def _print_left_out(console: Console, store: Path) -> None:
     rows = [json.loads(line) for line in (store / "left_out.jsonl").read_text().splitlines()]
     if rows:
-        console.print(f"left out {len(rows)} images ({store / 'left_out.jsonl'}):")
+        err.print(f"left out {len(rows)} images ({store / 'left_out.jsonl'}):")
         for row in rows:
-            console.print(f"  {row['name']}: {row['reason']}", highlight=False, markup=False)
+            err.print(f"  {row['name']}: {row['reason']}")
 
 
-def _progress(console: Console, *columns: ProgressColumn) -> Progress:
-    return Progress(
-        *columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal
+@contextmanager
+def _progress(what: str, total: int | None) -> Iterator[Any]:
+    """A bar on a terminal; yields a function of the number done and of all."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeRemainingColumn,
     )
+    from rich.text import Text
+
+    class Speed(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(f"{task.finished_speed or task.speed or 0:,.0f} images/s")
+
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("images"), Speed())
+    with Progress(
+        *columns, TimeRemainingColumn(), console=err, disable=not err.is_terminal
+    ) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
 @contextmanager
 def _sigterm(store: Path) -> Iterator[None]:
-    """Let SIGTERM end a packing as Ctrl-C does: what is done stays, to go on with."""
+    """Let SIGTERM end a packing as Ctrl-C does: what is done stays, to continue from."""
 
-    def handle(signum: int, frame) -> None:
+    def handle(signum: int, frame: object) -> None:
         raise Interrupted(signum, f"while packing {store}")
 
     previous = signal.signal(signal.SIGTERM, handle)

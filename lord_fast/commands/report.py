@@ -2,20 +2,26 @@
 
 from pathlib import Path
 
-from rich.console import Console
+from tyro.conf import Positional
 
-from lord_fast.data.store import open_store
-from lord_fast.lord import Lord
-from lord_fast.report.page import render
+from lord_fast.console import err
+from lord_fast.errors import naming
+from lord_fast.run.history import Command
 
 
-def run(run_path: Path, store_path: Path | None = None) -> None:
-    """Write RUN/report.html."""
-    lord = Lord.load(run_path, stage="latent")
-    page = render(run_path, lord, open_store(run_path, lord.data, store_path))
-    file = run_path / "report.html"
-    partial = file.with_suffix(".partial")
-    partial.write_text(page)
-    partial.replace(file)
-    size = f"{len(page.encode()) / 1000:.0f} kB"
-    Console(stderr=True, soft_wrap=True).print(f"look at {file} ({size})", highlight=False)
+def report(command: Command, run: Positional[Path], store: Path | None = None) -> None:
+    """Write RUN/report.html, one self-contained page.
+
+    Examples:
+        lord-fast report runs/photos
+
+    Args:
+        run: The run's folder.
+        store: Where the run's store is now, if it has moved.
+    """
+    from lord_fast.report.page import write_report
+
+    with naming(run):
+        page = write_report(run, store)
+        command.record(run)
+    err.print(f"look at {page} ({page.stat().st_size / 1000:.0f} kB)")

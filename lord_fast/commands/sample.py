@@ -1,26 +1,44 @@
 """lord-fast sample."""
 
-import math
 from pathlib import Path
+from typing import Annotated, Literal
 
-from rich.console import Console
+from tyro.conf import Positional, arg
 
-from lord_fast.grid import save_png, tile
-from lord_fast.lord import Lord
-from lord_fast.model.density import Kind
+from lord_fast.bounds import AtLeast, MoreThan
+from lord_fast.console import err
+from lord_fast.errors import naming
 
 
-def run(run_path: Path, n: int, out: Path, new_classes: bool, density: Kind, seed: int) -> None:
-    """Write a grid of new images."""
-    if n < 1:
-        raise ValueError(f"-n {n}: must be positive")
-    lord = Lord.load(run_path, stage="latent")
-    images = list(lord.sample(n, new_classes, density, seed).cpu())
-    columns = math.ceil(math.sqrt(n))
-    padded = [*images, *[None] * (-n % columns)]
-    save_png(out, tile([padded[i : i + columns] for i in range(0, n, columns)], sources=False))
-    console = Console(stderr=True, soft_wrap=True)
+def sample(
+    run: Positional[Path],
+    n: Annotated[int, MoreThan(0), arg(aliases=["-n"])] = 64,
+    out: Path = Path("grid.png"),
+    new_classes: bool = False,
+    density: Literal["mixture", "training"] = "mixture",
+    seed: Annotated[int, AtLeast(0)] = 0,
+) -> None:
+    """Draw new images from a density of the codes of training.
+
+    Examples:
+        lord-fast sample runs/photos -n 64 --out new.png
+        lord-fast sample runs/photos --new-classes
+
+    Args:
+        run: The run's folder.
+        n: Number of images.
+        out: The grid to write, a PNG.
+        new_classes: Draw new class codes too. Without it the classes are those of training.
+        density: mixture: Gaussians, as many as give held-out codes the highest likelihood.
+            training: the baseline, which is the codes of training with the noise of training.
+        seed: Seed of everything that is drawn.
+    """
+    from lord_fast.apply import sample_grid
+    from lord_fast.lord import Lord
+
+    lord = Lord.load(run, stage="latent")
+    with naming(out):
+        sample_grid(lord, n, out, new_classes, density, seed)
     if density == "mixture":
-        console.print(f"contents: {lord.density('content', seed).describe()}")
-    classes = "new classes" if new_classes else "classes of training"
-    console.print(f"{out}: {n} images of {classes}")
+        err.print(f"contents: {lord.density('content', seed).describe()}")
+    err.print(f"{out}: {n} images of {'new classes' if new_classes else 'classes of training'}")

@@ -1,25 +1,52 @@
 """lord-fast split."""
 
 from pathlib import Path
+from typing import Annotated
 
-from rich.console import Console
+from tyro.conf import Positional
 
-from lord_fast.data.split import split_classes, split_images
+from lord_fast.bounds import AtLeast, Below, MoreThan
+from lord_fast.console import err
+from lord_fast.errors import naming
+from lord_fast.run.history import Command, copy_history
 
 
-def run(
-    store: Path, train: Path, test: Path, classes: int | None, images: float | None, seed: int
+def split(
+    command: Command,
+    store: Positional[Path],
+    train: Positional[Path],
+    test: Positional[Path],
+    classes: Annotated[int, MoreThan(0)] | None = None,
+    images: Annotated[float, MoreThan(0), Below(1)] | None = None,
+    seed: Annotated[int, AtLeast(0)] = 0,
 ) -> None:
-    """Write the two parts of a store and print their sizes."""
+    """Split a store in two, to test on what training did not see.
+
+    Examples:
+        lord-fast split store train heldout --images 0.1
+        lord-fast split store train people --classes 4
+
+    Args:
+        store: A packed store.
+        train: The store to train on. It is made.
+        test: The store of the images that are held out. It is made.
+        classes: Number of classes to hold out.
+        images: Fraction of every class's images to hold out.
+        seed: Seed of the draw.
+    """
+    from lord_fast.data.split import split_classes, split_images
+
     if (classes is None) == (images is None):
         raise ValueError("give either --classes N or --images FRACTION")
     earlier = [path for path in (train, test) if path.exists()]
-    if classes is not None:
-        sizes = split_classes(store, train, test, classes, seed)
-    else:
-        assert images is not None
-        sizes = split_images(store, train, test, images, seed)
-    console = Console(stderr=True, soft_wrap=True)
-    for path, size in zip((train, test), sizes, strict=True):
-        note = " (made by an earlier call that was cut off)" if path in earlier else ""
-        console.print(f"{path}: {size} images{note}")
+    with naming(train):
+        if classes is not None:
+            sizes = split_classes(store, train, test, classes, seed)
+        else:
+            assert images is not None
+            sizes = split_images(store, train, test, images, seed)
+        for path, size in zip((train, test), sizes, strict=True):
+            copy_history(store, path)
+            command.record(path)
+            note = " (made by an earlier call that was cut off)" if path in earlier else ""
+            err.print(f"{path}: {size} images{note}")

@@ -1,15 +1,55 @@
 """lord-fast train."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated, Any
 
-from lord_fast.config import TrainConfig
+from tyro.conf import Positional, arg
+
+from lord_fast.config import PRESETS, Preset, TrainConfig
 from lord_fast.console import err
-from lord_fast.train.start import train_latent
+from lord_fast.errors import naming
+from lord_fast.parser import read
+from lord_fast.run.history import Command
 
 
-def run(store_path: Path, run_path: Path, config: TrainConfig) -> None:
-    """Stage 1 from its last checkpoint, or from its start, to its end."""
-    if train_latent(store_path, run_path, config, err) is None:
-        err.print(f"{run_path}: stage 1 is finished; nothing to do")
+def train(
+    command: Command,
+    store: Positional[Path],
+    run: Path,
+    config: Annotated[TrainConfig, arg(name="")],
+    from_step: int | None = None,
+) -> None:
+    """Stage 1: separate class from content by latent optimization.
+
+    The same command resumes a run that was interrupted.
+
+    Examples:
+        lord-fast train store --run runs/photos
+        lord-fast train store --run runs/photos --preset paper --batch-size 64
+
+    Args:
+        store: A packed store.
+        run: The run's folder, for its configuration, checkpoints, grids and statistics.
+        from_step: Go back to the checkpoint of this step on purpose. 0 starts again.
+    """
+    from lord_fast.run.checkpoint import steps_done
+    from lord_fast.train.start import train_latent
+
+    with naming(run):
+        steps = train_latent(store, run, config, err, command, from_step)
+    if steps is None:
+        done = steps_done(run / "checkpoints", "latent")
+        err.print(f"{run}: stage 1 is finished ({done} steps); nothing to do")
     else:
-        err.print(f"{run_path}: stage 1 done; next: lord-fast evaluate {run_path}")
+        err.print(f"{run}: stage 1 done; next: lord-fast evaluate {run}")
+
+
+def defaults(arguments: Sequence[str]) -> dict[str, Any]:
+    """The configuration that --preset names."""
+
+    def train(preset: Preset = "laptop") -> None:
+        """Read --preset alone."""
+
+    found, _ = read(train, arguments, partly=True)
+    return {"config": PRESETS[found["preset"]]}

@@ -1,15 +1,50 @@
 """lord-fast train-encoders."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated, Any
 
-from lord_fast.config import EncoderConfig
+from tyro.conf import Positional, arg
+
+from lord_fast.config import EncoderConfig, encoder_defaults
 from lord_fast.console import err
-from lord_fast.train.start import train_encoders
+from lord_fast.errors import naming
+from lord_fast.parser import read
+from lord_fast.run.config import load_config
+from lord_fast.run.history import Command
 
 
-def run(run_path: Path, config: EncoderConfig, store_path: Path | None = None) -> None:
-    """Stage 2 from its last checkpoint, or from the end of stage 1, to its end."""
-    if train_encoders(run_path, config, store_path, err) is None:
-        err.print(f"{run_path}: stage 2 is finished; nothing to do")
+def train_encoders(
+    command: Command,
+    run: Positional[Path],
+    config: Annotated[EncoderConfig, arg(name="")],
+    store: Path | None = None,
+    from_step: int | None = None,
+) -> None:
+    """Stage 2: train encoders, which give any image its codes.
+
+    The same command resumes a run that was interrupted. The preset of the run sets the defaults.
+
+    Examples:
+        lord-fast train-encoders runs/photos
+        lord-fast train-encoders runs/photos --epochs 20
+
+    Args:
+        run: A run whose stage 1 is finished.
+        store: Where the run's store is now, if it has moved.
+        from_step: Go back to the checkpoint of this step on purpose. 0 starts again.
+    """
+    from lord_fast.train.start import train_encoders as train
+
+    with naming(run):
+        steps = train(run, config, store, err, command, from_step)
+    if steps is None:
+        err.print(f"{run}: stage 2 is finished; nothing to do")
     else:
-        err.print(f"{run_path}: stage 2 done; next: lord-fast evaluate {run_path} --codes encoder")
+        err.print(f"{run}: stage 2 done; next: lord-fast evaluate {run} --codes encoder")
+
+
+def defaults(arguments: Sequence[str]) -> dict[str, Any]:
+    """The configuration that goes with the run's preset and machine."""
+    found, _ = read(train_encoders, arguments)
+    return {"config": encoder_defaults(load_config(found["run"] / "config.yaml")[0])}

@@ -1,30 +1,40 @@
 """lord-fast translate."""
 
 from pathlib import Path
+from typing import Annotated
 
-from rich.console import Console
+from tyro.conf import Positional, arg
 
-from lord_fast.data.image_files import list_images, read_images
-from lord_fast.grid import label, save_png, tile, to_pixels
-from lord_fast.lord import Lord
+from lord_fast.console import err
+from lord_fast.errors import naming
 
 
-def run(
-    run_path: Path, content: list[Path], class_: list[Path], out: Path, singles: Path | None
+def translate(
+    run: Positional[Path],
+    content: list[Path],
+    class_: Annotated[list[Path], arg(name="class")],
+    out: Path = Path("grid.png"),
+    singles: Path | None = None,
 ) -> None:
-    """Write a grid: rows keep the class of an image, columns the content of another."""
-    lord = Lord.load(run_path, stage="encoders")
-    columns, rows = list_images(content), list_images(class_)
-    above, left = read_images(columns, lord.shape), read_images(rows, lord.shape)
-    made = [lord.translate(above, image[None]).cpu() for image in left]
-    cells = [[image, *images] for image, images in zip(left, made, strict=True)]
-    names = ([file.stem for file in columns], [file.stem for file in rows])
-    save_png(out, label(tile([[None, *above], *cells]), lord.data["size"], *names))
-    console = Console(stderr=True, soft_wrap=True)
-    console.print(f"{out}: {len(rows)} classes x {len(columns)} contents")
+    """Give the content of some images the class of others.
+
+    Examples:
+        lord-fast translate runs/photos --content poses --class people --out grid.png
+
+    Args:
+        run: A run with stage 2.
+        content: Images, or folders of images, that give the content. They are the columns.
+        class_: Images, or folders of images, that give the class. They are the rows.
+        out: The grid to write, a PNG.
+        singles: A folder that every translated image is written to as well.
+    """
+    from lord_fast.apply import translate_files
+    from lord_fast.lord import Lord
+
+    with naming(out):
+        rows, columns = translate_files(
+            Lord.load(run, stage="encoders"), content, class_, out, singles
+        )
+    err.print(f"{out}: {rows} classes x {columns} contents")
     if singles is not None:
-        for i, (row, images) in enumerate(zip(rows, made, strict=True)):
-            for j, (column, image) in enumerate(zip(columns, images, strict=True)):
-                name = f"{i:03d}-{row.stem}--{j:03d}-{column.stem}.png"
-                save_png(singles / name, to_pixels(image))
-        console.print(f"{singles}: {len(rows) * len(columns)} images, CLASS--CONTENT.png")
+        err.print(f"{singles}: {rows * columns} images, CLASS--CONTENT.png")

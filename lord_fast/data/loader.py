@@ -1,7 +1,8 @@
-"""The images of each step, read and decoded while the step before is computed."""
+"""The batch of each step, read and sent to the device while the step before is computed."""
 
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,8 +14,25 @@ AHEAD = 2
 """Batches ready or in the making beside the one in use."""
 
 
+class Batch(NamedTuple):
+    """What a step sees, on the device.
+
+    Attributes:
+        image_ids: int64 [B].
+        class_ids: int64 [B].
+        pixels: uint8 [B, C, H, W], channels last in memory.
+    """
+
+    image_ids: Tensor
+    class_ids: Tensor
+    pixels: Tensor
+
+
 class Loader:
-    """A thread that reads ahead: which images a step sees is known from the step alone.
+    """A thread that reads ahead. Which images a step sees is known from the step alone.
+
+    Copies to a GPU start from pinned memory and block nobody, so that the step never waits for
+    the host.
 
     Args:
         store: Where the images are.
@@ -22,19 +40,19 @@ class Loader:
         device: Where they go.
 
     Attributes:
-        waited: Seconds that `pixels` waited for images so far.
+        waited: Seconds that `batch` waited for images so far.
     """
 
     def __init__(self, store: ImageStore, sampler: EpochSampler, device: torch.device):
         self.store, self.sampler, self.device = store, sampler, device
         self.waited = 0.0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="loader")
-        self._ready: dict[int, Future[Tensor]] = {}
+        self._ready: dict[int, Future[Batch]] = {}
 
-    def pixels(self, step: int) -> Tensor:
-        """The images of a step, uint8 [B, C, H, W] on the device, channels last in memory.
+    def batch(self, step: int) -> Batch:
+        """The batch of a step.
 
-        Steps may be asked for in any order; the following ones are read ahead.
+        Steps may be asked for in any order. The following ones are read ahead.
         """
         wanted = range(step, step + 1 + AHEAD)
         for other in set(self._ready) - set(wanted):
@@ -45,12 +63,19 @@ class Loader:
                 image_ids = self.sampler.image_ids(ahead)
                 self._ready[ahead] = self._thread.submit(self._read, image_ids)
         start = time.perf_counter()
-        pixels = self._ready.pop(step).result()
+        found = self._ready.pop(step).result()
         self.waited += time.perf_counter() - start
-        return pixels
+        return found
 
-    def _read(self, image_ids: Tensor) -> Tensor:
-        images = self.store.images(image_ids)
-        if self.device.type == "cuda" and not images.is_cuda:
-            images = images.pin_memory()
-        return images.to(self.device, non_blocking=True)
+    def _read(self, image_ids: Tensor) -> Batch:
+        # NumPy: a gather of PyTorch in a thread of its own starts a second team of threads.
+        class_ids = torch.from_numpy(self.store.class_ids.numpy()[image_ids.numpy()])
+        ids = self._send(image_ids)
+        images = self.store.images(ids if self.store.placed == "cuda" else image_ids)
+        return Batch(ids, self._send(class_ids), self._send(images))
+
+    def _send(self, tensor: Tensor) -> Tensor:
+        if self.device.type == "cuda" and tensor.device.type == "cpu":
+            tensor = tensor.pin_memory()
+        # On mps a copy that nobody waits for may read the images after they are freed.
+        return tensor.to(self.device, non_blocking=self.device.type == "cuda")

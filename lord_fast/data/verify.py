@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from lord_fast.data.decode import BadImageError, Shape, read_file
+from lord_fast.data.formats import formats
 from lord_fast.data.manifest import (
     HASHED,
     as_text,
@@ -19,9 +20,6 @@ from lord_fast.data.manifest import (
     read_manifest,
     stored,
 )
-
-NAMED_BY_PATH = ("folder", "kth", "rafd", "smallnorb")
-"""Formats whose files are named by their path below the source."""
 
 
 def verify(store: Path, progress: Callable[[int, int], None] = lambda n, total: None) -> str:
@@ -146,8 +144,8 @@ def _rows(index: Path) -> Iterator[dict]:
 
 def _source_folder(source: dict) -> Path | None:
     """The folder that a store's names lie in, if it is there."""
-    path = Path(source.get("path", ""))
-    return path if source.get("format") in NAMED_BY_PATH and path.is_dir() else None
+    path, form = Path(source.get("path", "")), formats().get(source.get("format", ""))
+    return path if form is not None and form.names_are_paths and path.is_dir() else None
 
 
 def _changed(file: Path, row: dict) -> list[str]:

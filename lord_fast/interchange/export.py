@@ -1,65 +1,58 @@
-"""A trained run as files that need no lord-fast: safetensors, ONNX, a model card."""
+"""Exports a trained run to files that do not need lord-fast (safetensors, ONNX, a model card)."""
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lord_fast import __version__
+from lord_fast.atomic import atomic_folder, partial_of
 from lord_fast.lord import Lord
+from lord_fast.run.checkpoint import write_tensors
 from lord_fast.run.codes import Stage
 from lord_fast.run.config import as_plain
 from lord_fast.run.metrics import Metrics, read_metrics
 
 TOLERANCE = 1e-4
-"""Largest difference to PyTorch that an exported network may show."""
+"""Maximum difference between the outputs of an ONNX network and of PyTorch."""
 LATENT = {"decoder": ["content_codes", "class_codes"]}
 ENCODERS = {"encoders_decoder": ["encoders"]}
-"""Which codes a decoder goes with: those that training optimized, those that encoders give."""
+"""Name of a decoder -> tensors or networks that its codes come from."""
 
 
 def export(lord: Lord, run: Path, out: Path, onnx: bool) -> dict[str, float]:
-    """Write a folder of model.safetensors, config.json, README.md and ONNX networks.
+    """Write a folder with model.safetensors, config.json, README.md and ONNX networks.
 
     Args:
-        lord: What to export.
-        run: Its run's folder, for the metrics of the model card.
-        out: Made anew.
-        onnx: Also write the networks as ONNX.
+        lord: The model to export.
+        run: The folder of its run, which has the metrics for the model card.
+        out: The folder to create.
+        onnx: Whether to write the networks as ONNX too.
 
     Returns:
-        ONNX file -> largest difference to PyTorch, at two batch sizes.
+        Name of each ONNX file -> largest difference to PyTorch over two batch sizes.
 
     Raises:
-        ValueError: `out` exists, the onnx packages are missing, a network differs by more than
-            `TOLERANCE`, or a metrics*.json of the run is damaged.
+        ValueError: `out` exists or lies in the run, the ONNX packages are missing, an ONNX network
+            differs from PyTorch by more than `TOLERANCE`, or a metrics*.json of the run is damaged.
     """
-    if out.exists():
-        raise ValueError(f"{out}: exists already; give another folder or remove it")
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        save_file(_tensors(lord), partial / "model.safetensors")
+    run_folder = run.resolve()
+    if run_folder in (out.resolve(), *out.resolve().parents, partial_of(out).resolve()):
+        raise ValueError(f"--out {out}: is the run's folder or lies in it; give a folder outside")
+    with atomic_folder(out) as partial:
+        write_tensors(partial / "model.safetensors", _tensors(lord))
         decoders = LATENT if lord.encoders is None else LATENT | ENCODERS
         config = {
             **as_plain(lord.config), "data": lord.data, "steps": lord.steps, "decoders": decoders,
         }  # fmt: skip
         (partial / "config.json").write_text(json.dumps(config, indent=1) + "\n")
         (partial / "README.md").write_text(_card(lord, run))
-        differences = {
+        return {
             file: _onnx(network, inputs, names, partial / file)
             for file, (network, inputs, names) in (_networks(lord) if onnx else {}).items()
         }
-        partial.rename(out)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    return differences
 
 
 def _tensors(lord: Lord) -> dict[str, Tensor]:
@@ -74,11 +67,11 @@ def _tensors(lord: Lord) -> dict[str, Tensor]:
         for key, value in network.state_dict().items()
     }
     tensors |= {"content_codes": lord.content_codes, "class_codes": lord.class_codes}
-    return {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
+    return tensors
 
 
 def _networks(lord: Lord) -> dict[str, tuple[nn.Module, tuple[Tensor, ...], list[str]]]:
-    """File -> network, example inputs, names of the inputs and of the output."""
+    """Name of each ONNX file -> network, example inputs, names of the inputs and the output."""
     size, channels, config = lord.data["size"], lord.data["channels"], lord.config
     codes = (torch.randn(2, config.model.content_dim), torch.randn(2, config.model.class_dim))
     names = ["content", "class", "images"]
@@ -97,8 +90,8 @@ def _onnx(network: nn.Module, inputs: tuple[Tensor, ...], names: list[str], file
         import onnxscript  # noqa: F401 (torch.onnx needs it)
     except ImportError as error:
         raise ValueError(
-            f"ONNX: the package {error.name} is missing; pip install 'lord-fast[onnx]', or leave "
-            f"it out with --no-onnx"
+            f"ONNX: the package {error.name} is missing; pip install 'lord-fast[onnx]', or use "
+            f"--no-onnx"
         ) from error
     network = network.cpu().eval()
     program = torch.onnx.export(
@@ -125,22 +118,24 @@ def _card(lord: Lord, run: Path) -> str:
     lines = [
         "---", "library_name: lord-fast", "tags: [disentanglement, lord]", "---", "",
         f"# {run.resolve().name}", "",
-        "A LORD model (Gabbay & Hoshen, ICLR 2020): an image is a class code and a content code.",
-        f"Made by lord-fast {__version__} from {data['num_images']} images of "
-        f"{data['num_classes']} classes, {data['size']} x {data['size']} x {data['channels']}.", "",
-        "| in `model.safetensors`, and as `.onnx` | is |", "|---|---|",
-        "| `content_codes`, `class_codes` | the codes that training optimized |",
-        f"| `decoder` | their decoder, of stage 1 ({lord.steps['latent']} steps) |",
+        "A LORD model (Gabbay & Hoshen, ICLR 2020) represents an image by a class code and a "
+        "content code.",
+        f"This one was trained on {data['num_images']} images of {data['num_classes']} classes, "
+        f"{data['size']} x {data['size']} x {data['channels']}, and exported by lord-fast "
+        f"{__version__}.", "",
+        "| in `model.safetensors` and as `.onnx` | description |", "|---|---|",
+        "| `content_codes`, `class_codes` | the codes of the training images and classes |",
+        f"| `decoder` | the decoder of these codes, from stage 1 ({lord.steps['latent']} steps) |",
     ]  # fmt: skip
     if lord.encoders is not None:
         lines += [
-            "| `encoders` (`content_encoder`, `class_encoder`) | an image to its codes |",
-            f"| `encoders_decoder` | the decoder of the encoders' codes, of stage 2 "
+            "| `encoders` (`content_encoder`, `class_encoder`) | predict the codes of an image |",
+            f"| `encoders_decoder` | the decoder of the encoders' codes, from stage 2 "
             f"({lord.steps['encoders']} steps) |",
         ]
     lines += [
-        "", "Codes of the one decoder are not codes of the other. Images are float32 [B, C, H, W] "
-        "in [0, 1]; the networks take any batch size. `config.json` is the run's configuration.",
+        "", "Use codes only with their own decoder. Images are float32 [B, C, H, W] in [0, 1]. "
+        "The networks take any batch size. `config.json` is the run's configuration.",
         "",
     ]  # fmt: skip
     for metrics in read_metrics(run):
@@ -148,13 +143,13 @@ def _card(lord: Lord, run: Path) -> str:
             lines += [
                 f"## {metrics.file.stem}: {metrics.title}",
                 "",
-                "| what | figure | baseline |",
+                "| metric | value | baseline |",
             ]
             lines += ["|---|---|---|", *(f"| {' | '.join(row)} |" for row in metrics.rows), ""]
     return "\n".join(lines)
 
 
 def _is_of(metrics: Metrics, lord: Lord) -> bool:
-    """Whether metrics were measured on what is exported, and not on an earlier checkpoint."""
+    """Whether metrics belong to the exported checkpoint and not to an earlier one."""
     stage: Stage = "encoders" if metrics.values["codes"] == "encoder" else "latent"
     return metrics.values["step"] == lord.steps.get(stage)

@@ -1,7 +1,7 @@
-"""A checkpoint of the published lord-pytorch as a run of lord-fast.
+"""Imports a checkpoint of the published lord-pytorch.
 
-Its state dicts are read with `weights_only`; its pickled configuration is never opened: the shapes
-give the dimensions.
+The state dicts are read with `weights_only`. The pickled configuration is never opened, because the
+shapes of the tensors give all dimensions.
 """
 
 from collections.abc import Iterator
@@ -12,16 +12,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lord_fast.config import ENCODER_PRESETS, EncoderConfig, TrainConfig, replace
+from lord_fast.atomic import atomic_folder
+from lord_fast.config import ENCODER_PRESETS, PRESETS, EncoderConfig, TrainConfig, replace
 from lord_fast.lord import fill
 from lord_fast.model.build import build_decoder, build_encoders
+from lord_fast.run import checkpoint
 from lord_fast.run.checkpoint import State, sha256
+from lord_fast.run.config import save_config, save_encoder_config
 
 STEP = 1
-"""What an imported checkpoint says of its steps: the published files do not."""
+"""Step number of an imported checkpoint. The published files do not contain the real one."""
 
 SIZES = (32, 64)
-"""Sides of the images for which the published generator, of 4 AdaIN layers at any size, is ours."""
+"""Image sizes that can be imported. The published generator always has 4 AdaIN layers, which is
+lord-fast's number only at these sizes."""
 
 LATENT = {
     **{f"modulation.adain_per_layer.{i}": f"modulation.layers.{i}" for i in range(4)},
@@ -30,37 +34,62 @@ LATENT = {
     "generator.last_conv_layers.0": "generator.hidden",
     "generator.last_conv_layers.2": "generator.image",
 }
-"""Published name of a layer of modulation or generator -> its name in `Decoder`."""
+"""Published name of a layer of the modulation or generator -> its name in `Decoder`."""
 ENCODER = {
     **{f"conv_layers.{2 * i}": f"convs.{i}" for i in range(5)},
     "fc_layers.0": "hidden.0",
     "fc_layers.2": "hidden.1",
     "fc_layers.4": "last",
 }
-"""The same for an encoder."""
+"""Published name of a layer of an encoder -> its name in `Encoder`."""
+
+
+def import_published(folder: Path, run: Path) -> "Published":
+    """Write a run with the published weights.
+
+    Args:
+        folder: With latent.pth, and amortized.pth if stage 2 was trained.
+        run: The run's folder, made anew.
+
+    Returns:
+        What was found.
+
+    Raises:
+        ValueError: `run` exists, or the files are not those of a model that lord-fast's can be.
+    """
+    if run.exists():
+        raise ValueError(f"{run}: exists already; give another --run")
+    found = Published(folder, PRESETS["paper"])
+    with atomic_folder(run) as partial:
+        save_config(partial / "config.yaml", found.config, found.data)
+        checkpoint.save(partial / "checkpoints", "latent", STEP, found.latent)
+        if found.encoders is not None and found.encoder_config is not None:
+            save_encoder_config(partial / "encoders.yaml", found.encoder_config)
+            checkpoint.save(partial / "checkpoints", "encoders", STEP, found.encoders)
+    return found
 
 
 class Published:
-    """What a published model directory holds, in lord-fast's terms; known to load.
+    """A published model directory, converted to the state of a run and checked to load.
 
     Attributes:
-        config: Dimensions from the shapes, everything else as published.
-        encoder_config: The same of stage 2; None where there is no amortized.pth.
-        data: As a run remembers its store; there is none.
+        config: Configuration with dimensions from the shapes and the published settings.
+        encoder_config: Configuration of stage 2, or None if there is no amortized.pth.
+        data: The entry `data` of a run's configuration. Its path of the store is empty.
         latent: State of stage 1.
-        encoders: State of stage 2, or None.
+        encoders: State of stage 2, or None if there is no amortized.pth.
     """
 
     def __init__(self, folder: Path, preset: TrainConfig):
         """Read a directory.
 
         Args:
-            folder: With latent.pth, and amortized.pth if stage 2 was trained.
+            folder: Directory with latent.pth, and amortized.pth if stage 2 was trained.
             preset: The published settings.
 
         Raises:
-            ValueError: files are missing, are no state dicts, lack a parameter, or are of networks
-                that lord-fast's cannot be.
+            ValueError: A file is missing, is not a state dict or lacks a parameter, or its networks
+                cannot be built in lord-fast.
         """
         file = folder / "latent.pth"
         state = _read(file)
@@ -71,8 +100,9 @@ class Published:
         size = 16 * round((decoder["generator.head.2.weight"].shape[0] / adain_dim) ** 0.5)
         if size not in SIZES:
             raise ValueError(
-                f"{file}: a model of images of {size} x {size} pixels, or of images that are not "
-                f"square; its generator is lord-fast's at 32 and 64 pixels only: train it anew"
+                f"{file}: this model makes images of {size} x {size} pixels or images that are not "
+                f"square; only square images of 32 and 64 pixels can be imported, so train the "
+                f"model again with lord-fast"
             )
         self.config = replace(
             preset, content_dim=content.shape[1], class_dim=class_.shape[1], adain_dim=adain_dim,
@@ -106,20 +136,20 @@ class Published:
         width = encoders["content.hidden.0.weight"].shape[0]
         self.encoder_config = replace(ENCODER_PRESETS["paper"], encoder_dim=width, steps=STEP)
         shape = (self.data["size"], self.data["channels"])
-        with _naming(file):
+        with _prefix_errors(file):
             network = build_encoders(self.encoder_config, self.config, *shape)
         fill(network, encoders, file)
 
     def _try_decoder(self, file: Path, state: dict[str, Tensor]) -> None:
-        """Build the networks that the shapes say, and load them as `Lord.load` will."""
-        with _naming(file):
+        """Check that the decoder can be built and loaded as in `Lord.load`."""
+        with _prefix_errors(file):
             network = build_decoder(self.config, self.data["size"], self.data["channels"])
         fill(network, state, file)
 
 
 @contextmanager
-def _naming(file: Path) -> Iterator[None]:
-    """Put the file's name before what a network's builder refuses."""
+def _prefix_errors(file: Path) -> Iterator[None]:
+    """Add the name of the file to the errors of building a network."""
     try:
         yield
     except ValueError as error:
@@ -129,7 +159,7 @@ def _naming(file: Path) -> Iterator[None]:
 def _read(file: Path) -> dict[str, Tensor]:
     if not file.is_file():
         raise ValueError(
-            f"{file}: no such file; name the model directory of lord-pytorch, with latent.pth"
+            f"{file}: no such file; pass the model directory of lord-pytorch that has latent.pth"
         )
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
@@ -161,21 +191,21 @@ def _renamed(
     found = {name: _parameter(file, state, theirs) for theirs, name in ours.items()}
     more = [name for name in state if name.startswith(rooms) and name not in ours]
     if more:
-        raise ValueError(f"{file}: {more[0]} is of a layer that lord-fast's networks do not have")
+        raise ValueError(f"{file}: {more[0]} belongs to a layer that lord-fast does not have")
     return found
 
 
 def _parameter(file: Path, state: dict[str, Tensor], name: str) -> Tensor:
-    """A matrix, kernel or bias as float32."""
+    """Look up a matrix, kernel or bias and convert it to float32."""
     if name not in state:
         raise ValueError(f"{file}: {name} is missing; is it a model of lord-pytorch?")
     if not isinstance(state[name], Tensor) or state[name].ndim < 1 + name.endswith("weight"):
-        raise ValueError(f"{file}: {name} is no parameter of a layer")
+        raise ValueError(f"{file}: {name} is not a parameter of a layer")
     return state[name].float()
 
 
 def _table(weight: Tensor) -> dict[str, Tensor]:
-    """A table of codes that no step will change."""
+    """The state of a table that holds these codes at step `STEP`."""
     return {
         "weight": weight,
         "exp_avg": torch.zeros_like(weight),

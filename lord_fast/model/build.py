@@ -1,4 +1,4 @@
-"""A configuration to the parts it names."""
+"""Builds the networks, tables and losses of a configuration."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from lord_fast.model.schedule import cosine
 
 
 def build_decoder(config: TrainConfig, size: int, channels: int) -> Decoder:
-    """The networks of a configuration, their start a function of its seed."""
+    """Build the modulation and the generator, initialized from the configuration's seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         sizes = config.model
@@ -28,7 +28,7 @@ def build_decoder(config: TrainConfig, size: int, channels: int) -> Decoder:
 def build_encoders(
     config: EncoderConfig, run_config: TrainConfig, size: int, channels: int
 ) -> Encoders:
-    """The encoders of a run, their start a function of stage 2's seed."""
+    """Build the encoders of a run, initialized from the seed of stage 2."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         sizes = run_config.model
@@ -41,7 +41,7 @@ def build_encoders(
 def build_tables(
     config: TrainConfig, num_images: int, num_classes: int, steps: int, device: torch.device
 ) -> tuple[LatentTable, LatentTable]:
-    """The content and the class table of a configuration, at their start."""
+    """Build the content table and the class table with their initial codes."""
     content_lr, class_lr = (
         cosine(lr, config.adam.min_lr, steps)
         for lr in (config.adam.latent_lr, config.adam.class_lr)
@@ -63,9 +63,14 @@ def build_tables(
 
 
 def build_loss(config: TrainConfig, weights: Path | None = None) -> PerceptualLoss | PyramidLoss:
-    """The reconstruction loss of a configuration, with other weights if given.
+    """Build the reconstruction loss of a configuration.
 
-    See `build_vgg` for its errors.
+    Args:
+        config: The run's configuration.
+        weights: File with VGG16 weights that replaces the one of the configuration.
+
+    Raises:
+        ValueError: See `build_vgg`.
     """
     if config.loss.loss == "pyramid":
         return PyramidLoss()
@@ -76,15 +81,15 @@ def build_loss(config: TrainConfig, weights: Path | None = None) -> PerceptualLo
 def build_vgg(
     config: TrainConfig, weights: Path | None, taps: tuple[str, ...] | None = None
 ) -> VGG16:
-    """The perceptual features of a configuration, with weights from a file or downloaded.
+    """Build the VGG16 features of a configuration.
 
     Args:
-        config: The run's; its input convention goes with the weights.
-        weights: A file, or None: download them.
-        taps: Layers; default: those of the configuration.
+        config: The run's configuration. Its `perceptual_input` must fit the weights.
+        weights: File with the weights. None downloads them.
+        taps: Names of the tapped layers. Defaults to those of the configuration.
 
     Raises:
-        ValueError: a tap is unknown, or the weights cannot be had (see `load_weights`).
+        ValueError: A tap is unknown, or the weights cannot be loaded (see `load_weights`).
     """
     taps = config.loss.perceptual_taps if taps is None else taps
     unknown = set(taps) - set(TAPS)
@@ -102,18 +107,19 @@ def stored_codes(
     num_classes: int,
     device: torch.device,
 ) -> tuple[Tensor, Tensor]:
-    """The codes of a checkpoint of stage 1, without noise.
+    """The codes of a stage-1 checkpoint, without noise.
 
     Args:
         state: The checkpoint's tensors.
-        step: Its steps.
+        step: Number of training steps of the checkpoint.
         config: The run's configuration.
         num_images: Rows of the content table.
         num_classes: Rows of the class table.
-        device: Where the codes go.
+        device: Device of the codes.
 
     Returns:
-        float32 [num_images, content_dim] and [num_classes, class_dim].
+        Content codes, float32 [num_images, content_dim], and class codes, float32
+        [num_classes, class_dim].
     """
     steps = config.total_steps(num_images)
     content, class_ = build_tables(config, num_images, num_classes, steps, device)

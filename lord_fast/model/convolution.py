@@ -1,18 +1,19 @@
-"""Convolutions over channels-last memory, their weight gradients in the layout that is fastest."""
+"""Convolutions over channels-last memory that compute weight gradients in the fastest layout."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 WIDE = 128
-"""Input channels from which on the copies to NCHW memory cost less than they save."""
+"""Minimum number of input channels for which copies to NCHW memory pay off."""
 
 
 class _Convolution(torch.autograd.Function):
-    """A convolution whose weight gradient is computed over copies in NCHW memory.
+    """A convolution whose weight gradient is computed on copies in NCHW memory.
 
-    On AVX2 oneDNN's weight gradients over NHWC memory reach half of its forward pass's speed, over
-    NCHW memory two thirds; forward and input gradient are as fast or faster over NHWC memory.
+    On AVX2, oneDNN computes weight gradients at half the speed of its forward pass over NHWC memory
+    and at two thirds of that speed over NCHW memory. Forward and input gradient are at least as
+    fast over NHWC memory.
     """
 
     @staticmethod
@@ -42,18 +43,19 @@ def convolution(
     padding: int,
     transposed: bool = False,
 ) -> Tensor:
-    """`conv2d` or `conv_transpose2d`, its gradients in the form that is fastest where it runs.
+    """Compute `conv2d` or `conv_transpose2d` in the form with the fastest backward pass.
 
-    float32 and float64 on a CPU from `WIDE` input channels on take `_Convolution`, the same
-    function; torch.compile, autocast and other devices the plain form.
+    `_Convolution` computes the same function. It is used in float32 and float64 on a CPU with
+    oneDNN for at least `WIDE` input channels. Other devices, autocast, torch.compile and a PyTorch
+    without oneDNN use the plain form.
 
     Args:
         x: [B, in, H, W].
-        weight: [out, in, k, k]; transposed: [in, out, k, k].
-        bias: [out].
-        stride: Of rows and columns.
-        padding: Of rows and columns.
-        transposed: `conv_transpose2d`.
+        weight: [out, in, k, k], or [in, out, k, k] if `transposed`.
+        bias: [out], or None.
+        stride: Stride of rows and columns.
+        padding: Padding of rows and columns.
+        transposed: Whether to compute `conv_transpose2d`.
 
     Returns:
         [B, out, H', W'].
@@ -61,6 +63,7 @@ def convolution(
     by_layout = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
     if torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
         by_layout = False
+    by_layout = by_layout and torch.backends.mkldnn.is_available()
     if by_layout and x.shape[1] >= WIDE and bias is not None:
         options = ([stride] * 2, [padding] * 2, [1, 1], transposed, [0, 0], 1)
         return _Convolution.apply(x, weight, bias, options)

@@ -1,4 +1,7 @@
-"""A density of codes, fitted after training: what the published method lacks to make new images."""
+"""A density of codes that is fitted after training.
+
+The published method has no density to draw codes of new images from.
+"""
 
 import warnings
 from dataclasses import dataclass
@@ -12,9 +15,9 @@ from sklearn.model_selection import KFold
 COMPONENTS = (1, 2, 4, 8, 16, 32)
 FOLDS = 5
 MOST_CODES = 5000
-"""Codes that a mixture is fitted to; the time of a fit grows with their number."""
+"""Maximum number of codes that a mixture is fitted to, which bounds the time of a fit."""
 FEWEST_A_COMPONENT = 10
-"""Codes that a component needs in the folds it is fitted to."""
+"""Minimum number of training codes per component in every fold."""
 
 Kind = Literal["mixture", "training"]
 
@@ -24,9 +27,9 @@ class Density:
     """A Gaussian mixture of codes.
 
     Attributes:
-        mixture: Fitted to the codes divided by `scale`.
-        scale: Standard deviation of all values of the codes that it was fitted to.
-        log_likelihood: Mean of a held-out code, in nats, over the folds (of the scaled codes).
+        mixture: The mixture, fitted to the codes divided by `scale`.
+        scale: Standard deviation over all values of the codes that it was fitted to.
+        log_likelihood: Mean log-likelihood of a held-out scaled code over the folds, in nats.
     """
 
     mixture: GaussianMixture
@@ -41,7 +44,7 @@ class Density:
         return (rng.permutation(codes) * self.scale).astype(np.float32)
 
     def describe(self) -> str:
-        """Such as `4 full Gaussians, -12.3 nats a held-out code`."""
+        """A summary such as `4 full Gaussians, -12.30 nats a held-out code`."""
         components, kind = self.mixture.n_components, self.mixture.covariance_type
         return f"{components} {kind} Gaussian{'s' if components > 1 else ''}, " + (
             f"{self.log_likelihood:.2f} nats a held-out code"
@@ -49,19 +52,19 @@ class Density:
 
 
 def fit_density(codes: np.ndarray, seed: int) -> Density:
-    """The mixture, of those tried, that gives held-out codes the highest likelihood.
+    """Fit several mixtures and return the one with the highest held-out likelihood.
 
-    Of more than `MOST_CODES` codes as many are drawn, and the others are not looked at.
+    If there are more than `MOST_CODES` codes, a random subset of that size is used.
 
     Args:
         codes: float32 [N, dim], N at least 2.
-        seed: Of the draw, the folds and the start of every fit.
+        seed: Seed of the subset, the folds and every fit.
     """
     if len(codes) > MOST_CODES:
         codes = codes[np.random.default_rng(seed).permutation(len(codes))[:MOST_CODES]]
     scale = float(codes.std()) or 1.0
     scaled = codes.astype(np.float64) / scale
-    if len(codes) < FOLDS:  # nothing to choose by
+    if len(codes) < FOLDS:  # too few codes for a held-out likelihood
         return Density(_fit(scaled, 1, "diag", seed), scale, float("nan"))
     folds = list(KFold(FOLDS, shuffle=True, random_state=seed).split(scaled))
     smallest = min(len(train) for train, _ in folds)
@@ -79,13 +82,13 @@ def fit_density(codes: np.ndarray, seed: int) -> Density:
 
 
 def sample_training(codes: np.ndarray, std: float, count: int, seed: int) -> np.ndarray:
-    """The baseline: training codes, drawn at random, with the noise that training added.
+    """Draw training codes at random and add the noise of training. This is the baseline.
 
     Args:
         codes: float32 [N, dim].
-        std: Standard deviation of the noise: content_std for contents, 0 for classes.
-        count: Codes to draw.
-        seed: Of the draw.
+        std: Standard deviation of the noise, which is content_std for contents and 0 for classes.
+        count: Number of codes to draw.
+        seed: Seed of the draw and of the noise.
 
     Returns:
         float32 [count, dim].
@@ -97,6 +100,6 @@ def sample_training(codes: np.ndarray, std: float, count: int, seed: int) -> np.
 
 def _fit(codes: np.ndarray, components: int, kind: str, seed: int) -> GaussianMixture:
     mixture = GaussianMixture(components, covariance_type=kind, reg_covar=1e-3, random_state=seed)
-    with warnings.catch_warnings():  # a mixture that is still moving can win all the same
+    with warnings.catch_warnings():  # a mixture that has not converged may still be the best one
         warnings.simplefilter("ignore", ConvergenceWarning)
         return mixture.fit(codes)

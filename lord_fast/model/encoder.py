@@ -1,4 +1,4 @@
-"""The encoders of stage 2: an image to its content code, an image to its class code."""
+"""The encoders of stage 2, which predict the content code and the class code of an image."""
 
 import itertools
 
@@ -7,25 +7,26 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 NUM_STRIDED = 4
-"""Convolutions that halve the side, after the first one."""
+"""Number of convolutions that halve the side. They follow the first convolution."""
 
 
 class Encoder(nn.Module):
     """Five convolutions and three fully connected layers (Gabbay & Hoshen, 2020, stage 2).
 
-    Published at 64 px with encoder_dim 256. At other sizes the first fully connected layer
-    follows: it reads encoder_dim * (size / 16)^2 values.
+    The published encoder takes 64 px images and has encoder_dim 256. For other sizes only the
+    first fully connected layer changes, which reads encoder_dim * (size / 16)^2 values.
 
     Args:
         code_dim: Length of the code.
         encoder_dim: Channels of the last three convolutions and width of the fully connected
-            layers, a multiple of 4; the first two convolutions have a quarter and a half of it.
+            layers, a multiple of 4. The first convolution has a quarter and the second a half of
+            it.
         size: Side of the image in pixels, a multiple of 16.
         channels: 1 (grey) or 3 (RGB).
         leaky_slope: Negative slope of LeakyReLU.
 
     Raises:
-        ValueError: `encoder_dim` is no multiple of 4.
+        ValueError: `encoder_dim` is not a multiple of 4.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class Encoder(nn.Module):
         self.convs = nn.ModuleList(convs)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images [B, channels, size, size] in [0, 1] -> codes, float32 [B, code_dim]."""
+        """Map images [B, channels, size, size] in [0, 1] to codes, float32 [B, code_dim]."""
         x = images
         for conv in self.convs:
             x = F.leaky_relu(conv(x), self.leaky_slope)
@@ -66,7 +67,7 @@ class Encoders(nn.Module):
     Args:
         content_dim: Length of a content code.
         class_dim: Length of a class code.
-        encoder_dim: See `Encoder`, as are the rest.
+        encoder_dim: Width of the networks, see `Encoder`.
         size: Side of the image in pixels.
         channels: 1 (grey) or 3 (RGB).
         leaky_slope: Negative slope of LeakyReLU.
@@ -86,5 +87,9 @@ class Encoders(nn.Module):
         self.class_ = Encoder(class_dim, encoder_dim, size, channels, leaky_slope)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Images [B, C, H, W] in [0, 1] -> [B, content_dim], [B, class_dim], both float32."""
+        """Map images [B, C, H, W] in [0, 1] to codes.
+
+        Returns:
+            Content codes, float32 [B, content_dim], and class codes, float32 [B, class_dim].
+        """
         return self.content(images), self.class_(images)

@@ -1,4 +1,4 @@
-"""The VGG16 features of all training images, computed once and kept in memory."""
+"""A cache of the VGG16 features of all training images."""
 
 from collections.abc import Iterable
 
@@ -9,19 +9,22 @@ from lord_fast.memory import free_memory
 from lord_fast.model.perceptual import VGG16
 
 MOST_OF_MEMORY = 0.8
-"""Share of the free memory that the features may take."""
+"""Maximum share of the free memory that the features may take."""
 
 
 class FeatureCache:
-    """What `vgg` computes for every image, in its type and layout, up to a batch's rounding.
+    """The features of every image, computed once and kept in memory.
+
+    The features have the dtype and layout that `vgg` returns. They can differ from features that
+    are computed in another batch by rounding.
 
     Args:
-        vgg: The features.
-        batches: All images in the order of their rows, [B, C, H, W] in [0, 1].
-        num_images: How many they are.
+        vgg: The network that computes the features.
+        batches: All images in the order of their ids, [B, C, H, W] in [0, 1].
+        num_images: Total number of images.
 
     Raises:
-        ValueError: the features would take more than `MOST_OF_MEMORY` of the free memory.
+        ValueError: The features would take more than `MOST_OF_MEMORY` of the free memory.
     """
 
     @torch.no_grad()
@@ -38,7 +41,11 @@ class FeatureCache:
             row += len(images)
 
     def __call__(self, image_ids: Tensor) -> list[Tensor]:
-        """int64 [B] -> the feature maps of each tap, [B, C, H, W], channels last."""
+        """The feature maps of each tap for image ids, int64 [B].
+
+        Returns:
+            One tensor [B, C, H, W] per tap, in channels-last memory.
+        """
         return [kept[image_ids].permute(0, 3, 1, 2) for kept in self.maps]
 
 
@@ -48,6 +55,6 @@ def _check_memory(found: list[Tensor], num_images: int) -> None:
     if needed > MOST_OF_MEMORY * free:
         raise ValueError(
             f"--cache-target-features: the features of {num_images} images take "
-            f"{needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free; train without it, or "
-            f"with fewer --perceptual-taps"
+            f"{needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free; train without this "
+            f"flag or with fewer --perceptual-taps"
         )

@@ -1,4 +1,4 @@
-"""Test-time latent optimization: the codes of new images, the generator frozen."""
+"""Test-time latent optimization, which finds the codes of new images for a frozen generator."""
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from lord_fast.model.schedule import cosine
 
 BATCH = 64
 START_CLASSES, START_CONTENTS = 16, 64
-"""Training codes that are tried as a start."""
+"""Maximum numbers of training codes that are tried as initial codes."""
 
 
 def fit_codes(
@@ -23,24 +23,25 @@ def fit_codes(
     steps: int,
     seed: int,
 ) -> tuple[Tensor, Tensor]:
-    """Stage 1 with the generator held fixed: its loss, noise, penalty and learning rates.
+    """Optimize codes with the loss, noise, penalty and learning rates of stage 1.
 
-    Every image starts from the training codes that give the nearest image, of up to 16 classes
-    and 64 contents drawn at random.
+    Each image starts from the training codes that decode to the nearest image. Up to 16 classes
+    and 64 contents, drawn at random, are tried.
 
     Args:
         images: float32 [N, C, H, W] in [0, 1], on the decoder's device.
-        decoder: Of stage 1; not changed.
+        decoder: The decoder of stage 1. Its parameters are frozen and do not change.
         reconstruction: The run's loss.
         config: The run's configuration.
-        trained: Content and class codes of training, [num_images, content_dim] and
-            [num_classes, class_dim].
-        new_class: The images share one class, and get one class code.
-        steps: Of Adam, each over all images.
-        seed: Of the start and the noise.
+        trained: Content codes [num_images, content_dim] and class codes [num_classes, class_dim]
+            of training.
+        new_class: Whether the images share one class code.
+        steps: Number of Adam steps. Each step uses all images.
+        seed: Seed of the initial codes and of the noise.
 
     Returns:
-        float32 [N, content_dim], and [N, class_dim] or, with `new_class`, [1, class_dim].
+        Content codes, float32 [N, content_dim], and class codes, float32 [N, class_dim] or, with
+        `new_class`, [1, class_dim].
     """
     generator = torch.Generator(images.device).manual_seed(seed)
     for parameter in decoder.parameters():
@@ -79,7 +80,7 @@ def _start(
     new_class: bool,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """The training codes whose images are nearest, copied."""
+    """Copies of the training codes whose images are nearest to `images`."""
     contents, classes = (
         codes[torch.randperm(len(codes), generator=generator, device=codes.device)[:most]]
         for codes, most in zip(trained, (START_CONTENTS, START_CLASSES), strict=True)

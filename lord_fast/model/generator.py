@@ -1,4 +1,4 @@
-"""The generator: a content code becomes an image, a class code modulates every AdaIN layer."""
+"""The generator, which maps a content code to an image. The class code modulates AdaIN layers."""
 
 import itertools
 import math
@@ -13,41 +13,41 @@ ADAIN_EPS = 1e-5
 
 
 def num_adain_layers(size: int) -> int:
-    """Number of AdaIN layers, each of which doubles the side, for images of `size` x `size`.
+    """The number of AdaIN layers for images of `size` x `size`. Each layer doubles the side.
 
-    The published generator has 4 for its 64 px images and so starts at 4 x 4. Larger images add
-    layers instead of enlarging the start, whose fully connected head grows with the fourth power
-    of its side.
+    The published generator has 4 layers for 64 px images and starts at 4 x 4. Larger images get
+    more layers and keep that start, because the fully connected head grows with the fourth power
+    of the side of the start.
 
     Args:
         size: Side of the image in pixels.
 
     Returns:
-        4 up to 64 px, 5 at 128 px, 6 at 256 px.
+        4 up to 64 px, 5 at 128 px and 6 at 256 px.
 
     Raises:
-        ValueError: `size` is not a power of two from 32 to 256.
+        ValueError: `size` is not 32, 64, 128 or 256.
     """
     if size not in (32, 64, 128, 256):
         raise ValueError(
-            f"images of {size} x {size}: the generator makes 32, 64, 128 or 256 pixels a side; "
-            f"pack the store again with --size 32, 64, 128 or 256"
+            f"images of {size} x {size}: the generator makes images of 32, 64, 128 or 256 pixels "
+            f"a side; pack the store again with --size 32, 64, 128 or 256"
         )
     return max(4, int(math.log2(size)) - 2)
 
 
 def upsample_kernel(weight: Tensor) -> Tensor:
-    """The 4x4 transposed-convolution kernel equal to nearest-upsample x2 and a 3x3 convolution.
+    """The 4x4 transposed-convolution kernel that equals upsampling x2 and a 3x3 convolution.
 
-    conv2d(upsample2(x), W, padding=1) == conv_transpose2d(x, K, stride=2, padding=1), where K is
-    the sum of the four one-pixel shifts of the flipped W: the same function, borders included,
-    with 4 instead of 9 multiply-accumulates an output pixel.
+    Let K be the sum of the four one-pixel shifts of the flipped W. Then
+    conv2d(upsample2(x), W, padding=1) == conv_transpose2d(x, K, stride=2, padding=1), also at the
+    borders. The right side needs 4 instead of 9 multiply-accumulates per output pixel.
 
     Args:
-        weight: 3x3 convolution weight, [out, in, 3, 3].
+        weight: Weight of the 3x3 convolution, [out, in, 3, 3].
 
     Returns:
-        Transposed-convolution weight, [in, out, 4, 4]; differentiable in `weight`.
+        Weight of the transposed convolution, [in, out, 4, 4], differentiable in `weight`.
     """
     flipped = weight.flip(2, 3).transpose(0, 1)
     rows = F.pad(flipped, (0, 0, 0, 1)) + F.pad(flipped, (0, 0, 1, 0))
@@ -57,14 +57,14 @@ def upsample_kernel(weight: Tensor) -> Tensor:
 class UpsampleConv(nn.Conv2d):
     """Nearest-neighbour upsampling x2 followed by a 3x3 convolution, computed as one operation.
 
-    The parameters are those of the 3x3 convolution; see `upsample_kernel`.
+    The parameters are those of the 3x3 convolution (see `upsample_kernel`).
     """
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__(in_channels, out_channels, kernel_size=3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, in, H, W] -> [B, out, 2H, 2W]."""
+        """Map [B, in, H, W] to [B, out, 2H, 2W]."""
         kernel = upsample_kernel(self.weight)
         return convolution(x, kernel, self.bias, stride=2, padding=1, transposed=True)
 
@@ -72,8 +72,8 @@ class UpsampleConv(nn.Conv2d):
 def adain(x: Tensor, bias: Tensor, scale: Tensor) -> Tensor:
     """Adaptive instance normalisation (Huang & Belongie, 2017) without the usual `1 +`.
 
-    scale * (x - mean) / sqrt(var + 1e-5) + bias, with the mean and the biased variance over height
-    and width of each image and channel, in float32 for narrower types of `x`.
+    The result is scale * (x - mean) / sqrt(var + 1e-5) + bias. Mean and biased variance are taken
+    over height and width, per image and channel. The arithmetic is at least float32.
 
     Args:
         x: Feature maps, [B, C, H, W].
@@ -81,7 +81,7 @@ def adain(x: Tensor, bias: Tensor, scale: Tensor) -> Tensor:
         scale: [B, C, 1, 1].
 
     Returns:
-        [B, C, H, W], the type of `x`.
+        [B, C, H, W] with the dtype of `x`.
     """
     wide = torch.promote_types(x.dtype, torch.float32)
     var, mean = torch.var_mean(x.to(wide), dim=(2, 3), correction=0, keepdim=True)
@@ -90,10 +90,10 @@ def adain(x: Tensor, bias: Tensor, scale: Tensor) -> Tensor:
 
 
 class _LeakyAdain(torch.autograd.Function):
-    """`leaky_adain` in few passes over NHWC memory: sums over pixels are products with ones.
+    """`leaky_adain` with few passes over NHWC memory. Means over pixels are matrix products.
 
-    On a CPU `torch.var_mean` over the inner dimensions of channels-last memory and the backward
-    pass that autograd derives take 2 to 5 times as long (bench: lord-fast bench step).
+    On a CPU, `torch.var_mean` over channels-last memory and the backward pass of autograd take 2
+    to 5 times as long (`lord-fast bench step` measures the step).
     """
 
     @staticmethod
@@ -125,19 +125,19 @@ class _LeakyAdain(torch.autograd.Function):
 
 
 def leaky_adain(x: Tensor, slope: float, bias: Tensor, scale: Tensor) -> Tensor:
-    """`adain` of LeakyReLU, in the form that is fastest where it runs.
+    """LeakyReLU followed by `adain`, in the fastest form for the device.
 
-    torch.compile fuses the plain form; float32 and float64 on a CPU without it take
-    `_LeakyAdain`, the same function.
+    Eager float32 and float64 on a CPU use `_LeakyAdain`, which computes the same function.
+    Everything else uses the plain form, which torch.compile fuses.
 
     Args:
         x: Feature maps, [B, C, H, W].
-        slope: Of LeakyReLU, for negative values.
+        slope: Negative slope of LeakyReLU.
         bias: [B, C, 1, 1].
         scale: [B, C, 1, 1].
 
     Returns:
-        [B, C, H, W], the type of `x`.
+        [B, C, H, W] with the dtype of `x`.
     """
     precise = x.dtype in (torch.float32, torch.float64)
     if x.device.type == "cpu" and precise and not torch.compiler.is_compiling():
@@ -147,14 +147,15 @@ def leaky_adain(x: Tensor, slope: float, bias: Tensor, scale: Tensor) -> Tensor:
 
 
 class Modulation(nn.Module):
-    """Class code to the (bias, scale) pairs of every AdaIN layer: one Linear a layer, no MLP.
+    """Maps a class code to the biases and scales of every AdaIN layer, with one Linear per layer.
 
     Args:
         class_dim: Length of a class code.
         adain_dim: Channels of an AdaIN layer.
-        num_layers: AdaIN layers, see `num_adain_layers`.
-        init: linear: PyTorch's start of a Linear, as published; identity: the same weights, but
-            biases that make every layer start as plain instance normalisation (bias 0, scale 1).
+        num_layers: Number of AdaIN layers, see `num_adain_layers`.
+        init: `linear` is PyTorch's initialization of a Linear, as in the published code. `identity`
+            has the same weights, but its biases make every layer start as plain instance
+            normalisation (bias 0, scale 1).
     """
 
     def __init__(self, class_dim: int, adain_dim: int, num_layers: int, init: str = "linear"):
@@ -166,21 +167,26 @@ class Modulation(nn.Module):
                 layer.bias = nn.Parameter(identity.clone())
 
     def forward(self, class_code: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """[B, class_dim] -> for each layer, (bias, scale), each [B, adain_dim, 1, 1]."""
+        """Map class codes [B, class_dim] to one (bias, scale) pair per layer.
+
+        Returns:
+            A list of (bias, scale), each [B, adain_dim, 1, 1].
+        """
         pairs = [layer(class_code).unflatten(1, (-1, 2, 1, 1)) for layer in self.layers]
         return [(pair[:, :, 0], pair[:, :, 1]) for pair in pairs]
 
 
 class Generator(nn.Module):
-    """Content code to image; the class enters through the modulation of the AdaIN layers alone.
+    """Maps a content code to an image. The class enters only through the AdaIN layers.
 
-    Published at 64 px with adain_dim 256: 7,569,155 parameters for RGB. Other widths scale the
-    published 32, 64 and 64 channels of the head and of the last hidden layer by adain_dim / 256.
+    The published generator makes 64 px images with adain_dim 256 and has 7,569,155 parameters for
+    RGB. Other values of adain_dim scale the published 32, 64 and 64 channels of the head and of the
+    last hidden layer by adain_dim / 256.
 
     Args:
         content_dim: Length of a content code.
         adain_dim: Channels of every AdaIN layer, a multiple of 8.
-        size: Side of the image in pixels: 32, 64, 128 or 256.
+        size: Side of the image in pixels (32, 64, 128 or 256).
         channels: 1 (grey) or 3 (RGB).
         leaky_slope: Negative slope of LeakyReLU (0.01 in the published PyTorch code).
     """
@@ -200,7 +206,15 @@ class Generator(nn.Module):
         self.image = nn.Conv2d(adain_dim // 4, channels, kernel_size=7, padding=3)
 
     def forward(self, content_code: Tensor, modulation: list[tuple[Tensor, Tensor]]) -> Tensor:
-        """[B, content_dim] and the output of `Modulation` -> images [B, C, H, W] in [0, 1]."""
+        """Map content codes [B, content_dim] to images.
+
+        Args:
+            content_code: [B, content_dim].
+            modulation: The output of `Modulation` for the class codes.
+
+        Returns:
+            Images in [0, 1], [B, channels, size, size], at least float32.
+        """
         x = content_code
         for linear in self.head:
             x = F.leaky_relu(linear(x), self.leaky_slope)
@@ -215,7 +229,7 @@ class Generator(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Modulation and generator: a content code and a class code to an image.
+    """The modulation and the generator, which map a content code and a class code to an image.
 
     Args:
         content_dim: Length of a content code.
@@ -227,7 +241,7 @@ class Decoder(nn.Module):
         adain_init: See `Modulation`.
 
     Raises:
-        ValueError: the size is none of the generator's, or `adain_dim` is no multiple of 8.
+        ValueError: `size` is not 32, 64, 128 or 256, or `adain_dim` is not a multiple of 8.
     """
 
     def __init__(
@@ -251,5 +265,9 @@ class Decoder(nn.Module):
             conv.weight = nn.Parameter(weight.contiguous(memory_format=torch.channels_last))
 
     def forward(self, content_code: Tensor, class_code: Tensor) -> Tensor:
-        """[B, content_dim], [B, class_dim] -> images [B, channels, size, size] in [0, 1]."""
+        """Map content codes [B, content_dim] and class codes [B, class_dim] to images.
+
+        Returns:
+            Images in [0, 1], [B, channels, size, size].
+        """
         return self.generator(content_code, self.modulation(class_code))

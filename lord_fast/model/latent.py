@@ -1,7 +1,7 @@
-"""The free parameters of LORD: a row an image (content) or a class, as dense Adam would have it.
+"""The latent tables of LORD, with one row per image (content) or per class.
 
-The codes are the leaves of the graph: `gather` returns a leaf tensor, the generator's loss
-backpropagates to it, and its gradient goes to `scatter_adam_`.
+`gather` returns the codes of a batch as a leaf tensor. The loss backpropagates to this leaf, and
+`scatter_adam_` applies its gradient to the table. The result is that of dense Adam.
 """
 
 import torch
@@ -15,10 +15,10 @@ CHUNK_ROWS = 65_536
 
 
 class LatentTable:
-    """A table of codes with its Adam state, updated at the cost of the batch, not of the table.
+    """A table of codes with its Adam state. A step costs as much as the batch, not the table.
 
     Attributes:
-        state: The four tensors, see `kernels.Table`.
+        state: The four tensors of the table, see `kernels.Table`.
         lr: Learning rate of every step, float32 [total_steps].
     """
 
@@ -33,16 +33,16 @@ class LatentTable:
         std: float = 0.0,
         device: torch.device | str = "cpu",
     ):
-        """Start from codes uniform in (-0.05, 0.05) and empty moments.
+        """Initialize the codes uniformly in (-0.05, 0.05) and the moments with zeros.
 
         Args:
-            num_rows: Images or classes.
+            num_rows: Number of images or classes.
             dim: Length of a code.
             lr: Learning rate of every step, float32 [total_steps].
             adam: Adam's constants.
-            seed: Of the initial codes and of the noise.
+            seed: Seed of the initial codes and of the noise.
             std: Standard deviation of the Gaussian noise that `gather` adds.
-            device: Where the table lives.
+            device: Device of the table.
         """
         kernels.replay_terms(adam.beta1, adam.beta2)
         self.lr, self.adam, self.seed, self.std = lr.to(device), adam, seed, std
@@ -53,12 +53,12 @@ class LatentTable:
 
     @torch.no_grad()
     def gather(self, rows: Tensor, step: Tensor, noise_ids: Tensor | None = None) -> Tensor:
-        """Codes of a batch at `step`, with noise, as a leaf that requires grad.
+        """The codes of a batch at `step`, with noise, as a leaf that requires grad.
 
         Args:
             rows: int64 [B].
-            step: Updates done so far, int64 scalar on the table's device.
-            noise_ids: Global ids that the noise depends on, int64 [B]; default: `rows`.
+            step: Number of updates done so far, int64 scalar on the table's device.
+            noise_ids: Global ids that the noise depends on, int64 [B]. Defaults to `rows`.
 
         Returns:
             float32 [B, dim].
@@ -76,10 +76,10 @@ class LatentTable:
         """Update the rows of a batch with the gradients of their gathered codes.
 
         Args:
-            rows: int64 [B]; may repeat, but for `unique`.
-            codes: What `gather` returned for them, after the backward pass, [B, dim].
-            step: Updates done so far, int64 scalar on the table's device.
-            unique: A promise that no row repeats; see `kernels.scatter_adam_`.
+            rows: int64 [B]. Rows may repeat unless `unique` is set.
+            codes: The codes that `gather` returned for `rows`, after the backward pass, [B, dim].
+            step: Number of updates done so far, int64 scalar on the table's device.
+            unique: Set to True only if no row repeats, see `kernels.scatter_adam_`.
         """
         assert codes.grad is not None
         kernels.scatter_adam_(
@@ -88,11 +88,11 @@ class LatentTable:
 
     @torch.no_grad()
     def codes(self, step: int, rows: Tensor | None = None) -> Tensor:
-        """Rows as dense Adam would have them after `step` updates, without noise.
+        """The codes as dense Adam would have them after `step` updates, without noise.
 
         Args:
-            step: At least those rows' `last_step`.
-            rows: int64 [B]; default: all.
+            step: Number of updates, at least the `last_step` of every row.
+            rows: int64 [B]. Defaults to all rows.
 
         Returns:
             float32 [B, dim].
@@ -106,7 +106,7 @@ class LatentTable:
         )
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The four tensors of the table, not copied."""
+        """The four tensors of the table, without copying them."""
         return self.state._asdict()
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
@@ -116,10 +116,10 @@ class LatentTable:
 
 
 def _new_state(num_rows: int, dim: int, device: torch.device) -> kernels.Table:
-    """Zeros; on the CPU the three parts of a row lie side by side.
+    """Zeros. On the CPU, weight and moments of a row are adjacent in memory.
 
-    The rows of a batch lie anywhere in memory, and finding an address costs as much as reading
-    what is there: one address a row instead of three.
+    A batch reads random rows, and looking up the page of an address costs as much as reading a row.
+    With adjacent parts a row needs one lookup instead of three.
     """
     last_step = torch.empty(num_rows, dtype=torch.int64, device=device)
     if device.type == "cpu":

@@ -1,4 +1,4 @@
-"""VGG16 features and the reconstruction losses built on them, and a loss that needs no weights."""
+"""VGG16 features, the reconstruction loss based on them, and a loss that needs no weights."""
 
 import hashlib
 import os
@@ -19,46 +19,47 @@ CONVOLUTIONS = {
 """Layer number in torchvision's `features` -> (in, out) channels of each 3x3 convolution."""
 POOLS = (4, 9, 16, 23, 30)
 TAPS = {"relu1_2": 3, "relu2_2": 8, "relu3_2": 13, "relu3_3": 15, "relu4_3": 22, "pool5": 30}
-"""Name -> layer number whose output is tapped."""
+"""Name of a tap -> number of the layer whose output it is."""
 
 INPUTS = {
     "caffe": ((0.48502, 0.45796, 0.40760), 1 / 255),
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "unit": ((0.0, 0.0, 0.0), 1.0),
 }
-"""Name -> (mean, std) of the RGB input in [0, 1]. `unit`: not normalised, as LORD was published."""
+"""Name -> (mean, std) of the RGB input in [0, 1]. `unit` does not normalise, as published LORD."""
 URLS = {
     "caffe": "https://download.pytorch.org/models/vgg16_features-amdegroot-88682ab5.pth",
     "imagenet": "https://download.pytorch.org/models/vgg16-397923af.pth",
     "unit": "https://download.pytorch.org/models/vgg16-397923af.pth",
 }
-"""Where the weights that go with each input come from; the hash in the name is verified."""
+"""Name of an input -> URL of its weights. The hash in the file name is verified."""
 
 PYRAMID_LEVELS = 4
 SCALE_IMAGES = 1024
-"""Images that the tap normalisation is measured on."""
+"""Number of images that the tap normalisation is measured on."""
 
 
 def load_weights(path: Path | None, vgg_input: str) -> dict[str, Tensor]:
-    """The 13 convolutions of VGG16, from a file or downloaded once and verified by its hash.
+    """Load the weights of the 13 convolutions of VGG16.
 
     Args:
-        path: A safetensors file or a torch state dict (read with `weights_only`) with
-            torchvision's names, `features.N.weight`; None: download what goes with `vgg_input`.
+        path: A safetensors file, or a torch state dict that is read with `weights_only`. It must
+            use torchvision's names (`features.N.weight`). None downloads the weights for
+            `vgg_input` once and verifies their hash.
         vgg_input: A key of `INPUTS`.
 
     Returns:
         float32 tensors `features.N.weight` and `features.N.bias`.
 
     Raises:
-        ValueError: the file is missing, cannot be read or lacks a layer, or the download failed.
+        ValueError: The file is missing, cannot be read or lacks a layer, or the download failed.
     """
     state = _download(URLS[vgg_input]) if path is None else _read(path)
     needed = [f"features.{n}.{kind}" for n in CONVOLUTIONS for kind in ("weight", "bias")]
     missing = [name for name in needed if name not in state]
     if missing:
         raise ValueError(
-            f"--perceptual-weights {path}: not VGG16 with torchvision's names, {missing[0]} is "
+            f"--perceptual-weights {path}: is not VGG16 with torchvision's names, {missing[0]} is "
             f"missing"
         )
     for n, (inputs, outputs) in CONVOLUTIONS.items():
@@ -94,9 +95,9 @@ def _download(url: str) -> dict[str, Tensor]:
     except (OSError, RuntimeError) as error:
         cache = Path(torch.hub.get_dir(), "checkpoints", os.path.basename(url))
         raise ValueError(
-            f"the VGG16 weights could not be downloaded from {url} ({error}); give them with "
-            f"--perceptual-weights FILE (or put the file at {cache}), or train without them with "
-            f"--loss pyramid"
+            f"the VGG16 weights could not be downloaded from {url} ({error}); pass a file with "
+            f"--perceptual-weights FILE, put the file at {cache}, or use --loss pyramid, which "
+            f"needs no weights"
         ) from error
 
 
@@ -108,9 +109,9 @@ class VGG16(nn.Module):
     """Frozen VGG16 features (Simonyan & Zisserman, 2015) at chosen taps.
 
     Args:
-        weights: What `load_weights` returns.
+        weights: The weights from `load_weights`.
         taps: Keys of `TAPS`.
-        vgg_input: Key of `INPUTS`: how the weights want their RGB input normalised.
+        vgg_input: Key of `INPUTS`. It is the normalisation that the weights were trained with.
     """
 
     mean: Tensor
@@ -129,7 +130,7 @@ class VGG16(nn.Module):
         self.register_buffer("std", torch.as_tensor(std).view(-1, 1, 1), persistent=False)
 
     def sha256(self) -> str:
-        """Hash of the weights that are used, as float32 in the order of the layers."""
+        """The SHA-256 of the weights that are used, as float32, in order of buffer names."""
         digest = hashlib.sha256()
         for name, tensor in sorted(self.named_buffers()):
             if name.startswith("features_"):
@@ -137,7 +138,7 @@ class VGG16(nn.Module):
         return digest.hexdigest()
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Images [B, 1 or 3, H, W] in [0, 1] -> the feature maps of each tap, in layer order."""
+        """The feature maps of each tap for images [B, 1 or 3, H, W] in [0, 1], in layer order."""
         x = (images.expand(-1, 3, -1, -1) - self.mean) / self.std
         features = []
         for n in self.layers:
@@ -155,13 +156,13 @@ class PerceptualLoss(nn.Module):
     """Pixel L1 plus the mean absolute difference of VGG16 features at several taps.
 
     With `normalized` scaling each tap is divided by its mean absolute activation on the training
-    images, so that neither the scale of the weights nor that of the images changes the balance;
-    with `raw` scaling the sum is the published one.
+    images. The balance of the terms then does not depend on the scale of the weights or of the
+    images. With `raw` scaling the loss is the published sum.
 
     Args:
-        vgg: The features.
-        pixel_weight: Of the pixel L1.
-        perceptual_weight: Of every tap.
+        vgg: The network that computes the features.
+        pixel_weight: Weight of the pixel L1.
+        perceptual_weight: Weight of every tap.
     """
 
     tap_scale: Tensor
@@ -175,22 +176,22 @@ class PerceptualLoss(nn.Module):
 
     @torch.no_grad()
     def measure_scale(self, batches: Iterable[Tensor]) -> None:
-        """Set every tap's scale to its mean absolute activation over `batches` of images."""
+        """Set the scale of every tap to its mean absolute activation over `batches` of images."""
         sums = [
-            torch.stack([feature.abs().mean() for feature in self.vgg(images)]).double()
+            torch.stack([feature.abs().mean() for feature in self.vgg(images)]).cpu().double()
             for images in batches
         ]
-        self.tap_scale.copy_(torch.stack(sums).mean(0))
+        self.tap_scale.copy_(torch.stack(sums).mean(0).to(self.tap_scale.dtype))
 
     def forward(
         self, images: Tensor, targets: Tensor, wanted: list[Tensor] | None = None
     ) -> Tensor:
-        """[B, C, H, W] in [0, 1], twice -> scalar; no gradient to the targets.
+        """The scalar loss. No gradient flows to the targets.
 
         Args:
-            images: Generated.
-            targets: What they should be.
-            wanted: The targets' features, if they are at hand; default: computed here.
+            images: Generated images, [B, C, H, W] in [0, 1].
+            targets: Target images, [B, C, H, W] in [0, 1].
+            wanted: Features of the targets. None computes them.
         """
         if wanted is None:
             with torch.no_grad():
@@ -202,10 +203,13 @@ class PerceptualLoss(nn.Module):
 
 
 class PyramidLoss(nn.Module):
-    """L1 summed over four scales of the image, each half the size of the last; no weights."""
+    """The sum of L1 over four scales of the image, each half the size of the previous one."""
 
     def forward(self, images: Tensor, targets: Tensor, wanted: None = None) -> Tensor:
-        """[B, C, H, W] in [0, 1], twice -> scalar; `wanted` is the other loss's."""
+        """The scalar loss of images and targets, both [B, C, H, W] in [0, 1].
+
+        `wanted` is ignored. It gives both losses the same signature.
+        """
         difference = images - targets
         loss = difference.abs().mean()
         for _ in range(PYRAMID_LEVELS - 1):

@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def cosine(start: float, end: float, total_steps: int) -> Tensor:
-    """Half a cosine from `start` at step 0 to `end` at `total_steps` (Loshchilov & Hutter, 2017).
+    """Cosine decay from `start` at step 0 to `end` at `total_steps` (Loshchilov & Hutter, 2017).
 
     Returns:
         float32 [total_steps].

@@ -1,7 +1,6 @@
-"""One self-contained HTML page of a run: no request leaves it, it works from the disk."""
+"""The report of a run, a self-contained HTML page that makes no requests and works offline."""
 
 import html
-import importlib.metadata
 import io
 import json
 import platform
@@ -11,31 +10,52 @@ import matplotlib
 import matplotlib.figure
 
 from lord_fast import __version__
-from lord_fast.data.store import ImageStore
+from lord_fast.atomic import atomic_write
+from lord_fast.data.store import ImageStore, open_store
 from lord_fast.lord import Lord
 from lord_fast.report import pictures
 from lord_fast.run.history import read_history
 from lord_fast.run.metrics import Metrics, read_metrics
 from lord_fast.run.stats import read_stats
+from lord_fast.system import package_version
 
 TEMPLATE = Path(__file__).with_name("page.html")
 POINTS = 300
-"""Points of a curve."""
+"""Maximum number of points of a curve."""
 
 
-def render(run: Path, lord: Lord, store: ImageStore) -> str:
-    """The page of a run, with what the run's folder holds so far.
+def write_report(run: Path, store: Path | None = None) -> Path:
+    """Write RUN/report.html.
 
     Args:
         run: The run's folder.
-        lord: Its stage 1.
-        store: The images that it was trained on.
+        store: Where its store is now, if it has moved.
 
     Returns:
-        HTML with every picture and script inside.
+        The page.
 
     Raises:
-        ValueError: a metrics*.json or stats.jsonl of the run is damaged.
+        ValueError: there is no stage 1 yet, its store is gone, or a file of the run is damaged.
+    """
+    lord = Lord.load(run, stage="latent")
+    page = run / "report.html"
+    atomic_write(page, render(run, lord, open_store(run, lord.data, store)))
+    return page
+
+
+def render(run: Path, lord: Lord, store: ImageStore) -> str:
+    """Render the report of a run from the files that its folder contains so far.
+
+    Args:
+        run: The run's folder.
+        lord: The model of the run, with stage 1 loaded.
+        store: The store that it was trained on.
+
+    Returns:
+        HTML that contains all pictures and scripts.
+
+    Raises:
+        ValueError: A metrics*.json or the stats.jsonl of the run is damaged.
     """
     measured = read_metrics(run)
     swaps = pictures.swaps(lord, store)
@@ -44,7 +64,7 @@ def render(run: Path, lord: Lord, store: ImageStore) -> str:
         "TITLE": html.escape(run.resolve().name),
         "SUMMARY": html.escape(
             f"{store.num_images} images of {store.num_classes} classes, {store.size} x "
-            f"{store.size}; {lord.step} steps of stage 1"
+            f"{store.size} pixels, {lord.step} steps of stage 1"
         ),
         **{f"SPRITE_{name.upper()}": uri for name, uri in swaps.pop("pictures").items()},
         "TRAVERSALS": pictures.traversals(lord),
@@ -64,7 +84,7 @@ def render(run: Path, lord: Lord, store: ImageStore) -> str:
 
 def _metrics(measured: list[Metrics]) -> str:
     if not measured:
-        return "<p>Not measured yet: <code>lord-fast evaluate RUN</code>.</p>"
+        return "<p>No metrics yet. Run <code>lord-fast evaluate RUN</code>.</p>"
     return "".join(map(_metrics_table, measured))
 
 
@@ -76,7 +96,7 @@ def _metrics_table(metrics: Metrics) -> str:
     )  # fmt: skip
     return (
         f"<table><caption>{html.escape(metrics.file.name)}: {html.escape(metrics.title)}</caption>"
-        f"<tr><th scope=col>what<th scope=col>figure [95 % interval]<th scope=col>chance or "
+        f"<tr><th scope=col>metric<th scope=col>value [95 % interval]<th scope=col>chance or "
         f"baseline</tr>{body}</table>"
     )
 
@@ -108,5 +128,5 @@ def _configuration(run: Path) -> str:
 
 def _versions() -> str:
     packages = ("torch", "numpy", "pillow", "scikit-learn")
-    found = [f"{name} {importlib.metadata.version(name)}" for name in packages]
+    found = [f"{name} {package_version(name) or '(unknown)'}" for name in packages]
     return ", ".join((f"lord-fast {__version__}", f"Python {platform.python_version()}", *found))

@@ -1,4 +1,4 @@
-"""What a report shows of a model: swaps, traversals, interpolations, the codes in the plane."""
+"""The pictures of a report: swaps, traversals, interpolations and a plot of the content codes."""
 
 import base64
 import io
@@ -21,16 +21,17 @@ STEPS = 7
 DIRECTIONS = 4
 POINTS = 600
 MOST_LABELS = 20
-"""Labels of a content factor that colours tell apart; more become a ramp."""
+"""Maximum number of labels with a colour each. Factors with more labels get a colour ramp."""
 
 
 def swaps(lord: Lord, store: ImageStore) -> dict:
-    """Every class with every content, of a choice of both, with the true images there are.
+    """Combine every class of a selection with every content of a selection.
 
     Returns:
-        classes and contents (names), side (of a tile), errors (dB [classes][contents], None where
-        there is no true image) and four pictures: made and true [classes x contents], content
-        sources and class sources.
+        A dictionary with these keys. `classes` and `contents` are names. `side` is the side of a
+        tile in pixels. `errors` is the PSNR to the true image in dB, [classes][contents], or None
+        if there is no true image. `pictures` maps made, true, contents and classes to data URIs of
+        the generated images, the true images, the content sources and the class sources.
     """
     class_ids, content_ids, truth = _choose(store)
     sources = [
@@ -61,7 +62,10 @@ def swaps(lord: Lord, store: ImageStore) -> dict:
 
 
 def traversals(lord: Lord) -> str:
-    """Rows: the principal directions of the content codes, from -2 to 2 deviations, one class."""
+    """A picture with one principal direction of the content codes per row, for one class.
+
+    Each row goes from -2 to 2 standard deviations around the mean.
+    """
     codes = lord.content_codes.cpu()
     pca = PCA(min(DIRECTIONS, *codes.shape)).fit(codes.numpy())
     steps = torch.linspace(-2, 2, STEPS)
@@ -73,7 +77,7 @@ def traversals(lord: Lord) -> str:
 
 
 def class_interpolations(lord: Lord, store: ImageStore) -> str:
-    """Rows: from one class to another, each with the content of one image."""
+    """A picture whose rows go from one class to another, each with the content of one image."""
     classes = torch.linspace(0, store.num_classes - 1, DIRECTIONS + 1).long().unique()
     lines = [
         lord.interpolate(lord.class_codes[a], lord.class_codes[b], STEPS)
@@ -84,11 +88,12 @@ def class_interpolations(lord: Lord, store: ImageStore) -> str:
 
 
 def plane(lord: Lord, store: ImageStore) -> dict:
-    """The content codes of some images on their first two principal axes, with their labels.
+    """Project the content codes of some images onto their first two principal axes.
 
     Returns:
-        points [POINTS][2], labels (name -> one a point), and ramps: the number of labels of each
-        factor with too many to be told apart.
+        A dictionary with these keys. `points` is a list [POINTS][2]. `labels` maps each factor to
+        one label per point. `ramps` maps each factor with more than `MOST_LABELS` labels to their
+        number.
     """
     drawn = np.random.default_rng(0).permutation(store.num_images)[:POINTS]
     codes = lord.content_codes.cpu().numpy()
@@ -109,7 +114,7 @@ def class_sources(store: ImageStore, class_ids: Tensor) -> Tensor:
 
 
 def content_label(store: ImageStore, image_id: int) -> str:
-    """An image's content labels, or its number where there are none."""
+    """The content labels of an image, or its id if it has none."""
     values = [
         v[j] for v, j in zip(store.factors.values(), store.content_ids[image_id], strict=True)
     ]
@@ -117,7 +122,7 @@ def content_label(store: ImageStore, image_id: int) -> str:
 
 
 def sprite(images: Tensor, columns: int) -> np.ndarray:
-    """Images [N, C, H, W] edge to edge in rows of `columns`, uint8 [height, width, 3]."""
+    """Tile images [N, C, H, W] without gaps in rows of `columns`, uint8 [height, width, 3]."""
     if images.shape[-1] > LARGEST_TILE:
         images = F.interpolate(images, LARGEST_TILE, mode="area")
     pixels = np.stack([to_pixels(image) for image in images])
@@ -126,7 +131,7 @@ def sprite(images: Tensor, columns: int) -> np.ndarray:
 
 
 def picture(pixels: np.ndarray) -> str:
-    """uint8 [H, W, 3] as a data URI."""
+    """Encode uint8 [H, W, 3] as a data URI."""
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, format="WEBP", quality=80, method=6)
     return "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode()
@@ -140,9 +145,9 @@ def _strips(lord: Lord, content: Tensor, class_: Tensor) -> str:
 
 
 def _choose(store: ImageStore) -> tuple[Tensor, Tensor, Tensor]:
-    """Classes, images that give contents, and the true image of each pair (-1: none).
+    """Select classes and images that give contents, and look up the true image of each pair.
 
-    Contents are taken first that as many of the classes as possible have, from different classes.
+    Contents that many of the classes have are preferred. The true image is -1 if there is none.
     """
     rng = np.random.default_rng(0)
     classes = np.sort(rng.permutation(store.num_classes)[:CLASSES])

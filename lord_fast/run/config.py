@@ -1,9 +1,12 @@
 """A run's configuration on disk: config.yaml for stage 1, encoders.yaml for stage 2.
 
 The files are flat: every option is a key. config.yaml also has `data:`, what the run was trained
-on.
+on. The first line is a comment with the sha256 of the content, so that damage is noticed. Delete
+that line when you edit a file. Files without it, such as those of older versions, are not checked.
 """
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -25,6 +28,9 @@ MAX_CONFIG_BYTES = 1 << 20
 """A configuration has about 3 kB."""
 AnyStage = TypeVar("AnyStage", bound=StageConfig)
 
+FIRST_LINE = "# sha256 {} of this content; delete this line if you edit it"
+ADDED = {"cache_target_features": False, "keep": 2}
+"""Options that files of older versions lack, and what those versions did."""
 MAY_DIFFER = {*options(MachineConfig()), *options(LoggingConfig()), "perceptual_weights"} - {
     "precision"
 }
@@ -92,8 +98,7 @@ def differences(old: StageConfig, new: StageConfig) -> list[str]:
 
 def _from_plain(path: Path, values: dict[str, Any], default: AnyStage) -> AnyStage:
     known = options(default)
-    # Added later; stage 2 had no cache of features.
-    values = {"cache_target_features": False, **values}
+    values = {**ADDED, **values}
     if set(values) != set(known):
         odd = ", ".join(sorted(set(values) ^ set(known)))
         raise ValueError(f"{path}: written by another version of lord-fast (keys: {odd})")
@@ -131,32 +136,39 @@ def _check_types(path: Path, values: dict[str, Any], config: Checked) -> None:
 
 
 def _write(path: Path, values: dict[str, Any]) -> None:
-    atomic_write(path, yaml.safe_dump(values, sort_keys=False))
+    text = yaml.safe_dump(values, sort_keys=False)
+    first = FIRST_LINE.format(_digest(yaml.safe_load(text)))
+    atomic_write(path, f"{first}\n{text}")
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.load(_text(path), _Loader)
+        text = _text(path)
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+            raise ValueError(f"{path}: not written by lord-fast (it has YAML aliases)")
+        values = yaml.safe_load(text)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not the configuration of a run ({error})") from error
+        raise ValueError(f"{path}: damaged ({' '.join(str(error).split())})") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path}: not the configuration of a run")
+    first = text.partition("\n")[0]
+    if first.startswith("# sha256") and first != FIRST_LINE.format(_digest(values)):
+        raise ValueError(
+            f"{path}: damaged or edited (its sha256 has changed); take it from a copy, or delete "
+            f"its first line if you edited it on purpose"
+        )
     return values
-
-
-class _Loader(yaml.SafeLoader):
-    """No aliases: a few lines of them stand for gigabytes, and none are ever written."""
-
-    def compose_node(self, parent, index):
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("it has aliases")
-        return super().compose_node(parent, index)
 
 
 def _text(path: Path) -> str:
     if path.stat().st_size > MAX_CONFIG_BYTES:
         raise yaml.YAMLError(f"more than {MAX_CONFIG_BYTES:,} bytes")
     return path.read_text()
+
+
+def _digest(values: Any) -> str:
+    content = json.dumps(values, sort_keys=True, default=str)
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def _check_data(path: Path, data: Any) -> None:

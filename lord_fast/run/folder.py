@@ -1,14 +1,41 @@
-"""A run's folder: made once, checked when it is used again."""
+"""A run's folder: made once, checked when it is used again, held by one process."""
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from lord_fast.config import EncoderConfig, TrainConfig
+from lord_fast.lock import LOCK, folder_lock
+from lord_fast.run import checkpoint, history
 from lord_fast.run.config import differences, load_config, load_encoder_config, save_config
+
+LEFTOVER = re.compile(r"\.((config|encoders)\.yaml|stats\.jsonl|[a-z]+-\d{9}\.png)\.\w+\.partial")
+"""What `atomic_write` leaves of a file that training writes, if the process is killed."""
+
+
+@contextmanager
+def hold_run(run: Path) -> Iterator[None]:
+    """Make a run's folder if need be, keep other processes out, and tidy up after killed ones.
+
+    Raises:
+        ValueError: another process trains in it.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    with folder_lock(run):
+        checkpoint.remove_leftovers(run / "checkpoints")
+        for folder in (run, run / "grids"):
+            for path in folder.glob(".*.partial"):
+                if LEFTOVER.fullmatch(path.name):
+                    path.unlink(missing_ok=True)
+        yield
 
 
 def check_run(run: Path, config: TrainConfig, data: dict[str, Any]) -> None:
     """Check that a run's folder is new, or is of the same configuration and data.
+
+    A run without any checkpoint has nothing to lose: its configuration may change.
 
     Args:
         run: The run's folder.
@@ -20,6 +47,8 @@ def check_run(run: Path, config: TrainConfig, data: dict[str, Any]) -> None:
     """
     file = run / "config.yaml"
     if file.exists():
+        if not has_begun(run, "latent"):
+            return
         old, trained_on = load_config(file)
         changed = differences(old, config)
         if trained_on["sha256"] != data["sha256"]:
@@ -29,8 +58,13 @@ def check_run(run: Path, config: TrainConfig, data: dict[str, Any]) -> None:
                 f"{run}: a run of another configuration; give another --run, or remove it. "
                 f"Differs: {'; '.join(changed)}"
             )
-    elif run.exists() and (not run.is_dir() or any(run.iterdir())):
+    elif run.exists() and (not run.is_dir() or not all(map(_is_left_by_us, run.iterdir()))):
         raise ValueError(f"{run}: not empty and not a run of lord-fast; give another --run")
+
+
+def has_begun(run: Path, stage: str) -> bool:
+    """Whether a stage of a run has a checkpoint."""
+    return checkpoint.latest(run / "checkpoints", stage) is not None
 
 
 def check_weights(run: Path, sha256: str | None) -> None:
@@ -43,10 +77,9 @@ def check_weights(run: Path, sha256: str | None) -> None:
     Raises:
         ValueError: they are others.
     """
-    file = run / "config.yaml"
-    if not file.exists():
+    if not has_begun(run, "latent"):
         return
-    began_with = load_config(file)[1].get("perceptual_sha256")
+    began_with = load_config(run / "config.yaml")[1].get("perceptual_sha256")
     if began_with is not None and sha256 is not None and began_with != sha256:
         raise ValueError(
             f"{run}: was trained with other perceptual weights (sha256 {began_with[:12]}..., these "
@@ -67,7 +100,7 @@ def check_encoders(run: Path, config: EncoderConfig) -> None:
         ValueError: it has one of another configuration.
     """
     file = run / "encoders.yaml"
-    if not file.exists():
+    if not file.exists() or not has_begun(run, "encoders"):
         return
     changed = differences(load_encoder_config(file), config)
     if changed:
@@ -75,3 +108,8 @@ def check_encoders(run: Path, config: EncoderConfig) -> None:
             f"{run}: has encoders of another configuration; repeat its flags, or remove {file} "
             f"and {run / 'checkpoints'}/encoders-*. Differs: {'; '.join(changed)}"
         )
+
+
+def _is_left_by_us(path: Path) -> bool:
+    """Whether a run that failed before config.yaml was written may have left a file."""
+    return path.name in (LOCK, history.FILE) or LEFTOVER.fullmatch(path.name) is not None

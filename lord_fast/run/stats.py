@@ -3,12 +3,12 @@
 import json
 from pathlib import Path
 
-from lord_fast.atomic import atomic_write
+from lord_fast.atomic import atomic_write, naming
 
 
 def append_stats(file: Path, row: dict) -> None:
     """Add a line."""
-    with file.open("a") as stream:
+    with naming(file), file.open("a") as stream:
         stream.write(json.dumps(row) + "\n")
 
 

@@ -72,28 +72,28 @@ class Stage(ABC):
         self.loader = Loader(store, self.sampler, machine.device)
         self.steps_per_epoch = self.sampler.steps_per_epoch
         self.total_steps = config.total_steps(store.num_images)
+        # A step's number is a view of this: creating it on the device would wait for the host.
+        self.steps = torch.arange(self.total_steps, device=machine.device)
 
         self.graph, self.decoder, self.reconstruction = graph, decoder, reconstruction
         graph.to(self.device)
         compiled = config.machine.compile
         self.run_graph = torch.compile(graph, fullgraph=True) if compiled else graph
-        self.lr = cosine(lr, min_lr, self.total_steps)
+        self.lr = cosine(lr, min_lr, self.total_steps).numpy()
         captured = config.machine.cuda_graph
         learnt = [p for p in graph.parameters() if p.requires_grad]
         self.adam = optimizer.adam(learnt, adam, lr, captured)
         self.run_update: Update = CudaGraph(self.update) if captured else self.update
 
     def step(self, step: int) -> dict[str, Tensor]:
-        """Do step number `step`, counted from 0.
+        """Do step number `step`, counted from 0. The host reads nothing of it.
 
         Returns:
             Scalars to log, `loss` and `reconstruction` among them.
         """
-        image_ids = self.sampler.image_ids(step)
-        class_ids = self.store.class_ids[image_ids].to(self.device)
-        now = torch.tensor(step, device=self.device)
+        image_ids, class_ids, pixels = self.loader.batch(step)
         optimizer.set_learning_rate(self.adam, self.learning_rate(step))
-        return self.run_update(image_ids.to(self.device), class_ids, now, self.loader.pixels(step))
+        return self.run_update(image_ids, class_ids, self.steps[step], pixels)
 
     @abstractmethod
     def update(
@@ -130,6 +130,8 @@ class Stage(ABC):
         """Restore what `state` returned."""
         self.decoder.load_state_dict(state["decoder"])
         optimizer.load_state_dict(self.adam, state["optimizer"])
+        if isinstance(self.run_update, CudaGraph):  # it holds the moments' old places
+            self.run_update = CudaGraph(self.update)
 
     @torch.no_grad()
     def grid(self, step: int) -> np.ndarray:

@@ -12,13 +12,22 @@ from lord_fast.data.store import ImageStore, open_store
 from lord_fast.machine import Machine, set_up_for
 from lord_fast.model.perceptual import PerceptualLoss
 from lord_fast.run import checkpoint
+from lord_fast.run.codes import Stage as StageName
 from lord_fast.run.config import (
     as_plain,
     load_config,
     load_encoder_config,
     save_encoder_config,
 )
-from lord_fast.run.folder import check_encoders, check_run, check_weights, write_run
+from lord_fast.run.folder import (
+    check_encoders,
+    check_run,
+    check_weights,
+    has_begun,
+    hold_run,
+    write_run,
+)
+from lord_fast.run.history import Command
 from lord_fast.train.encoders import EncoderStage
 from lord_fast.train.latent import LatentStage
 from lord_fast.train.loop import run_stage
@@ -29,7 +38,12 @@ QUIET = Console(quiet=True)
 
 
 def train_latent(
-    store_path: Path, run: Path, config: TrainConfig, console: Console = QUIET
+    store_path: Path,
+    run: Path,
+    config: TrainConfig,
+    console: Console = QUIET,
+    command: Command | None = None,
+    from_step: int | None = None,
 ) -> int | None:
     """Stage 1 from its last checkpoint, or from its start, to its end.
 
@@ -38,32 +52,43 @@ def train_latent(
         run: The run's folder, made if need be.
         config: What is trained. A run that exists must be of the same.
         console: Where the header and the progress go.
+        command: Recorded in the run's history before the first step.
+        from_step: Go back to the checkpoint of this step; 0: to the start.
 
     Returns:
         Steps of the stage; None where it was finished before.
 
     Raises:
-        ValueError: the store or the configuration is not possible, or the run is of another.
+        ValueError: the store or the configuration is not possible, the run is of another, or
+            another process trains in it.
         Interrupted: Ctrl-C or a signal; everything is saved.
     """
     store = ImageStore(store_path)
     data = store.describe()
     check_run(run, config, data)
     end = config.total_steps(store.num_images)
-    if checkpoint.steps_done(run / "checkpoints", "latent") == end:
+    if from_step is None and checkpoint.is_finished(run / "checkpoints", "latent", end):
         return None
-    machine, config = _set_up(config, store, _precision_of(run / "config.yaml"))
+    machine, config = _set_up(config, store, _precision_of(run, "latent"))
     stage = LatentStage(config, store, machine)
     sha256 = _weights_of(stage)
     check_weights(run, sha256)
-    write_run(run, config, {**data, "perceptual_sha256": sha256})
-    console.print(header(config, store, run, machine))
-    run_stage(stage, run, console)
+    with hold_run(run):
+        check_run(run, config, data)  # as another process may have left it since
+        write_run(run, config, {**data, "perceptual_sha256": sha256})
+        _record(command, run)
+        console.print(header(config, store, run, machine))
+        run_stage(stage, run, console, from_step)
     return end
 
 
 def train_encoders(
-    run: Path, config: EncoderConfig, store_path: Path | None = None, console: Console = QUIET
+    run: Path,
+    config: EncoderConfig,
+    store_path: Path | None = None,
+    console: Console = QUIET,
+    command: Command | None = None,
+    from_step: int | None = None,
 ) -> int | None:
     """Stage 2 from its last checkpoint, or from the end of stage 1, to its end.
 
@@ -72,35 +97,53 @@ def train_encoders(
         config: What is trained. A stage 2 that exists must be of the same.
         store_path: Where the run's store is now, if it has moved.
         console: Where the header and the progress go.
+        command: Recorded in the run's history before the first step.
+        from_step: Go back to the checkpoint of this step; 0: to the start.
 
     Returns:
         Steps of the stage; None where it was finished before.
 
     Raises:
-        ValueError: stage 1 is not finished, or the configuration is not possible or another.
+        ValueError: stage 1 is not finished, the configuration is not possible or another, or
+            another process trains in the run.
         Interrupted: Ctrl-C or a signal; everything is saved.
     """
     run_config, data = load_config(run / "config.yaml")
     check_encoders(run, config)
     store = open_store(run, data, store_path)
     end, checkpoints = config.total_steps(store.num_images), run / "checkpoints"
-    if end > 0 and checkpoint.steps_done(checkpoints, "encoders") == end:
+    if from_step is None and checkpoint.is_finished(checkpoints, "encoders", end):
         return None
-    latent_end = run_config.total_steps(store.num_images)
-    found = checkpoint.latest(checkpoints, "latent")
-    done = checkpoint.steps_done(checkpoints, "latent")
-    if found is None or done != latent_end:
+    latent = _end_of_latent(run, run_config, store)
+    machine, config = _set_up(config, store, _precision_of(run, "encoders"))
+    stage = EncoderStage(config, run_config, store, latent.step, latent.state, machine)
+    check_weights(run, _weights_of(stage))
+    with hold_run(run):
+        check_encoders(run, config)  # as another process may have left it since
+        save_encoder_config(run / "encoders.yaml", config)
+        _record(command, run)
+        console.print(header(config, store, run, machine))
+        run_stage(stage, run, console, from_step)
+    return end
+
+
+def _end_of_latent(run: Path, config: TrainConfig, store: ImageStore) -> checkpoint.Loaded:
+    """The last checkpoint of stage 1.
+
+    Raises:
+        ValueError: stage 1 is not finished, or the checkpoint is damaged.
+    """
+    end, checkpoints = config.total_steps(store.num_images), run / "checkpoints"
+    done, found = checkpoint.steps_done(checkpoints, "latent"), None
+    if done == end:
+        found = checkpoint.load_latest(checkpoints, "latent")
+        done = found.step if found else 0
+    if found is None or done != end:
         raise ValueError(
-            f"{run}: stage 1 has done {done} of {latent_end} steps; finish it first: "
+            f"{run}: stage 1 has done {done} of {end} steps; finish it first: "
             f"lord-fast train {store.path} --run {run}"
         )
-    machine, config = _set_up(config, store, _precision_of(run / "encoders.yaml"))
-    stage = EncoderStage(config, run_config, store, *checkpoint.load(found), machine)
-    check_weights(run, _weights_of(stage))
-    save_encoder_config(run / "encoders.yaml", config)
-    console.print(header(config, store, run, machine))
-    run_stage(stage, run, console)
-    return end
+    return found
 
 
 def header(config: StageConfig, store: ImageStore, run: Path, machine: Machine) -> str:
@@ -143,13 +186,18 @@ def _set_up(config: AnyStage, store: ImageStore, precision: str | None) -> tuple
     return machine, replace(config, precision=machine.precision)
 
 
-def _precision_of(file: Path) -> str | None:
-    """The precision that a run's stage was started with; None before its start."""
-    if not file.exists():
+def _precision_of(run: Path, stage: StageName) -> str | None:
+    """The precision that a run's stage was started with; None before its first checkpoint."""
+    if not has_begun(run, stage):
         return None
-    if file.name == "encoders.yaml":
-        return load_encoder_config(file).machine.precision
-    return load_config(file)[0].machine.precision
+    if stage == "encoders":
+        return load_encoder_config(run / "encoders.yaml").machine.precision
+    return load_config(run / "config.yaml")[0].machine.precision
+
+
+def _record(command: Command | None, run: Path) -> None:
+    if command is not None:
+        command.record(run)
 
 
 def _weights_of(stage: Stage) -> str | None:

@@ -1,5 +1,7 @@
-"""The compiler and the interpreter exclude one another, so these tests need their own process:
-`python -m pytest tests/gate`.
+"""Settings for the tests that compile kernels.
+
+Triton cannot compile in a process that uses its interpreter, so these tests need their own process.
+Run them with `python -m pytest tests/gate`.
 """
 
 import os

@@ -1,6 +1,6 @@
-"""What the compiler makes of the kernels for sm_80 and sm_90; neither GPU nor driver is needed.
+"""Checks of the compiled kernels for sm_80 and sm_90, which need neither a GPU nor a driver.
 
-The kernels are compiled as the launch code asks for them: its launches are caught, and Triton's own
+The kernels are compiled as in a real launch. The tests intercept the launches, and Triton's own
 binder turns their arguments into types, constants and alignments.
 """
 
@@ -24,13 +24,13 @@ from lord_fast.kernels.triton.latent import UNROLL, gather_kernel, scatter_adam_
 
 ARCHS = (80, 90)
 DIMS = (64, 128, 256, 512)
-REGISTERS = 72  # 28 warps of an SM's 64 fit; a program of one warp needs few, all loads are early
+REGISTERS = 72  # lets 28 of an SM's 64 warps run, enough because all loads are issued early
 EXCESS_BYTES = 1.25
 BYTES = {"f32": 4, "i64": 8}
 
 
 class Compiled(NamedTuple):
-    """A kernel, compiled, as its intermediate and its machine code."""
+    """The intermediate code and the machine code of a compiled kernel."""
 
     ttgir: str
     sass: str
@@ -39,7 +39,7 @@ class Compiled(NamedTuple):
 
 
 def caught(kernel, launch: Callable[[], None], arch: int, folder) -> Compiled:
-    """The kernel that `launch` would run on a device of that architecture."""
+    """Compile the kernel that `launch` would run on a device of that architecture."""
     target = GPUTarget("cuda", arch, 32)
     backend = make_backend(target)
     found = []
@@ -75,13 +75,13 @@ def output(*command) -> str:
 
 
 def accesses(ttgir: str) -> list[tuple[int, int]]:
-    """(elements, bytes an element) of every load and store of global memory."""
+    """(elements, bytes per element) of every load and store of global memory."""
     pattern = r"tt\.(?:load|store) .*: (?:tensor<(\d+)x)?!tt\.ptr<(\w+)>"
     return [(int(count or 1), BYTES[kind]) for count, kind in re.findall(pattern, ttgir)]
 
 
 def faults(kernel: Compiled, dim: int, needed: int) -> list[str]:
-    """What is wrong with a kernel that handles a row of `dim` and needs to move `needed` bytes."""
+    """List the faults of a kernel that handles a row of `dim` and must move `needed` bytes."""
     found = []
     if kernel.usage["REG"] > REGISTERS:
         found.append(f"{kernel.usage['REG']} registers, more than {REGISTERS}")
@@ -96,7 +96,7 @@ def faults(kernel: Compiled, dim: int, needed: int) -> list[str]:
     if wide < vectors or narrow > rest:
         found.append(f"{wide} accesses of 128 bits, not {vectors}; {narrow} narrower, not {rest}")
 
-    # Columns beyond the row are masked; everything else is counted as if it were executed once.
+    # Columns beyond the row are masked. Everything else is counted as executed once.
     moved = sum(min(count, dim) * size for count, size in accesses(kernel.ttgir))
     if moved > EXCESS_BYTES * needed:
         found.append(f"{moved} bytes a row, more than {EXCESS_BYTES} x {needed}")
@@ -104,7 +104,7 @@ def faults(kernel: Compiled, dim: int, needed: int) -> list[str]:
 
 
 def arguments(dim: int, offset: int = 0):
-    """State, rows, learning rates and step; an offset of 1 misaligns the tables."""
+    """State, rows, learning rates and step. An offset of 1 misaligns the tables."""
     tables = (torch.zeros(8 * dim + offset)[offset:].view(8, dim) for _ in range(3))
     state = (*tables, torch.zeros(8, dtype=torch.int64))
     return *state, torch.arange(4), torch.ones(9), torch.tensor(3)
@@ -122,9 +122,9 @@ def scatter_launch(dim: int, unique: bool) -> Callable[[], None]:
 
 
 def needed_bytes(name: str, dim: int) -> int:
-    """What an operator cannot do without: of the row, its gradients or its code, and its ids.
+    """The bytes that an operator must move: the row, its gradients or its code, and its ids.
 
-    A row of the batch that repeats is counted with as many gradients as a turn of its loop reads.
+    A row that repeats counts with the gradients that one iteration of its loop reads.
     """
     if name == "gather":
         return 4 * (4 * dim) + 8 * 3
@@ -135,7 +135,7 @@ def needed_bytes(name: str, dim: int) -> int:
 @pytest.mark.parametrize("arch", ARCHS)
 @pytest.mark.parametrize("dim", DIMS)
 @pytest.mark.parametrize("name", ["gather", "unique", "repeats"])
-def test_kernel_compiles_to_what_it_should(name, dim, arch, tmp_path):
+def test_compiled_kernel_has_no_faults(name, dim, arch, tmp_path):
     if name == "gather":
         kernel = caught(gather_kernel, gather_launch(dim), arch, tmp_path)
     else:
@@ -146,7 +146,7 @@ def test_kernel_compiles_to_what_it_should(name, dim, arch, tmp_path):
 
 @pytest.mark.parametrize("arch", ARCHS)
 def test_gate_rejects_a_kernel_without_vector_loads(arch, tmp_path):
-    """The very same kernel, on tables that do not begin at a multiple of 16 bytes."""
+    """Compiles the same kernel for tables that are not aligned to 16 bytes."""
     kernel = caught(gather_kernel, gather_launch(128, offset=1), arch, tmp_path)
     (fault,) = faults(kernel, 128, needed_bytes("gather", 128))
     assert "1 accesses of 128 bits, not 4; 18 narrower, not 6" in fault
@@ -159,7 +159,7 @@ def slow_sine_kernel(out_ptr, BLOCK: tl.constexpr):
 
 
 def test_gate_rejects_local_memory_and_waste(tmp_path):
-    """The library's sine keeps a table on the stack; and 512 bytes are too many for 256."""
+    """The library's sine keeps a table on the stack, and the kernel moves 512 bytes, not 256."""
     out = torch.zeros(128)
     kernel = caught(slow_sine_kernel, lambda: slow_sine_kernel[(1,)](out, 128), 80, tmp_path)
     found = " ".join(faults(kernel, 128, 256))

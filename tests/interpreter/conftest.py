@@ -1,5 +1,7 @@
-"""Triton's interpreter is chosen when Triton is imported, so these tests need their own process:
-`python -m pytest tests/interpreter`.
+"""Settings for the tests that run in Triton's interpreter.
+
+Triton reads TRITON_INTERPRET when it is imported, so these tests need their own process. Run them
+with `python -m pytest tests/interpreter`.
 """
 
 import os
@@ -19,7 +21,7 @@ from triton.runtime.interpreter import InterpretedFunction
 
 @pytest.fixture(scope="session", autouse=True)
 def quick_calls():
-    """A function called by a kernel need not patch `tl` again; that takes half of the time."""
+    """Skip the patching of `tl` for functions that a kernel calls, which halves the run time."""
     call = InterpretedFunction.__call__
 
     def quick(self, *args, **kwargs):

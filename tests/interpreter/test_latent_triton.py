@@ -1,4 +1,4 @@
-"""The Triton operators, run by Triton's interpreter on CPU tensors."""
+"""Tests of the Triton operators in Triton's interpreter, on CPU tensors."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ SEED = 2**40 + 5
 
 @pytest.fixture(autouse=True)
 def poisoned_empty(monkeypatch):
-    """What a kernel does not write is NaN."""
+    """Fill new tensors with NaN, so that elements that a kernel does not write are seen."""
     monkeypatch.setattr(
         latent.torch, "empty", lambda *size, **kw: torch.full(size, torch.nan, **kw)
     )
@@ -42,7 +42,7 @@ def test_error_is_below_that_of_dense_float32_adam(dim, adam):
 
 
 def test_repeats_are_summed_in_the_order_of_the_batch():
-    """More repeats than are in flight together, and a sum that depends on its order."""
+    """Uses more repeats than one unrolled iteration and sums that depend on their order."""
     rows = torch.tensor([3, 1, 3, 3, 1, 3, 3, 3, 1, 3, 3, 3])
     grad = torch.tensor([1e8, 2, 1, -1e8, 2, 3, 1e7, 0.25, 5, 0.25, -1e7, 1])[:, None].repeat(1, 5)
     ours = (*torch.zeros(3, 5, 5), torch.zeros(5, dtype=torch.int64))
@@ -68,7 +68,7 @@ def test_unique_rows_need_no_sort(monkeypatch):
     assert all(torch.equal(a, b) for a, b in zip(sorted_, unique, strict=True))
 
 
-def test_gather_reads_only():
+def test_gather_does_not_write():
     state, rows = table(9, 16, 50), torch.tensor([1, 8, 1])
     before = clone(state)
     gather(*state, rows, torch.ones(60), torch.tensor(55), rows, 1.0, SEED, *ADAM)
@@ -77,7 +77,7 @@ def test_gather_reads_only():
 
 @pytest.mark.parametrize("dim", DIMS)
 def test_noise_equals_reference(dim):
-    """Ids and steps beyond 32 bits; the codes are 0, so that the noise is seen alone."""
+    """Uses ids and steps beyond 32 bits. The codes are 0, so the output is the noise."""
     state = (*torch.zeros(3, 3, dim), torch.full((3,), 2**32 + 7))
     rows, ids = torch.tensor([2, 0, 2, 1]), torch.tensor([5, 2**33 + 1, 5, 2**40])
     step = torch.tensor(2**32 + 7)
@@ -89,10 +89,10 @@ def test_noise_equals_reference(dim):
     torch.testing.assert_close(small, 2 * reference.noise(ids, dim, step, 7), rtol=0, atol=2e-6)
 
 
-def test_offsets_beyond_two_to_the_31(monkeypatch):
-    """The last row of tables of 2^31 + 2,048 elements; the memory in between is never touched."""
+def test_offsets_beyond_2_to_the_31(monkeypatch):
+    """Uses the last row of tables with 2^31 + 2,048 elements, most of which are never touched."""
     monkeypatch.undo()
-    # Copies the tensors onto themselves after a launch, all of their memory.
+    # After a launch this method would copy all memory of the tensors.
     monkeypatch.setattr(interpreter.GridExecutor, "_restore_args_dev", lambda *args: None)
     n, dim = 2**21 + 2, 1024
     try:
@@ -114,7 +114,7 @@ def test_offsets_beyond_two_to_the_31(monkeypatch):
         assert torch.equal(big[rows], small)
 
 
-def test_refuses_what_it_does_not_do():
+def test_unsupported_tables_are_refused():
     rows, lr, step = torch.arange(2), torch.ones(3), torch.tensor(0)
     for state in (table(2, 1025, 0), tuple(tensor.double() for tensor in table(2, 4, 0))):
         with pytest.raises(ValueError, match="--kernels reference"):

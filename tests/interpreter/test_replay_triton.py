@@ -1,4 +1,4 @@
-"""The parts of the Triton operators: the replay in one division, its bound, and the noise."""
+"""Tests of the parts of the Triton operators: the replay, its error bound and the noise."""
 
 import numpy as np
 import pytest
@@ -43,7 +43,7 @@ def replay_kernel(
 
 @triton.jit
 def words_kernel(out_ptr, counter_ptr, key_ptr):
-    """Counter: noise id (64 bits), block, step."""
+    """The Philox words for a counter of noise id (64 bits), block and step."""
     noise_id, block = tl.load(counter_ptr), tl.load(counter_ptr + 1)
     a, b, c, d = words(noise_id, block, tl.load(counter_ptr + 2), tl.load(key_ptr))
     tl.store(out_ptr, a.to(tl.int64))
@@ -70,7 +70,7 @@ def rates(kind: str, total: int) -> torch.Tensor:
 
 
 def exact_sum(root, last_step: int, count: int, lr, eps: float):
-    """The movement of elements with exp_avg 1 over `count` missed steps, term by term, float64."""
+    """The movement of elements with exp_avg 1 over missed steps, summed in float64."""
     moved = np.zeros_like(root)
     for j in range(1, count + 1):
         t = last_step + j
@@ -94,23 +94,23 @@ CASES = [
 
 
 @pytest.mark.parametrize(("last_step", "missed", "kind", "eps"), CASES)
-def test_one_division_holds_where_it_says(last_step, missed, kind, eps):
+def test_one_division_is_accurate_above_its_bound(last_step, missed, kind, eps):
     lr, count = rates(kind, last_step + missed), min(missed, TERMS)
     size, floor, spread, least = launch_one_division(last_step, count, lr, eps)
     root = max(least, 0) + np.concatenate(([0], np.logspace(-12, 2, 200)))
     root = np.float32(root).astype(np.float64)
     exact = exact_sum(root, last_step, count, lr, eps)
     ours = size / (root + floor) * (1 + (spread / (root + floor)) ** 2)
-    # The four numbers are float32; beside their rounding the bound is all that may be felt.
+    # The four numbers are float32, so their rounding adds to the bound.
     assert np.all(np.abs(ours - exact) <= 4 * RESOLUTION * exact)
 
 
-def test_one_division_does_not_hold_everywhere():
+def test_one_division_is_inaccurate_below_its_bound():
     lr = rates("constant", 41)
     size, floor, spread, least = launch_one_division(1, TERMS, lr, 1e-8)
     exact = exact_sum(np.zeros(1), 1, 40, lr, 1e-8)
     assert abs(size / floor * (1 + (spread / floor) ** 2) / exact[0] - 1) > 1e-3
-    assert 0 < least < 1e-6  # gradients above about 3e-5 never need the loop
+    assert 0 < least < 1e-6  # gradients above about 3e-5 never enter the loop
 
 
 @pytest.mark.parametrize("last_step", [1000, 20_000, 1_000_000])
@@ -130,7 +130,7 @@ def launch_replay(exp_avg, root, last_step, missed, lr, eps):
 def test_replay_on_both_sides_of_the_bound(last_step, missed, kind, eps):
     lr, count = rates(kind, last_step + missed), min(missed, TERMS)
     least = max(launch_one_division(last_step, count, lr, eps)[3], 1e-9)
-    # A row that straddles it; the squares and their roots are exact enough to stay on their side.
+    # The row has elements on both sides of the bound. Rounding does not move them across it.
     root = torch.tensor(least * np.concatenate((np.logspace(-4, 3, 126), (1 - 1e-6, 1 + 1e-6))))
     root = root.float().square().sqrt()
     exp_avg = torch.full_like(root, 1e-3)
@@ -139,7 +139,7 @@ def test_replay_on_both_sides_of_the_bound(last_step, missed, kind, eps):
     np.testing.assert_allclose(ours.numpy(), exact, rtol=6 * RESOLUTION, atol=0)
 
 
-def test_the_loop_leaves_the_other_elements_of_its_row_alone():
+def test_the_loop_does_not_change_other_elements_of_the_row():
     lr, root = rates("constant", 41), torch.full((128,), 1e-3)
     exp_avg = torch.linspace(-1, 1, 128)
     alone = launch_replay(exp_avg, root, 1, 40, lr, 1e-8)
@@ -149,19 +149,19 @@ def test_the_loop_leaves_the_other_elements_of_its_row_alone():
     assert beside[5] != alone[5]
 
 
-def test_rows_without_momentum_stay():
+def test_rows_without_momentum_do_not_move():
     lr, zeros = rates("constant", 41), torch.zeros(128)
     assert torch.equal(launch_replay(zeros, zeros, 0, 40, lr, 1e-8), zeros)
 
 
 def test_terms():
-    """Those that the launch leaves out are below 2^-27 of the first."""
+    """The terms that a launch drops are below 2^-27 of the first term."""
     assert -(-replay_terms(BETA1, BETA2) * 7 // 8) == TERMS
     assert sum((BETA1 / BETA2**0.5) ** j for j in range(TERMS, 200)) < 2**-27
 
 
 def test_philox_known_answers():
-    """The vectors of Random123's kat_vectors file for philox4x32, 10 rounds."""
+    """Test vectors from Random123's kat_vectors file for philox4x32 with 10 rounds."""
     ones, key = 0xFFFFFFFF, 0x299F31D0_A4093822
     for counter, seed, wanted in (
         ((0, 0, 0), 0, "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),
@@ -175,7 +175,7 @@ def test_philox_known_answers():
 
 
 def test_box_muller_equals_reference():
-    """Random words and the edges: least and greatest radius, every quadrant's borders."""
+    """Uses random words, the smallest and largest radius and the borders of every quadrant."""
     block = 2**17
     rng = torch.Generator().manual_seed(0)
     a, b = torch.randint(2**32, (2, block), generator=rng)

@@ -1,59 +1,49 @@
-"""Where images come from: one small module for each form, each a `Source` of records."""
+"""Where images come from: one module for each data set, with its options and its registration.
 
-from collections.abc import Callable
+A new module here is found by `lord_fast.data.formats`. It registers a function that opens its
+`Source` of records.
+"""
+
 from pathlib import Path
 
-from lord_fast.data.glyphs import Glyphs
+from lord_fast.bounds import Checked
+from lord_fast.data.formats import formats
 from lord_fast.data.options import PackConfig
 from lord_fast.data.records import Source
 from lord_fast.data.sources.archive import Archive, is_archive
-from lord_fast.data.sources.cars3d import open_cars3d
-from lord_fast.data.sources.faces import CelebA, Rafd
 from lord_fast.data.sources.folder import Folder
-from lord_fast.data.sources.kth import Kth
-from lord_fast.data.sources.mnist import Mnist
 from lord_fast.data.sources.npz import NpzFile
-from lord_fast.data.sources.shapes3d import Shapes3d
-from lord_fast.data.sources.smallnorb import open_smallnorb
 
 __all__ = ["Archive", "Folder", "NpzFile", "open_source"]
 
-OPEN: dict[str, Callable[[Path, PackConfig], Source]] = {
-    "folder": lambda path, config: Folder(path, config.content_pattern),
-    "archive": lambda path, config: Archive(path, config.content_pattern),
-    "npz": lambda path, config: NpzFile(path),
-    "smallnorb": lambda path, config: open_smallnorb(path, config.class_factors),
-    "cars3d": lambda path, config: open_cars3d(path, config.class_factors),
-    "shapes3d": lambda path, config: Shapes3d(path, config.class_factors),
-    "celeba": lambda path, config: CelebA(path),
-    "kth": lambda path, config: Kth(path, config.class_factors, config.every),
-    "rafd": lambda path, config: Rafd(path, config.class_factors),
-    "mnist": lambda path, config: Mnist(path),
-}
-"""--format -> the source at a path."""
 
-
-def open_source(source: str, config: PackConfig) -> Source:
+def open_source(source: str, config: PackConfig, *options: Checked) -> Source:
     """The source that `lord-fast pack SOURCE` names.
+
+    Args:
+        source: A path, or the word glyphs.
+        config: Its format, and the options that formats share.
+        options: Options of single formats, such as `GlyphOptions`; those of other formats are
+            passed over.
 
     Raises:
         ValueError: it does not exist, is of another format or holds no images.
     """
-    if config.format == "glyphs" or (config.format == "auto" and source == "glyphs"):
-        return Glyphs(
-            config.size, config.classes, config.typefaces, config.rotations, config.scales
-        )
     path = Path(source)
-    if not path.exists():
+    name = config.format if config.format != "auto" else _format(path)
+    form = formats()[name]
+    if form.has_path and not path.exists():
         raise ValueError(f"{path}: no such folder or file")
-    return OPEN[_format(path) if config.format == "auto" else config.format](path, config)
+    return form.open(path, config, *options)
 
 
 def _format(path: Path) -> str:
+    if str(path) == "glyphs":
+        return "glyphs"
     if path.is_dir():
         return "folder"
     if path.suffix == ".npz":
         return "npz"
-    if is_archive(path):
+    if is_archive(path) or not path.exists():
         return "archive"
     raise ValueError(f"{path}: neither a folder, an archive nor an .npz file; see --format")

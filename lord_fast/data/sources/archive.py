@@ -15,6 +15,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import BinaryIO
 
 from lord_fast.data.decode import MAX_BYTES, BadImageError
+from lord_fast.data.formats import register
+from lord_fast.data.options import PackConfig
 from lord_fast.data.records import Record, Source
 from lord_fast.data.sources.labels import Stem, image_extensions, printable, refuse
 from lord_fast.data.sources.layout import nested
@@ -88,6 +90,12 @@ class Archive(Source):
         member = PurePosixPath(name)
         hidden = member.name.startswith(".") or "__MACOSX" in member.parts
         return not hidden and member.suffix.lower() in self.extensions and len(member.parts) > 1
+
+
+@register("archive", "a zip or tar file of CLASS/NAME.png")
+def open_archive(path: Path, config: PackConfig) -> Source:
+    """The source at a path."""
+    return Archive(path, config.content_pattern)
 
 
 @dataclass(frozen=True)

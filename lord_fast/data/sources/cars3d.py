@@ -11,6 +11,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from lord_fast.data.decode import BadImageError, read_file
+from lord_fast.data.formats import register
+from lord_fast.data.options import PackConfig
 from lord_fast.data.records import Record, Source
 from lord_fast.data.sources.archive import is_archive, members
 from lord_fast.data.sources.labels import Labels
@@ -149,9 +151,11 @@ class Cars3dNpz(Source):
         return _describe(self.path, self.labels)
 
 
-def open_cars3d(path: Path, class_factors: Sequence[str]) -> Source:
+@register("cars3d", "Cars3D: nips2015-analogy-data.tar.gz, its folder, or cars3d.npz")
+def open_cars3d(path: Path, config: PackConfig) -> Source:
     """The source for whichever form it is."""
-    return (Cars3dNpz if path.suffix == ".npz" else Cars3dMeshes)(path, class_factors)
+    form = Cars3dNpz if path.suffix == ".npz" else Cars3dMeshes
+    return form(path, config.class_factors)
 
 
 def choose(class_factors: Sequence[str]) -> Labels:

@@ -7,6 +7,8 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from lord_fast.data.formats import register
+from lord_fast.data.options import PackConfig
 from lord_fast.data.records import Record, Source
 from lord_fast.data.sources.archive import open_zip, read_member, refused_member
 from lord_fast.data.sources.labels import Labels, image_extensions, refuse
@@ -60,6 +62,12 @@ class CelebA(Source):
                 archive = open_zip(file)
                 return lambda name: _member(archive, f"{ALIGNED}/{name}")
         raise ValueError(f"{self.path}: no {ALIGNED}/ or {ALIGNED}.zip in it or in its Img/")
+
+
+@register("celeba", "CelebA: identity_CelebA.txt and the aligned images")
+def open_celeba(path: Path, config: PackConfig) -> Source:
+    """The source at a path."""
+    return CelebA(path)
 
 
 def read_identities(path: Path) -> dict[str, str]:
@@ -126,3 +134,9 @@ class Rafd(NamedFiles):
     def labels_of(self, file: Path) -> dict[str, str]:
         """See `NamedFiles`."""
         return groups(RAFD.match(file.stem))
+
+
+@register("rafd", "RaFD: Rafd090_01_Caucasian_female_angry_frontal.jpg", names_are_paths=True)
+def open_rafd(path: Path, config: PackConfig) -> Source:
+    """The source at a path."""
+    return Rafd(path, config.class_factors)

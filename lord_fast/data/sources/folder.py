@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
+from lord_fast.data.formats import register
+from lord_fast.data.options import PackConfig
 from lord_fast.data.records import Record, Source
 from lord_fast.data.sources.labels import Stem, image_extensions, printable, refuse
 from lord_fast.data.sources.layout import nested
@@ -63,6 +65,12 @@ class Folder(Source):
             "path": os.path.abspath(self.path),
             "content_pattern": self.stem.describe(),
         }
+
+
+@register("folder", "a folder SOURCE/CLASS/NAME.png", names_are_paths=True)
+def open_folder(path: Path, config: PackConfig) -> Source:
+    """The source at a path."""
+    return Folder(path, config.content_pattern)
 
 
 def _entries(path: Path) -> Iterator[Entry]:

@@ -8,13 +8,26 @@ import itertools
 import os
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+from lord_fast.bounds import Checked, MoreThan
+from lord_fast.data.formats import register
+from lord_fast.data.options import PackConfig
 from lord_fast.data.records import Record, Source
 from lord_fast.data.sources.folder import followed
 from lord_fast.data.sources.labels import Labels, image_extensions, printable
 
 VIDEO = re.compile(r"person(?P<person>\d{2})_(?P<action>[a-z]+)_d(?P<scenario>\d)")
+
+
+@dataclass(frozen=True)
+class KthOptions(Checked):
+    """KTH actions, from videos or their frames."""
+
+    every: Annotated[int, MoreThan(0)] = 1
+    """Take every n-th frame of a video."""
 
 
 class Kth(Source):
@@ -30,8 +43,6 @@ class Kth(Source):
     """
 
     def __init__(self, path: Path, class_factors: Sequence[str] = (), every: int = 1):
-        if every < 1:
-            raise ValueError(f"--every {every}: must be positive")
         self.path, self.every, self.root = path, every, path.resolve()
         self.labels = Labels.chosen(class_factors, ("person",), ("action", "scenario"), ())
         self.videos = [f for f in sorted(path.rglob("*.avi")) if VIDEO.match(f.name)]
@@ -79,6 +90,12 @@ class Kth(Source):
         match = VIDEO.match(video.name)
         assert match is not None
         return self.labels.split(match.groupdict())
+
+
+@register("kth", "KTH actions: videos, or folders of frames", KthOptions, names_are_paths=True)
+def open_kth(path: Path, config: PackConfig, options: KthOptions) -> Source:
+    """The source at a path."""
+    return Kth(path, config.class_factors, options.every)
 
 
 def _av():

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from lord_fast.data.formats import register
+from lord_fast.data.options import PackConfig
 from lord_fast.data.records import Record, Source
 from lord_fast.data.sources.archive import readable
 
@@ -64,6 +66,12 @@ class Mnist(Source):
             "path": os.path.abspath(self.path),
             "splits": list(self.splits),
         }
+
+
+@register("mnist", "MNIST: train-images-idx3-ubyte and so on")
+def open_mnist(path: Path, config: PackConfig) -> Source:
+    """The source at a path."""
+    return Mnist(path)
 
 
 def read_idx(path: Path, magic: int) -> np.ndarray:

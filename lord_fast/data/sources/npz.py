@@ -13,6 +13,8 @@ from typing import IO, Literal
 import numpy as np
 
 from lord_fast.data.decode import MAX_BYTES
+from lord_fast.data.formats import register
+from lord_fast.data.options import PackConfig
 from lord_fast.data.records import Record, Source
 from lord_fast.data.sources.archive import readable
 
@@ -71,6 +73,12 @@ class NpzFile(Source):
     def describe(self) -> dict:
         """Format and file."""
         return {"format": "npz", "path": os.path.abspath(self.path)}
+
+
+@register("npz", "an .npz file of imgs, classes and contents")
+def open_npz(path: Path, config: PackConfig) -> Source:
+    """The source at a path."""
+    return NpzFile(path)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from lord_fast.data.decode import MAX_BYTES
+from lord_fast.data.formats import register
+from lord_fast.data.options import PackConfig
 from lord_fast.data.records import Record, Source
 from lord_fast.data.sources.archive import readable
 from lord_fast.data.sources.blocks import Blocks
@@ -97,6 +99,12 @@ def _read(path: Path, images, start: int, stop: int) -> np.ndarray:
     """Some of the images; damaged ones are an error of the file."""
     with readable(path, "cannot be read"):
         return images[start:stop]
+
+
+@register("shapes3d", "3D Shapes: 3dshapes.h5")
+def open_shapes3d(path: Path, config: PackConfig) -> Source:
+    """The source at a path."""
+    return Shapes3d(path, config.class_factors)
 
 
 def _names(values: np.ndarray) -> dict[str, str]:

@@ -17,6 +17,8 @@ from typing import BinaryIO
 import numpy as np
 
 from lord_fast.data.decode import MAX_BYTES
+from lord_fast.data.formats import register
+from lord_fast.data.options import PackConfig
 from lord_fast.data.records import Record, Source
 from lord_fast.data.sources.archive import readable
 from lord_fast.data.sources.blocks import Blocks
@@ -187,10 +189,11 @@ class SmallNorbJpg(NamedFiles):
         return {"category": category, "instance": instance, **groups(JPG.search(file.name))}
 
 
-def open_smallnorb(path: Path, class_factors: Sequence[str]) -> Source:
+@register("smallnorb", "SmallNORB: the .mat files, or JPEG files of them", names_are_paths=True)
+def open_smallnorb(path: Path, config: PackConfig) -> Source:
     """The source for whichever form lies in a folder."""
     original = any(path.glob("*-dat.mat*"))
-    return (SmallNorb if original else SmallNorbJpg)(path, class_factors)
+    return (SmallNorb if original else SmallNorbJpg)(path, config.class_factors)
 
 
 def choose(class_factors: Sequence[str]) -> Labels:

@@ -1,7 +1,7 @@
-"""The embedded data set: characters of the fonts that matplotlib ships, over a grid of poses.
+"""The embedded data set, which renders characters of matplotlib's fonts in a grid of poses.
 
-class = character, content = typeface x rotation (x scale). No network, the same bytes on every
-machine with the same font files and the same FreeType.
+The class is the character. The content is typeface x rotation (x scale). No download is needed. The
+bytes are the same on every machine with the same font files and the same FreeType.
 """
 
 import functools
@@ -10,13 +10,16 @@ import itertools
 import string
 import unicodedata
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-import matplotlib
 import numpy as np
-from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageFont, features
 
+from lord_fast.bounds import Checked, MoreThan
+from lord_fast.data.formats import register
+from lord_fast.data.options import PackConfig
 from lord_fast.data.records import Record, Source
 
 ALPHANUMERIC = string.digits + string.ascii_uppercase + string.ascii_lowercase
@@ -25,26 +28,45 @@ LATIN = (
     "DejaVuSans", "DejaVuSans-Bold", "DejaVuSansMono", "DejaVuSansMono-Bold", "DejaVuSerif",
     "DejaVuSerif-Bold", "STIXGeneral", "STIXGeneralBol", "cmss10", "cmtt10",
 )  # fmt: skip
-"""The ten upright text faces whose closest pair is the least alike (a slant is a rotation)."""
+"""The ten upright text faces whose most similar pair differs most. Slanted faces are left out,
+because a slant resembles a rotation."""
 DEJAVU = (
     "DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSans-BoldOblique",
     "DejaVuSerif", "DejaVuSerif-Bold", "DejaVuSerif-Italic", "DejaVuSerif-BoldItalic",
     "DejaVuSansMono", "DejaVuSansMono-Bold",
 )  # fmt: skip
 TYPEFACE_SETS = (LATIN, DEJAVU, DEJAVU[:4], DEJAVU[:2])
-"""From many typefaces and few characters to few typefaces and many characters."""
+"""Sets with many typefaces and few shared characters first, few typefaces and many characters last.
+"""
 
 SUPERSAMPLING = 4
 EM = 0.64
 """Height of the em square at scale 1, as a fraction of the side of the image."""
 
 
+@dataclass(frozen=True)
+class GlyphOptions(Checked):
+    """The embedded data set: characters in many typefaces and poses."""
+
+    classes: Annotated[int, MoreThan(0)] = 62
+    """Number of characters."""
+    typefaces: tuple[str, ...] = ()
+    """Names of matplotlib's fonts. Without it ten typefaces for up to 62 classes, and fewer that
+    share more characters for more classes."""
+    rotations: tuple[float, ...] = (-30, -15, 0, 15, 30)
+    """Rotations in degrees."""
+    scales: tuple[float, ...] = (1.0,)
+    """Relative sizes. Several of them are a content factor."""
+
+
 def font_file(typeface: str) -> Path:
-    """The file of a typeface that matplotlib ships.
+    """The path of the font file of a typeface that matplotlib ships.
 
     Raises:
-        ValueError: there is no such typeface; the message lists those there are.
+        ValueError: There is no such typeface. The message lists all typefaces.
     """
+    import matplotlib  # takes long
+
     folder = Path(matplotlib.get_data_path(), "fonts", "ttf")
     path = folder / f"{typeface}.ttf"
     if not path.is_file():
@@ -54,13 +76,15 @@ def font_file(typeface: str) -> Path:
 
 
 def characters(typefaces: Sequence[str]) -> str:
-    """The characters that every one of `typefaces` draws, letters and digits of ASCII first.
+    """The characters that all `typefaces` can draw, with ASCII letters and digits first.
 
-    Left out: marks, spaces and controls; characters whose picture in the first typeface equals an
-    earlier one's (Latin A and Greek Alpha would be one class under two names); everything but
-    ASCII letters and digits when a Computer Modern font takes part, since those fonts put other
-    symbols under their code points.
+    Marks, spaces and controls are left out. So are characters that look like an earlier one in the
+    first typeface. For example, Latin A and Greek Alpha would be one class with two names. If a
+    Computer Modern font takes part, only ASCII letters and digits are returned, because these fonts
+    have other symbols at the remaining code points.
     """
+    from matplotlib.ft2font import FT2Font
+
     if set(typefaces) & set(COMPUTER_MODERN):
         return ALPHANUMERIC
     shared = set.intersection(*(set(FT2Font(font_file(t)).get_charmap()) for t in typefaces))
@@ -77,18 +101,19 @@ def characters(typefaces: Sequence[str]) -> str:
 
 
 class Glyphs(Source):
-    """A source of records (see `lord_fast.data.records`): every character in every pose.
+    """A source of records (see `lord_fast.data.records`) with every character in every pose.
 
     Args:
         size: Side of the images in pixels.
         num_classes: Number of characters.
-        typefaces: Names of matplotlib's fonts; empty: the first of `TYPEFACE_SETS` that has
-            `num_classes` characters.
-        rotations: Degrees, counter-clockwise.
-        scales: Sizes relative to the default; a content factor if there are several.
+        typefaces: Names of matplotlib's fonts. If empty, the first of `TYPEFACE_SETS` with
+            `num_classes` characters is used.
+        rotations: Rotations in degrees, counter-clockwise.
+        scales: Sizes relative to the default. Several sizes become a content factor.
 
     Raises:
-        ValueError: a typeface is unknown, or the typefaces share fewer characters.
+        ValueError: A typeface is unknown, or the typefaces share fewer than `num_classes`
+            characters.
     """
 
     channels = 1
@@ -136,7 +161,7 @@ class Glyphs(Source):
                 )
 
     def describe(self) -> dict:
-        """What made the pixels, for the manifest: fonts by hash, versions, the grid."""
+        """The font hashes, versions and grid that determine the pixels, for the manifest."""
         return {
             "format": "glyphs",
             "fonts": {
@@ -150,6 +175,14 @@ class Glyphs(Source):
         }
 
 
+@register("glyphs", "the embedded characters; SOURCE is the word glyphs", GlyphOptions, False)
+def open_glyphs(path: Path, config: PackConfig, options: GlyphOptions) -> Source:
+    """The characters at the size that is packed; there is no path."""
+    return Glyphs(
+        config.size, options.classes, options.typefaces, options.rotations, options.scales
+    )
+
+
 @functools.lru_cache(maxsize=256)
 def _font(typeface: str, pixels: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(
@@ -158,14 +191,16 @@ def _font(typeface: str, pixels: int) -> ImageFont.FreeTypeFont:
 
 
 def draw(char: str, typeface: str, size: int, rotation: float = 0, scale: float = 1) -> np.ndarray:
-    """One character, white on black, its ink centred, shrunk only where it would leave the image.
+    """Draw one character in white on black, centred.
+
+    A character that would leave the image when it is rotated is shrunk.
 
     Args:
         char: The character.
-        typeface: A name that `font_file` knows.
+        typeface: Name of a font, see `font_file`.
         size: Side of the image in pixels.
-        rotation: Degrees, counter-clockwise.
-        scale: Relative size.
+        rotation: Rotation in degrees, counter-clockwise.
+        scale: Size relative to the default.
 
     Returns:
         uint8 [size, size, 1].

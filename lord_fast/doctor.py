@@ -1,0 +1,50 @@
+"""What this machine has, what is missing and how to get it."""
+
+import importlib.util
+import platform
+import shutil
+
+import torch
+
+from lord_fast import kernels
+from lord_fast.machine import has_fast_bf16
+from lord_fast.system import cpu_count, package_version
+
+PACKAGES = (
+    "torch", "triton", "nvidia-dali-cuda130", "nvidia-dali-cuda120", "tensorboard", "onnx",
+)  # fmt: skip
+
+
+def findings() -> list[tuple[str, str]]:
+    """What was looked for and what was found."""
+    return [*_machine(), *((name, version(name)) for name in PACKAGES)]
+
+
+def version(name: str) -> str:
+    """The version of a package. A module may be there without the metadata of a distribution."""
+    known = package_version(name)
+    if known is not None:
+        return known
+    is_module = name.isidentifier() and importlib.util.find_spec(name) is not None
+    return "installed, of an unknown version" if is_module else "not installed"
+
+
+def _machine() -> list[tuple[str, str]]:
+    threads = cpu_count()
+    bf16 = "fast" if has_fast_bf16("cpu") else "slow (auto takes float32)"
+    cpu = f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}, {threads} cores"
+    gpu = "none that PyTorch sees"
+    if torch.cuda.is_available():
+        capability = ".".join(map(str, torch.cuda.get_device_capability()))
+        gpu = f"{torch.cuda.get_device_name()}, sm {capability}, CUDA {torch.version.cuda}"
+    elif torch.backends.mps.is_available():
+        gpu = f"Apple GPU (mps), latent tables on {kernels.live('mps')}"
+    compiler = shutil.which("g++") or shutil.which("c++") or "none: --compile needs one on the CPU"
+    return [
+        ("python", platform.python_version()),
+        ("cpu", f"{cpu}, bf16 {bf16}"),
+        ("gpu", gpu),
+        ("kernels, cpu", str(kernels.live("cpu"))),
+        ("kernels, cuda", str(kernels.live("cuda"))),
+        ("c++ compiler", compiler),
+    ]

@@ -1,0 +1,162 @@
+"""What a stage says of its steps: the console, stats.jsonl, TensorBoard if asked for."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from lord_fast.run.stats import append_stats, forget_after
+from lord_fast.train.stage import Stage
+
+MOST_UNSEEN = 1000
+"""Losses that are kept on the device before the host looks at them."""
+
+
+class NotFinite(Exception):  # noqa: N818 (caught, and turned into another step)
+    """A step made something infinite or not a number.
+
+    Attributes:
+        step: Its number, counted from 1.
+        what: The loss, or a tensor as NAMESPACE/NAME.
+    """
+
+    def __init__(self, step: int, what: str):
+        super().__init__(f"{what} is not finite after step {step}")
+        self.step, self.what = step, what
+
+
+class Log:
+    """Means over the steps since the last line, a line every few steps.
+
+    Args:
+        stage: Whose steps.
+        run: The run's folder.
+        console: Where progress goes.
+    """
+
+    def __init__(self, stage: Stage, run: Path, console: Console):
+        self.stage, self.console = stage, console
+        self.file = run / "stats.jsonl"
+        logging = stage.config.logging
+        self.writer = _tensorboard(run / "tensorboard") if logging.tensorboard else None
+        self.sums: dict[str, Tensor] = {}
+        self.losses: list[tuple[int, Tensor]] = []
+        self.count, self.last_line = 0, 0
+        self.timed, self.since = 0, time.perf_counter()
+        self.progress = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+            TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+            console=console, disable=not console.is_terminal,
+        )  # fmt: skip
+        self.task = self.progress.add_task(stage.name, total=stage.total_steps, note="")
+
+    def __enter__(self) -> None:
+        self.progress.start()
+
+    def __exit__(self, *error) -> None:
+        self.progress.stop()
+        if self.writer:
+            self.writer.close()
+
+    def go_to(self, step: int, state: dict[str, Tensor] | None) -> None:
+        """Go on after `step` steps, with the sums that a checkpoint has kept.
+
+        Args:
+            step: Steps done; lines of later ones are dropped.
+            state: What `state` returned; None: begin with the next step.
+        """
+        forget_after(self.file, self.stage.name, step)
+        self.losses, self.timed, self.since = [], 0, time.perf_counter()
+        self.progress.update(self.task, completed=step)
+        if state is None:
+            self.sums, self.count, self.last_line = {}, 0, step
+            return
+        self.count, self.last_line = int(state["count"]), int(state["last_line"])
+        self.sums = {
+            name.removeprefix("sum."): value.to(self.stage.device)
+            for name, value in state.items()
+            if name.startswith("sum.")
+        }
+
+    def state(self) -> dict[str, Tensor]:
+        """What the next line depends on."""
+        sums = {f"sum.{name}": value for name, value in self.sums.items()}
+        counts = {"count": torch.tensor(self.count), "last_line": torch.tensor(self.last_line)}
+        return sums | counts
+
+    def add(self, done: int, scalars: dict[str, Tensor]) -> None:
+        """Take the scalars of a step; the host does not wait for them."""
+        for name, value in scalars.items():
+            self.sums[name] = self.sums.get(name, 0) + value.detach()
+        self.losses.append((done, scalars["loss"].detach()))
+        if len(self.losses) >= MOST_UNSEEN:
+            self.check_losses()
+        self.count += 1
+        self.timed += 1
+        self.progress.update(self.task, completed=done)
+
+    def check_losses(self) -> None:
+        """Look at the losses since the last look.
+
+        Raises:
+            NotFinite: names the first step whose loss is not.
+        """
+        if not self.losses:
+            return
+        finite = torch.stack([loss for _, loss in self.losses]).isfinite().tolist()
+        if not all(finite):
+            raise NotFinite(self.losses[finite.index(False)][0], "the loss")
+        self.losses = []
+
+    def write(self, done: int, skipped: Sequence[int] = ()) -> None:
+        """One line: the means over the steps since the last one, if there were any.
+
+        Args:
+            done: Steps done.
+            skipped: Steps that were left out; those since the last line are noted in it.
+
+        Raises:
+            NotFinite: a loss since the last look was not.
+        """
+        self.check_losses()
+        if not self.count:
+            return
+        means = {name: float(total) / self.count for name, total in self.sums.items()}
+        elapsed = time.perf_counter() - self.since
+        row = {
+            "stage": self.stage.name,
+            "step": done,
+            "epoch": done / self.stage.steps_per_epoch,
+            **means,
+            "lr": self.stage.learning_rate(done - 1),
+            "images_per_second": self.timed * self.stage.batch_size / elapsed,
+        }
+        left_out = [step for step in skipped if self.last_line < step <= done]
+        append_stats(self.file, row | ({"skipped": left_out} if left_out else {}))
+        self._show(row, [*means, "lr", "images_per_second"])
+        self.sums, self.count, self.last_line = {}, 0, done
+        self.timed, self.since = 0, time.perf_counter()
+
+    def _show(self, row: dict, names: list[str]) -> None:
+        done = row["step"]
+        if self.writer:
+            for name in names:
+                self.writer.add_scalar(f"{self.stage.name}/{name}", row[name], done)
+        note = f"loss {row['loss']:.4f}  {row['images_per_second']:.0f} images/s"
+        self.progress.update(self.task, note=note)
+        if not self.console.is_terminal:
+            self.console.print(f"{self.stage.name} {done}/{self.stage.total_steps}  {note}")
+
+
+def _tensorboard(folder: Path):
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ValueError(
+            "--tensorboard: the package is missing; pip install 'lord-fast[tensorboard]'"
+        ) from error
+    return SummaryWriter(folder)

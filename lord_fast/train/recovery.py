@@ -1,0 +1,151 @@
+"""A stage's checkpoints: only finite states are saved, and training goes back from others.
+
+The rule. When a loss or a tensor is not finite, training goes back to the last good checkpoint and
+does the steps since then again, with a look at the loss and at everything that was updated after
+each of them. It goes back once more and leaves out the first step that is not finite. A run leaves
+out three steps at most; then it stops. The checkpoints remember the steps that were left out.
+"""
+
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from lord_fast.run import checkpoint
+from lord_fast.train.log import Log, NotFinite
+from lord_fast.train.stage import Stage
+
+MOST_SKIPPED = 3
+"""Steps that a run may leave out."""
+
+
+class Recovery:
+    """Saves a stage, restores it, and goes back when a step is not finite.
+
+    Args:
+        stage: What is saved and restored.
+        run: The run's folder.
+        log: Its sums are saved with it.
+        console: Where it is said what happens.
+
+    Attributes:
+        skipped: Steps that are left out, counted from 1.
+        good: The last checkpoint that was saved or read; None: there is none.
+    """
+
+    def __init__(self, stage: Stage, run: Path, log: Log, console: Console):
+        self.stage, self.log, self.console = stage, log, console
+        self.folder = run / "checkpoints"
+        self.skipped: list[int] = []
+        self.good: Path | None = None
+        self.good_step = 0
+        self.noticed = self.careful_until = 0
+        self._said_that_old_ones_stay = False
+
+    def restore(self, from_step: int | None = None) -> int:
+        """Restore the newest checkpoint that is whole, or a given one.
+
+        Args:
+            from_step: Steps of the checkpoint; 0: begin anew; None: the newest.
+
+        Returns:
+            Steps done.
+
+        Raises:
+            ValueError: no checkpoint is whole, or not that of the step.
+        """
+        if from_step is None:
+            found = checkpoint.load_latest(self.folder, self.stage.name, self.console.print)
+        elif from_step == 0:
+            found = None
+        else:
+            found = checkpoint.load_at(self.folder, self.stage.name, from_step)
+        if found is None:
+            self.log.go_to(0, None)
+            return 0
+        self.stage.load_state(found.state)
+        kept = found.state.get("log")
+        self.log.go_to(found.step, kept)
+        self.skipped = kept["skipped"].tolist() if kept else []
+        self.good, self.good_step = found.path, found.step
+        if found.step < self.stage.total_steps:
+            self.console.print(f"resuming from {found.path}")
+        return found.step
+
+    def save(self, done: int) -> None:
+        """Write a checkpoint, if the losses and everything updated since the last are finite.
+
+        Raises:
+            NotFinite: they are not. Nothing was written.
+        """
+        self.log.check_losses()
+        state = self.stage.state()
+        wrong = checkpoint.not_finite(state, since=self.good_step)
+        if wrong is not None:
+            raise NotFinite(done, wrong)
+        state = state | {"log": self.log.state() | {"skipped": torch.tensor(self.skipped).long()}}
+        keep = self.stage.config.logging.keep
+        name = self.stage.name
+        self.good = checkpoint.save(self.folder, name, done, state, keep, self._say_once)
+        self.good_step = done
+
+    def check(self, done: int) -> None:
+        """Look at a step that is done again; nothing is looked at in other steps.
+
+        Raises:
+            NotFinite: the step made its loss or a tensor not finite.
+        """
+        if done > self.careful_until:
+            return
+        self.log.check_losses()
+        wrong = checkpoint.not_finite(self.stage.state(), since=done - 1)
+        if wrong is not None:
+            raise NotFinite(done, wrong)
+
+    def go_back(self, found: NotFinite, done: int) -> int:
+        """Restore the last good checkpoint, to find the step or to leave it out.
+
+        Args:
+            found: What is not finite.
+            done: Steps done.
+
+        Returns:
+            Steps of the checkpoint.
+
+        Raises:
+            ValueError: there is no checkpoint, or three steps were left out already.
+        """
+        done = max(done, found.step)
+        known = done <= self.careful_until
+        if self.good is None or self.noticed > MOST_SKIPPED:
+            raise ValueError(self._stopped(found))
+        skipped = self.skipped
+        if known:
+            if len(skipped) == MOST_SKIPPED:
+                raise ValueError(self._stopped(found))
+            skipped = [*skipped, found.step]
+            then = f"leaving out step {found.step} ({len(skipped)} of {MOST_SKIPPED})"
+        else:
+            self.noticed += 1
+            self.careful_until = done
+            then = "looking at every step"
+        self.console.print(f"{found}; going back to {self.good}, {then}")
+        step = self.restore(self.good_step)
+        self.skipped = skipped
+        return step
+
+    def _stopped(self, found: NotFinite) -> str:
+        if self.good is None:
+            why = "there is no checkpoint to go back to"
+        else:
+            left_out = ", ".join(map(str, self.skipped)) or "none"
+            why = f"the last good checkpoint is {self.good}, steps left out: {left_out}"
+        return (
+            f"{found}; {why}; train in a new run with a smaller --lr, or with --precision float32"
+        )
+
+    def _say_once(self, line: str) -> None:
+        """An old checkpoint that cannot be removed is worth one line, not one a save."""
+        if not self._said_that_old_ones_stay:
+            self.console.print(line)
+        self._said_that_old_ones_stay = True

@@ -1,0 +1,58 @@
+// Calls one operator on arrays from stdin and writes its results to stdout: how the tests run a
+// library that was built for another processor. The order of the fields is that of
+// tests/test_latent_compilers.py.
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <vector>
+
+#include "lord_fast_kernels.h"
+
+namespace {
+
+struct Header {
+  int64_t scatter, num_rows, dim, batch, total_steps, step, seed, terms;
+  double beta1, beta2, eps, std;
+};
+
+template <typename T>
+std::vector<T> read(int64_t count) {
+  std::vector<T> values(count);
+  if (std::fread(values.data(), sizeof(T), count, stdin) != static_cast<size_t>(count)) {
+    std::exit(90);
+  }
+  return values;
+}
+
+template <typename T>
+void write(const std::vector<T>& values) {
+  std::fwrite(values.data(), sizeof(T), values.size(), stdout);
+}
+
+}  // namespace
+
+int main() {
+  const Header h = read<Header>(1)[0];
+  const int64_t size = h.num_rows * h.dim;
+  auto weight = read<float>(size), exp_avg = read<float>(size), exp_avg_sq = read<float>(size);
+  auto last_step = read<int64_t>(h.num_rows);
+  const auto rows = read<int64_t>(h.batch), noise_ids = read<int64_t>(h.batch);
+  const auto lr = read<float>(h.total_steps);
+  const auto grad = read<float>(h.batch * h.dim);
+  constexpr int kThreads = 2;
+  if (h.scatter != 0) {
+    const int status = lord_fast_scatter_adam(
+        weight.data(), exp_avg.data(), exp_avg_sq.data(), last_step.data(), h.num_rows, h.dim,
+        h.dim, rows.data(), grad.data(), h.batch, lr.data(), h.total_steps, &h.step, h.beta1,
+        h.beta2, h.eps, h.terms, kThreads);
+    write(weight), write(exp_avg), write(exp_avg_sq), write(last_step);
+    return status;
+  }
+  std::vector<float> codes(h.batch * h.dim);
+  const int status = lord_fast_gather(
+      weight.data(), exp_avg.data(), exp_avg_sq.data(), last_step.data(), h.num_rows, h.dim, h.dim,
+      rows.data(), noise_ids.data(), h.batch, lr.data(), h.total_steps, &h.step,
+      static_cast<float>(h.std), h.seed, h.beta1, h.beta2, h.eps, h.terms, kThreads, codes.data());
+  write(codes);
+  return status;
+}
