@@ -86,6 +86,34 @@ def finish_folder(partial: Path, out: Path) -> None:
     (out / MARKER).unlink(missing_ok=True)
 
 
+def refuse_overlap(source: Path, out: Path) -> None:
+    """Refuse to make a folder where that would destroy or change what it is made from.
+
+    Args:
+        source: What is read: a file or a folder.
+        out: The folder to make.
+
+    Raises:
+        ValueError: the source is `out` or its unfinished folder, lies inside one of them, or
+            `out` lies inside the source.
+    """
+    for made in (out, partial_of(out)):
+        if _is_inside(source, made):
+            raise ValueError(
+                f"{source}: lies in {made}, which would be written for {out}; give another folder"
+            )
+    if _is_inside(out, source):
+        raise ValueError(f"{out}: lies in {source}, which is only read; give a folder outside it")
+
+
+def _is_inside(path: Path, folder: Path) -> bool:
+    """Whether a path is a folder or lies in it, by whichever names and links."""
+    if not folder.exists():
+        return False
+    path = path.resolve()
+    return any(p.exists() and p.samefile(folder) for p in (path, *path.parents))
+
+
 def partial_of(out: Path) -> Path:
     """Where `out` is made before it has its name."""
     return out.with_name(out.name + ".partial")

@@ -89,9 +89,12 @@ def test_a_damaged_file_in_the_store_is_named(stores, tmp_path):
     store = shutil.copytree(stores[1], tmp_path / "store")
     data = bytearray((store / "images.bin").read_bytes())
     data[:100] = bytes(100)
+    opened = ImageStore(store)
     (store / "images.bin").write_bytes(data)
     with pytest.raises(ValueError, match=r"does not decode .*lord-fast pack --verify"):
-        ImageStore(store).images(torch.tensor([0, 1]))
+        opened.images(torch.tensor([0, 1]))
+    with pytest.raises(ValueError, match=r"image 0 is not the one .*lord-fast pack --verify"):
+        ImageStore(store)
     (store / "images.bin").write_bytes(data[:-1])
     with pytest.raises(ValueError, match=r"images\.bin: is not .* bytes long"):
         ImageStore(store)

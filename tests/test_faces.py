@@ -41,10 +41,11 @@ def test_celeba(tmp_path, layout):
         for i, name in enumerate(names):
             (img / "img_align_celeba" / name).write_bytes(aligned(i))
     config = PackConfig(format="celeba", size=32, decoder="pillow")
-    manifest = pack(open_source(str(tmp_path), config), tmp_path / "store", config)
+    store = tmp_path.with_name(f"{tmp_path.name}-store")
+    manifest = pack(open_source(str(tmp_path), config), store, config)
     assert manifest["class_names"] == ["2880", "2937"]
-    assert np.load(tmp_path / "store" / "class_ids.npy").tolist() == [0, 1, 0]
-    pixels = np.fromfile(tmp_path / "store" / "images.u8", dtype=np.uint8).reshape(3, 32, 32, 3)
+    assert np.load(store / "class_ids.npy").tolist() == [0, 1, 0]
+    pixels = np.fromfile(store / "images.u8", dtype=np.uint8).reshape(3, 32, 32, 3)
     for i in range(3):
         inner = pixels[i, 1:-1, 1:-1].reshape(-1, 3)
         assert (inner == (200, 10 * i, 0)).all()
@@ -58,7 +59,7 @@ def test_celeba_damaged(tmp_path):
     (tmp_path / "img_align_celeba").mkdir()
     config = PackConfig(format="celeba", size=32, decoder="pillow")
     with pytest.raises(ValueError, match=r"000001\.jpg: No such file"):
-        pack(open_source(str(tmp_path), config), tmp_path / "store", config)
+        pack(open_source(str(tmp_path), config), tmp_path.with_name(f"{tmp_path.name}-out"), config)
     names.write_text("000001.jpg 2880\n../../etc/passwd.jpg 3\n")
     refuses(r"identity_CelebA\.txt, line 2: must be a file's name", tmp_path, "celeba")
 

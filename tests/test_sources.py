@@ -250,7 +250,7 @@ def test_mnist(tmp_path, zipped):
     assert [r.class_name for r in found] == list("5041921")
     assert all(np.array_equal(r.image(), i) for r, i in zip(found, images, strict=True))
     assert found[0].content == {}
-    store = tmp_path / "store"
+    store = tmp_path.with_name(f"{tmp_path.name}-store")
     config = PackConfig(format="mnist", size=32)
     manifest = pack(open_source(str(tmp_path), config), store, config)
     assert (manifest["channels"], manifest["factors"]) == (1, {})

@@ -38,6 +38,7 @@ def split(
 
     if (classes is None) == (images is None):
         raise ValueError("give either --classes N or --images FRACTION")
+    earlier = [path for path in (train, test) if path.exists()]
     with naming(train):
         if classes is not None:
             sizes = split_classes(store, train, test, classes, seed)
@@ -47,4 +48,5 @@ def split(
         for path, size in zip((train, test), sizes, strict=True):
             copy_history(store, path)
             command.record(path)
-            err.print(f"{path}: {size} images")
+            note = " (made by an earlier call that was cut off)" if path in earlier else ""
+            err.print(f"{path}: {size} images{note}")

@@ -6,7 +6,7 @@ Options that one format has alone lie beside its source in `lord_fast.data.sourc
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from lord_fast.bounds import AtLeast, Checked, MoreThan, OneOf
+from lord_fast.bounds import AtLeast, Below, Checked, MoreThan, OneOf
 from lord_fast.data.formats import format_names
 
 
@@ -16,7 +16,7 @@ class PackConfig(Checked):
 
     format: Annotated[str, OneOf(format_names)] = "auto"
     """What SOURCE is. auto: a folder, a zip or tar of one, an .npz file, or the word glyphs."""
-    size: Annotated[int, MoreThan(0)] = 64
+    size: Annotated[int, MoreThan(0), Below(4097)] = 64
     """Side of the packed images in pixels. The largest square in the middle of an image is scaled
     to it."""
     channels: Literal["auto", 1, 3] = "auto"
@@ -40,5 +40,5 @@ class PackConfig(Checked):
     fit neither memory nor disk."""
     max_bad: Annotated[int, AtLeast(0)] = 0
     """Number of broken images to tolerate. They are left out and listed in left_out.jsonl."""
-    workers: Annotated[int, AtLeast(0)] = 0
+    workers: Annotated[int, AtLeast(0), Below(1025)] = 0
     """Threads that decode. 0: one for each core."""

@@ -1,26 +1,34 @@
 """Any source to a packed store (its files: `lord_fast.data.writer`)."""
 
 import collections
+import contextlib
 import hashlib
 import itertools
-import shutil
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from lord_fast.atomic import refuse_overlap
 from lord_fast.data import decode
 from lord_fast.data.decode import BadImageError, Decoder, Shape
 from lord_fast.data.options import PackConfig
 from lord_fast.data.records import Record, Source
+from lord_fast.data.unfinished import discard, finish, unfinished
 from lord_fast.data.writer import StoreWriter
-from lord_fast.errors import Interrupted
 from lord_fast.system import cpu_count
 
 CHUNK = 16
-"""Images that a worker reads and decodes at a time; each holds at most one chunk, and one waits."""
+"""Images that a worker reads and decodes at a time, fewer if they are large."""
+CHUNK_BYTES = 32 << 20
+"""What a chunk's files and pixels may take, if it is more than one image."""
+HELD_BYTES = 256 << 20
+"""What the files and pixels of all chunks in work may take together, if it is more than one chunk.
+A file has at most `decode.MAX_BYTES`, so that packing holds at most their sum and one chunk."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,35 @@ class _Loaded:
     pixels: np.ndarray | BadImageError
     source: bytes | None = None
     sha256: str = ""
+
+
+class _LargeClasses:
+    """The records of classes with at least `least` images."""
+
+    def __init__(self, source: Source, least: int):
+        self.source = source
+        self.kept: set[str] | None = None
+        if least > 1:
+            sizes = collections.Counter(record.class_name for record in source)
+            self.kept = {name for name, size in sizes.items() if size >= least}
+            if not self.kept:
+                raise ValueError(f"--min-class-size {least}: no class has as many images")
+
+    def __iter__(self) -> Iterator[Record]:
+        kept = self.kept
+        return (record for record in self.source if kept is None or record.class_name in kept)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is packed, how, and into what."""
+
+    source: Source
+    records: _LargeClasses
+    config: PackConfig
+    decoder: Decoder
+    shape: Shape
+    workers: int
 
 
 def pack(
@@ -50,10 +87,14 @@ def pack(
         The manifest.
 
     Raises:
-        ValueError: `out` exists, or more than `max_bad` images are broken (all of them are looked
-            at and named); nothing is left at `out`.
+        ValueError: `out` exists, is being made by another process, or lies in the source or the
+            source in it; more than `max_bad` images are broken (all of them are looked at and
+            named), and nothing is left at `out`; or the system refuses to write or read, and what
+            is packed so far stays to go on with.
     """
-    if out.exists():
+    if (path := _path_of(source)) is not None:
+        refuse_overlap(path, out)
+    if out.exists():  # looked at again under the lock, after the sources were read
         raise ValueError(f"{out}: exists already; give another folder or remove it")
     if config.encoded and not source.has_files:
         raise ValueError("--encoded: this source holds pixels, not encoded images")
@@ -62,54 +103,121 @@ def pack(
     shape = Shape(config.size, _channels(source, records, config, workers), _crop(source, config))
     # Pillow scales pixels, too.
     name: decode.DecoderName = config.decoder if source.has_files else "pillow"
-    decoder = decode.open_decoder(name, shape, workers)
-    partial = out.with_name(out.name + ".partial")
-    writer = StoreWriter(partial, shape, config.encoded, {
-        "source": source.describe(), "decoder": decoder.describe(), "size": shape.size,
-        "channels": shape.channels, "crop": shape.crop, "encoded": config.encoded,
-        "min_class_size": config.min_class_size,
-    })  # fmt: skip
-    try:
-        done = writer.start(records)
-        progress(done)
-        _fill(writer, records, done, decoder, workers, progress)
-        if len(writer.left_out) > config.max_bad:
-            raise ValueError(_broken(writer.left_out, len(source)))
-        if not writer.class_ids:
-            raise ValueError(f"none of {len(source)} images can be used")
-        manifest = writer.finish(source.describe(), decoder.describe())
-        partial.rename(out)
-    except Interrupted:  # leaves its part to go on with, as Ctrl-C does
-        raise
-    except Exception:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    job = _Job(source, records, config, decode.open_decoder(name, shape, workers), shape, workers)
+    with unfinished(out) as partial:
+        try:
+            manifest = _write(job, partial, progress)
+            finish(partial, out)
+        except OSError as error:
+            raise ValueError(
+                f"{partial}: {_reason(error)}; what is packed so far is kept there, and the same "
+                f"command goes on with it"
+            ) from error
+        except ValueError:
+            discard(partial)
+            raise
     return manifest
 
 
-def _fill(
-    writer: StoreWriter,
-    records: Iterable[Record],
-    done: int,
-    decoder: Decoder,
-    workers: int,
-    progress: Callable[[int], None],
-) -> None:
-    """Decode and write the records from number `done` on."""
-    rest = itertools.islice(records, done, None)
-    chunks = iter(lambda: tuple(itertools.islice(rest, CHUNK)), ())
+def _write(job: _Job, partial: Path, progress: Callable[[int], None]) -> dict:
+    """Fill the unfinished store `partial`; returns its manifest."""
+    source, shape, config = job.source, job.shape, job.config
+    made_of = {"source": source.describe(), "decoder": job.decoder.describe()}
+    writer = StoreWriter(partial, shape, config.encoded, {
+        **made_of, "size": shape.size, "channels": shape.channels, "crop": shape.crop,
+        "encoded": config.encoded, "min_class_size": config.min_class_size,
+        "changed": _changed(source),
+    })  # fmt: skip
+    done = writer.start(job.records)
     try:
-        for chunk in _in_order(lambda c: _load(c, decoder, writer.shape), chunks, workers):
-            for loaded in chunk:
-                if isinstance(loaded.pixels, BadImageError):
-                    writer.leave_out(done, loaded.record.name, str(loaded.pixels))
-                else:
-                    writer.add(loaded.record, loaded.pixels, loaded.source, loaded.sha256)
-                done += 1
-            writer.flush()
-            progress(len(chunk))
-    finally:
+        progress(done)
+        _fill(writer, job, done, progress)
+    except BaseException:
+        with contextlib.suppress(OSError):  # on a full disk; what failed first is what to say
+            writer.close()
+        raise
+    writer.close()
+    if len(writer.left_out) > config.max_bad:
+        raise ValueError(_broken(writer.left_out, len(source)))
+    if not writer.class_ids:
+        raise ValueError(f"none of {len(source)} images can be used")
+    return writer.finish(**made_of)
+
+
+def _path_of(source: Source) -> Path | None:
+    """The file or folder that a source reads; None if it reads none."""
+    return getattr(source, "path", None)
+
+
+def _changed(source: Source) -> list[int] | None:
+    """Length and time of change of a source that is one file: another file is packed anew."""
+    path = _path_of(source)
+    if path is None or not path.is_file():
+        return None
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+
+
+def _reason(error: OSError) -> str:
+    reason = error.strerror or str(error)
+    return f"{error.filename}: {reason}" if error.filename else reason
+
+
+def _fill(writer: StoreWriter, job: _Job, done: int, progress: Callable[[int], None]) -> None:
+    """Decode and write the records from number `done` on."""
+    rest = itertools.islice(job.records, done, None)
+    chunks = _chunks(rest, job.shape.size**2 * job.shape.channels)
+    results = _in_order(
+        lambda c: _load(c.records, job.decoder, job.shape), chunks, job.workers, lambda c: c.size
+    )
+    for chunk in results:
+        for loaded in chunk:
+            if isinstance(loaded.pixels, BadImageError):
+                writer.leave_out(done, loaded.record.name, str(loaded.pixels))
+            else:
+                writer.add(loaded.record, loaded.pixels, loaded.source, loaded.sha256)
+            done += 1
         writer.flush()
+        progress(len(chunk))
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Records that are read and decoded together, and what they take in memory."""
+
+    records: list[Record]
+    size: int
+
+
+def _chunks(records: Iterable[Record], pixels: int) -> Iterator[_Chunk]:
+    """Records in groups of at most `CHUNK`, and of at most `CHUNK_BYTES` or one record.
+
+    Args:
+        records: In order.
+        pixels: Bytes of a decoded image.
+    """
+    group: list[Record] = []
+    held = 0
+    for record in records:
+        size = _size(record) + pixels
+        if group and (len(group) == CHUNK or held + size > CHUNK_BYTES):
+            yield _Chunk(group, held)
+            group, held = [], 0
+        group.append(record)
+        held += size
+    if group:
+        yield _Chunk(group, held)
+
+
+def _size(record: Record) -> int:
+    """Bytes that a record's file takes once it is read."""
+    if not isinstance(record.image, Path):
+        return record.size
+    try:
+        size = os.stat(record.image).st_size
+    except OSError:  # reading it says what is wrong
+        return 0
+    return size if size <= decode.MAX_BYTES else 0  # larger ones are not read
 
 
 def _load(records: Sequence[Record], decoder: Decoder, shape: Shape) -> list[_Loaded]:
@@ -132,7 +240,7 @@ def _read(record: Record) -> np.ndarray | bytes | BadImageError:
         image = record.image
         return decode.read_file(image) if isinstance(image, Path) else image()
     except BadImageError as error:
-        return error
+        return BadImageError(str(error))  # the old one's traceback holds what was read
 
 
 def _fitted(image: np.ndarray | BadImageError, shape: Shape) -> np.ndarray | BadImageError:
@@ -150,23 +258,6 @@ def _broken(left_out: list[dict], total: int) -> str:
         f"{len(left_out)} of {total} images cannot be used; repair or remove them, or pack the "
         f"others with --max-bad {len(left_out)}:\n  {lines}"
     )
-
-
-class _LargeClasses:
-    """The records of classes with at least `least` images."""
-
-    def __init__(self, source: Source, least: int):
-        self.source = source
-        self.kept: set[str] | None = None
-        if least > 1:
-            sizes = collections.Counter(record.class_name for record in source)
-            self.kept = {name for name, size in sizes.items() if size >= least}
-            if not self.kept:
-                raise ValueError(f"--min-class-size {least}: no class has as many images")
-
-    def __iter__(self) -> Iterator[Record]:
-        kept = self.kept
-        return (record for record in self.source if kept is None or record.class_name in kept)
 
 
 def _crop(source: Source, config: PackConfig) -> decode.Crop | None:
@@ -194,27 +285,42 @@ def _channels(source: Source, records: Iterable[Record], config: PackConfig, wor
 
     def grey(record: Record) -> bool:
         image = _read(record)
+        if isinstance(image, np.ndarray):
+            return image.ndim == 2 or image.shape[2] == 1
         try:
-            if isinstance(image, bytes):
-                return decode.is_grey(image)
-        except BadImageError as error:
-            image = error
-        return isinstance(image, BadImageError) or image.ndim == 2 or image.shape[2] == 1
+            return isinstance(image, BadImageError) or decode.is_grey(image)
+        except BadImageError:
+            return True
 
-    return 1 if all(_in_order(grey, records, workers)) else 3
+    return 1 if all(_in_order(grey, records, workers, _size)) else 3
 
 
-def _in_order(function: Callable, items: Iterable, workers: int) -> Iterator:
-    """function(item) of every item in order, computed by threads at most one item ahead of each."""
+def _in_order(
+    function: Callable, items: Iterable, workers: int, size: Callable[[Any], int]
+) -> Iterator:
+    """function(item) of every item in order, computed by threads some items ahead.
+
+    Args:
+        function: What is computed.
+        items: Its arguments.
+        workers: Threads.
+        size: Bytes that an item takes until its result is taken: the items in work take at most
+            `HELD_BYTES`, or are one.
+    """
     with ThreadPoolExecutor(workers) as pool:
         pending: collections.deque = collections.deque()
+        held = 0
         try:
             for item in items:
-                pending.append(pool.submit(function, item))
-                if len(pending) > workers:
-                    yield pending.popleft().result()
+                taken = size(item)
+                while pending and (len(pending) > workers or held + taken > HELD_BYTES):
+                    future, freed = pending.popleft()
+                    yield future.result()
+                    held -= freed
+                pending.append((pool.submit(function, item), taken))
+                held += taken
             while pending:
-                yield pending.popleft().result()
+                yield pending.popleft()[0].result()
         finally:
-            for future in pending:
+            for future, _ in pending:
                 future.cancel()

@@ -19,12 +19,15 @@ class Record:
         content: Label of each content factor, empty where the source knows none.
         image: A file to decode, or a function that returns an encoded image as bytes, or pixels
             as uint8 [H, W] or [H, W, C], or raises BadImageError where there is none to be had.
+        size: Bytes that `image` returns or holds, as far as they are known without reading; a
+            file's are looked up.
     """
 
     name: str
     class_name: str
     content: dict[str, str]
     image: Path | Callable[[], np.ndarray | bytes]
+    size: int = 0
 
 
 class Source:
@@ -34,8 +37,10 @@ class Source:
         crop: What is cut out of its images unless --crop says otherwise.
         channels: Of its images where that is known without looking at them.
         has_files: Whether its images are encoded files; pixels need no decoder.
+        path: The file or folder that it reads; a source that reads none does not have it.
     """
 
+    path: Path
     crop: Crop | None = None
     channels: int | None = None
     has_files: bool = True

@@ -1,14 +1,37 @@
 """Parts of a packed store as stores of their own: images or classes held out from training."""
 
+import contextlib
 import hashlib
 import json
-import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from lord_fast.atomic import refuse_overlap
+from lord_fast.data.manifest import Sample, data_file, read_manifest, write_manifest
 from lord_fast.data.store import ImageStore
-from lord_fast.data.writer import data_file, read_manifest
+from lord_fast.data.unfinished import discard, empty, finish, unfinished
+
+PIECE = 32 << 20
+"""Bytes of images copied at a time."""
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One of the two stores to make.
+
+    Attributes:
+        path: Where.
+        class_names: Its classes, in the order of the store.
+        image_ids: Its images, ascending.
+        split_of: What its manifest says of its origin.
+    """
+
+    path: Path
+    class_names: list[str]
+    image_ids: np.ndarray
+    split_of: dict
 
 
 def split_images(
@@ -29,25 +52,30 @@ def split_images(
         The number of images in each part.
 
     Raises:
-        ValueError: a part exists already, the fraction is out of its bounds, or a class has one
-            image, which cannot be in both parts.
+        ValueError: both parts exist already, or another store has the name of one; the fraction
+            is out of its bounds; or a class has one image, which cannot be in both parts.
     """
     if not 0 < fraction < 1:
         raise ValueError(f"--images {fraction}: must be more than 0 and less than 1")
     store = ImageStore(store_path)
+    sizes = np.bincount(store.class_ids.numpy(), minlength=store.num_classes)
+    single = np.flatnonzero(sizes < 2)
+    if len(single):
+        raise ValueError(
+            f"{store_path}: one image of {store.class_names[single[0]]}, which cannot be in "
+            f"both parts; pack again with --min-class-size 2"
+        )
     order = np.random.default_rng(seed).permutation(store.num_images)
-    classes = store.class_ids.numpy()[order]
+    order = order[np.argsort(store.class_ids.numpy()[order], kind="stable")]
+    # Now class after class, each in the order of the draw: the first ones of each are held out.
+    starts = np.cumsum(sizes) - sizes
+    places = np.arange(store.num_images) - np.repeat(starts, sizes)
+    counts = np.minimum(np.maximum(1, np.rint(fraction * sizes)), sizes - 1)
     held_out = np.zeros(store.num_images, dtype=bool)
-    for class_id in range(store.num_classes):
-        members = order[classes == class_id]
-        if len(members) < 2:
-            raise ValueError(
-                f"{store_path}: one image of {store.class_names[class_id]}, which cannot be in "
-                f"both parts; pack again with --min-class-size 2"
-            )
-        held_out[members[: min(max(1, round(fraction * len(members))), len(members) - 1)]] = True
+    held_out[order[places < np.repeat(counts, sizes)]] = True
     names = store.class_names
-    return _write_both(store, (train_path, names), (test_path, names), held_out, seed)
+    drawn = {"seed": seed, "images": fraction}
+    return _write_both(store, (train_path, names), (test_path, names), held_out, drawn)
 
 
 def split_classes(
@@ -68,7 +96,8 @@ def split_classes(
         The number of images in each part.
 
     Raises:
-        ValueError: a part exists already, or the count is out of its bounds.
+        ValueError: both parts exist already, or another store has the name of one; or the count
+            is out of its bounds.
     """
     store = ImageStore(store_path)
     if not 1 <= count <= store.num_classes - 2:
@@ -76,11 +105,13 @@ def split_classes(
             f"--classes {count}: must be 1 to {store.num_classes - 2}; {store_path} has "
             f"{store.num_classes} classes, and two must stay to train on"
         )
-    drawn = np.random.default_rng(seed).permutation(store.num_classes)[:count]
-    held_out = np.isin(store.class_ids.numpy(), drawn)
-    out = [name for i, name in enumerate(store.class_names) if i in drawn]
-    stay = [name for i, name in enumerate(store.class_names) if i not in drawn]
-    return _write_both(store, (train_path, stay), (test_path, out), held_out, seed)
+    drawn = np.zeros(store.num_classes, dtype=bool)
+    drawn[np.random.default_rng(seed).permutation(store.num_classes)[:count]] = True
+    out = [name for name, is_out in zip(store.class_names, drawn, strict=True) if is_out]
+    stay = [name for name, is_out in zip(store.class_names, drawn, strict=True) if not is_out]
+    held_out = drawn[store.class_ids.numpy()]
+    arguments = {"seed": seed, "classes": count}
+    return _write_both(store, (train_path, stay), (test_path, out), held_out, arguments)
 
 
 def _write_both(
@@ -88,57 +119,94 @@ def _write_both(
     train: tuple[Path, list[str]],
     test: tuple[Path, list[str]],
     held_out: np.ndarray,
-    seed: int,
+    drawn: dict,
 ) -> tuple[int, int]:
-    """Both parts, or neither."""
+    """Both parts, or the one that an earlier call with the same arguments did not come to."""
     if train[0].resolve() == test[0].resolve():
         raise ValueError(f"{train[0]}: give the two parts different folders")
-    partials = []
-    for path, _ in (train, test):
-        if path.exists():
-            raise ValueError(f"{path}: exists already; give another folder or remove it")
-        partials.append(path.with_name(path.name + ".partial"))
-        shutil.rmtree(partials[-1], ignore_errors=True)
+    parts = [
+        _Part(path, names, np.flatnonzero(mask), {"sha256": store.sha256, **drawn, "part": part})
+        for part, mask, (path, names) in (("train", ~held_out, train), ("test", held_out, test))
+    ]
+    for part in parts:
+        refuse_overlap(store.path, part.path)
+    made = [part for part in parts if _is_made(part)]
+    missing = [part for part in parts if part not in made]
+    if not missing:
+        raise ValueError(
+            f"{train[0]}: exists already, and so does {test[0]}; give other folders, or remove them"
+        )
+    with contextlib.ExitStack() as held:
+        folders: list[Path] = []
+        try:
+            for part in missing:
+                folders.append(held.enter_context(unfinished(part.path)))
+            for folder, part in zip(folders, missing, strict=True):
+                _write(store, folder, part)
+        except BaseException:
+            for folder in folders:
+                discard(folder)
+            raise
+        for folder, part in zip(folders, missing, strict=True):
+            finish(folder, part.path)
+    return len(parts[0].image_ids), len(parts[1].image_ids)
+
+
+def _is_made(part: _Part) -> bool:
+    """Whether an earlier call with the same arguments made this part before it was killed.
+
+    Raises:
+        ValueError: something else is there.
+    """
+    if not part.path.exists():
+        return False
     try:
-        for part, mask, (_, names) in zip(
-            partials, (~held_out, held_out), (train, test), strict=True
-        ):
-            _write(store, part, np.flatnonzero(mask), names, seed)
-    except BaseException:
-        for part in partials:
-            shutil.rmtree(part, ignore_errors=True)
-        raise
-    for part, (path, _) in zip(partials, (train, test), strict=True):
-        part.rename(path)
-    return int((~held_out).sum()), int(held_out.sum())
+        if read_manifest(part.path).get("split_of") == part.split_of:
+            return True
+    except ValueError:
+        pass
+    raise ValueError(f"{part.path}: exists already; give another folder or remove it")
 
 
-def _write(
-    store: ImageStore, out: Path, image_ids: np.ndarray, class_names: list[str], seed: int
-) -> None:
-    """One part; `out` is made."""
-    out.mkdir(parents=True)
-    kept = set(image_ids.tolist())
-    digest = hashlib.sha256()
-    with (store.path / "index.jsonl").open() as rows, (out / "index.jsonl").open("w") as index:
-        rows_kept = (line for i, line in enumerate(rows) if i in kept)
-        for i, line in enumerate(rows_kept):
-            line = json.dumps({**json.loads(line), "id": i}) + "\n"
-            index.write(line)
-            digest.update(line.encode())
+def _write(store: ImageStore, out: Path, part: _Part) -> None:
+    """Fill the unfinished store `out` with one part."""
+    empty(out)
+    digest, sample = _write_index(store, out, part)
+    step = max(1, PIECE // (store.size**2 * store.channels))
     with data_file(out, encoded=False).open("wb") as pixels:
-        for piece in np.array_split(image_ids, max(1, len(image_ids) // 4096)):
-            pixels.write(store.pixels[piece].numpy().tobytes())
-    numbers = np.array(
-        [class_names.index(n) if n in class_names else -1 for n in store.class_names]
-    )
-    np.save(out / "class_ids.npy", numbers[store.class_ids[image_ids].numpy()])
-    np.save(out / "content_ids.npy", store.content_ids[image_ids].numpy().astype(np.int32))
+        for start in range(0, len(part.image_ids), step):
+            pixels.write(store.pixels[part.image_ids[start : start + step]].numpy().tobytes())
+    new_ids = {name: i for i, name in enumerate(part.class_names)}
+    numbers = np.array([new_ids.get(name, -1) for name in store.class_names])
+    np.save(out / "class_ids.npy", numbers[store.class_ids[part.image_ids].numpy()])
+    contents = store.content_ids[part.image_ids].numpy().astype(np.int32)
+    np.save(out / "content_ids.npy", contents)
     manifest = read_manifest(store.path)
     manifest |= {
-        "num_images": len(image_ids),
-        "class_names": class_names,
-        "split_of": {"sha256": store.sha256, "seed": seed},
-        "sha256": digest.hexdigest(),
+        "num_images": len(part.image_ids),
+        "class_names": part.class_names,
+        "split_of": part.split_of,
+        "sha256": digest,
     }
-    (out / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+    write_manifest(out, manifest, sample)
+
+
+def _write_index(store: ImageStore, out: Path, part: _Part) -> tuple[str, Sample]:
+    """One part's lines of the index, its ids from 0 on; returns its hash and a sample of it."""
+    kept = np.zeros(store.num_images, dtype=bool)
+    kept[part.image_ids] = True
+    whole, digest, sample, count = hashlib.sha256(), hashlib.sha256(), Sample(), 0
+    with (store.path / "index.jsonl").open() as rows, (out / "index.jsonl").open("w") as index:
+        for line, keep in zip(rows, kept, strict=True):
+            whole.update(line.encode())
+            if not keep:
+                continue
+            row = {**json.loads(line), "id": count}
+            line = json.dumps(row) + "\n"
+            index.write(line)
+            digest.update(line.encode())
+            sample.offer(count, row["sha256"])
+            count += 1
+    if whole.hexdigest() != store.sha256:
+        raise ValueError(f"{store.path / 'index.jsonl'}: changed since packing; pack again")
+    return digest.hexdigest(), sample

@@ -1,5 +1,8 @@
 """The packed store as tensors."""
 
+import hashlib
+import math
+import warnings
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,7 +11,13 @@ import torch
 from torch import Tensor
 
 from lord_fast.data.decode import BadImageError, Crop, Decoder, DecoderName, Shape, open_decoder
-from lord_fast.data.writer import data_file, read_manifest
+from lord_fast.data.manifest import (
+    LABEL_FILES,
+    check_files,
+    data_file,
+    is_hashed,
+    read_manifest,
+)
 from lord_fast.memory import free_memory
 from lord_fast.system import cpu_count
 
@@ -38,10 +47,13 @@ class ImageStore:
     """
 
     def __init__(self, path: Path):
-        """Open a store.
+        """Open a store: read its labels, compare them and a sample of the images with their hashes.
+
+        A store of an older version has no such hashes, and a warning says so.
 
         Raises:
-            ValueError: `path` is not a store, is incomplete, or was packed by another version.
+            ValueError: `path` is not a store, is incomplete or damaged, or was packed by another
+                version.
         """
         self.path = path
         manifest = read_manifest(path)
@@ -52,24 +64,72 @@ class ImageStore:
         self.num_classes = len(self.class_names)
         self.factors: dict[str, list[str]] = manifest["factors"]
         self.sha256: str = manifest["sha256"]
-        self.class_ids = torch.from_numpy(np.load(path / "class_ids.npy"))
-        self.content_ids = torch.from_numpy(np.load(path / "content_ids.npy")).long()
         self.crop: Crop | None = _tuple(manifest.get("crop"))
         self.encoded: bool = manifest.get("storage", "decoded") == "encoded"
+        if not is_hashed(manifest):
+            warnings.warn(
+                f"{path} was packed by an older lord-fast, without hashes of its labels; damage "
+                f"to them is not noticed. Pack again to have them.", stacklevel=2
+            )  # fmt: skip
+        check_files(path, manifest, LABEL_FILES)
+        self._read_labels()
+        self._map(manifest)
+        self._check_sample(manifest)
+        self._resident: Tensor | None = None
+        self.placed: Place = "disk"
+
+    def _read_labels(self) -> None:
+        """Class and content of every image.
+
+        Raises:
+            ValueError: they do not go with the manifest.
+        """
+        class_ids = _load(self.path / "class_ids.npy", (self.num_images,), self.num_classes)
+        shape = (self.num_images, len(self.factors))
+        most = max((len(labels) for labels in self.factors.values()), default=0)
+        content_ids = _load(self.path / "content_ids.npy", shape, most)
+        self.class_ids = torch.from_numpy(class_ids)
+        self.content_ids = torch.from_numpy(content_ids).long()
+
+    def _map(self, manifest: dict) -> None:
+        """Map the images into memory.
+
+        Raises:
+            ValueError: the file has another length than it should.
+        """
+        file = data_file(self.path, self.encoded)
         if self.encoded:
-            self._offsets = np.load(path / "offsets.npy")
+            self._offsets = _load(self.path / "offsets.npy", (self.num_images + 1,), 1 << 62)
+            if self._offsets[0] != 0 or (np.diff(self._offsets) < 0).any():
+                raise ValueError(f"{self.path / 'offsets.npy'}: damaged; pack again")
             shape: tuple[int, ...] = (int(self._offsets[-1]),)
             self._shape = Shape(self.size, self.channels, self.crop)
             self._packed_by: str = manifest["decoder"]["name"]
             self._decoder: Decoder | None = None
         else:
             shape = (self.num_images, self.size, self.size, self.channels)
-        file = data_file(path, self.encoded)
-        if file.stat().st_size != int(np.prod(shape)):
-            raise ValueError(f"{file}: is not {int(np.prod(shape)):,} bytes long; pack again")
+        if not file.is_file() or file.stat().st_size != math.prod(shape):
+            raise ValueError(f"{file}: is not {math.prod(shape):,} bytes long; pack again")
         self._data: np.ndarray = np.memmap(file, dtype=np.uint8, mode="c", shape=shape)
-        self._resident: Tensor | None = None
-        self.placed: Place = "disk"
+
+    def _check_sample(self, manifest: dict) -> None:
+        """Compare some images with their hashes.
+
+        Raises:
+            ValueError: names the first image that is another one.
+        """
+        for image_id, sha256 in manifest.get("sample", ()):
+            if hashlib.sha256(self._stored(image_id)).hexdigest() != sha256:
+                raise ValueError(
+                    f"{data_file(self.path, self.encoded)}: image {image_id} is not the one that "
+                    f"was packed; see all that changed with: lord-fast pack --verify {self.path}"
+                )
+
+    def _stored(self, image_id: int) -> bytes:
+        """What the data file holds of an image: its pixels or its file."""
+        if self.encoded:
+            return self._data[self._offsets[image_id] : self._offsets[image_id + 1]].tobytes()
+        return self._data[image_id].tobytes()
 
     @property
     def pixels(self) -> Tensor:
@@ -184,7 +244,7 @@ class ImageStore:
         ids = image_ids.numpy()
         if not self.encoded:
             return torch.from_numpy(self._data[ids]).permute(0, 3, 1, 2)
-        files = [self._data[self._offsets[i] : self._offsets[i + 1]].tobytes() for i in ids]
+        files = [self._stored(i) for i in ids]
         try:
             return self._open_decoder().batch(files).permute(0, 3, 1, 2)
         except BadImageError as error:
@@ -220,6 +280,22 @@ def open_store(run: Path, data: dict[str, Any], moved_to: Path | None = None) ->
     if store.sha256 != data["sha256"]:
         raise ValueError(f"{path}: not the images that {run} was trained on")
     return store
+
+
+def _load(file: Path, shape: tuple[int, ...], limit: int) -> np.ndarray:
+    """Integers of a known shape, from 0 to below a limit.
+
+    Raises:
+        ValueError: the file holds something else.
+    """
+    try:
+        values = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(f"{file}: cannot be read ({error}); pack again") from error
+    fits = values.shape == shape and values.dtype.kind == "i"
+    if not fits or (values.size and not 0 <= values.min() <= values.max() < limit):
+        raise ValueError(f"{file}: does not go with the manifest; pack again")
+    return values
 
 
 def _tuple(values: list[int] | None):

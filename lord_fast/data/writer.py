@@ -9,33 +9,36 @@ A store is a folder:
     index.jsonl      one line an image: id, name, class, content, sha256 of its pixels, and for
                      files source_sha256 and source_bytes
     left_out.jsonl   one line a broken image: position in the source, name, reason
-    manifest.json    everything else; written last, so that a store without it is not one
+    manifest.json    everything else, and the hashes of all files; written last, so that a store
+                     without it is not one
 While it is made it is called STORE.partial and holds packing.json: what it is made of.
 """
 
+import array
+import contextlib
 import hashlib
 import json
 import os
-import shutil
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 from PIL import Image
 
 from lord_fast import __version__
 from lord_fast.data.decode import Shape
+from lord_fast.data.manifest import Sample, data_file, stored, write_manifest
 from lord_fast.data.records import Record
-
-STORE_VERSION = 1
+from lord_fast.data.unfinished import PACKING, empty
 
 
 class StoreWriter:
     """Appends images to the files of a store, holding labels but no pixels in memory.
 
     Args:
-        folder: Where the files are made; what another packing left there goes.
+        folder: An `unfinished` store; what another packing left there goes.
         shape: Of the images.
         encoded: Keep the original bytes instead of the pixels.
         fingerprint: What the store is made of, JSON values; the same one goes on.
@@ -47,10 +50,11 @@ class StoreWriter:
         self.data_file = data_file(folder, encoded)
         self.classes: dict[str, int] = {}
         self.factors: dict[str, dict[str, int]] = {}
-        self.class_ids: list[int] = []
-        self.content_ids: list[tuple[int, ...]] = []
-        self.offsets = [0]
+        self.class_ids = array.array("q")
+        self.content_ids = array.array("i")
+        self.offsets = array.array("q", [0])
         self.digest = hashlib.sha256()
+        self.sample = Sample()
         self.left_out: list[dict] = []
 
     def start(self, records: Iterable[Record]) -> int:
@@ -62,15 +66,15 @@ class StoreWriter:
         try:
             started, rows, left_out = self._found()
             done = _same_records(records, rows, left_out, started)
-        except (OSError, ValueError, KeyError):
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
             done = None
         if done is None:
             self._begin()
             rows, left_out, done = [], [], 0
         self.left_out = [entry for entry in left_out if entry["position"] < done]
         # Whatever lies behind the last image that is whole is written again.
-        self.index = _rewritten(self.folder / "index.jsonl", rows)
-        self.reasons = _rewritten(self.folder / "left_out.jsonl", self.left_out)
+        self.index = _continued(self.folder / "index.jsonl", rows)
+        self.reasons = _continued(self.folder / "left_out.jsonl", self.left_out)
         for row in rows:
             self._register(row)
         self.data = self.data_file.open("ab")
@@ -109,20 +113,21 @@ class StoreWriter:
 
     def close(self) -> None:
         """Close the files, the store still unfinished."""
-        for file in (self.data, self.reasons, self.index):
-            file.close()
+        with contextlib.ExitStack() as files:
+            for file in (self.data, self.reasons, self.index):
+                files.callback(file.close)
 
     def finish(self, source: dict, decoder: dict) -> dict:
-        """Write what remains; returns the manifest."""
-        self.close()
+        """Write what remains of a closed store; returns the manifest."""
         np.save(self.folder / "class_ids.npy", np.array(self.class_ids, dtype=np.int64))
-        contents = np.array(self.content_ids, dtype=np.int32).reshape(len(self.class_ids), -1)
+        contents = np.array(self.content_ids, dtype=np.int32)
+        contents = contents.reshape(len(self.class_ids), len(self.factors))
         np.save(self.folder / "content_ids.npy", contents)
         if self.encoded:
             np.save(self.folder / "offsets.npy", np.array(self.offsets, dtype=np.int64))
         manifest = {
             "format": "lord-fast store",
-            "version": STORE_VERSION,
+            "version": 0,  # its place; `write_manifest` sets it
             "storage": "encoded" if self.encoded else "decoded",
             "num_images": len(self.class_ids),
             "size": self.shape.size,
@@ -136,19 +141,16 @@ class StoreWriter:
             "decoder": decoder,
             "made_by": {"lord_fast": __version__, "pillow": Image.__version__},
         }
-        (self.folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
-        (self.folder / "packing.json").unlink()
-        return manifest
+        return write_manifest(self.folder, manifest, self.sample)
 
     def _begin(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
+        empty(self.folder)
         content = {"started": time.time(), **self.fingerprint}
-        (self.folder / "packing.json").write_text(json.dumps(content))
+        (self.folder / PACKING).write_text(json.dumps(content))
 
     def _found(self) -> tuple[float, list[dict], list[dict]]:
         """When an earlier packing began, its whole images, and what it left out."""
-        content = json.loads((self.folder / "packing.json").read_text())
+        content = json.loads((self.folder / PACKING).read_text())
         started = content.pop("started")
         if content != self.fingerprint:
             raise ValueError("of another source or configuration")
@@ -159,79 +161,48 @@ class StoreWriter:
 
     def _whole(self, rows: Iterable[dict], data) -> Iterator[dict]:
         """The rows before the first one whose data is not all there."""
-        for row in rows:
+        for i, row in enumerate(rows):
             length, digest = stored(row, self.encoded, self.shape)
+            if row["id"] != i:
+                return
             if hashlib.sha256(data.read(length)).hexdigest() != digest:
                 return
             yield row
 
     def _register(self, row: dict) -> None:
         self.digest.update((json.dumps(row) + "\n").encode())
-        self.offsets.append(self.offsets[-1] + stored(row, self.encoded, self.shape)[0])
+        length, digest = stored(row, self.encoded, self.shape)
+        self.sample.offer(len(self.class_ids), digest)
+        self.offsets.append(self.offsets[-1] + length)
         self.class_ids.append(self.classes.setdefault(row["class"], len(self.classes)))
         if not self.factors:
             self.factors = {factor: {} for factor in row["content"]}
-        self.content_ids.append(
-            tuple(
-                labels.setdefault(row["content"][factor], len(labels))
-                for factor, labels in self.factors.items()
-            )
+        self.content_ids.extend(
+            labels.setdefault(row["content"][factor], len(labels))
+            for factor, labels in self.factors.items()
         )
-
-
-def data_file(folder: Path, encoded: bool) -> Path:
-    """Where a store keeps its images."""
-    return folder / ("images.bin" if encoded else "images.u8")
-
-
-def stored(row: dict, encoded: bool, shape: Shape) -> tuple[int, str]:
-    """Length and hash of what the data file holds of an image.
-
-    Args:
-        row: Its line of the index.
-        encoded: Whether the file is kept, or its pixels.
-        shape: Of the pixels.
-    """
-    if encoded:
-        return row["source_bytes"], row["source_sha256"]
-    return shape.size**2 * shape.channels, row["sha256"]
-
-
-def read_manifest(path: Path) -> dict:
-    """The manifest of a store.
-
-    Raises:
-        ValueError: not a store, or one of another version.
-    """
-    file = path / "manifest.json"
-    if not file.is_file():
-        raise ValueError(f"{path}: not a packed store; make one with: lord-fast pack SOURCE {path}")
-    try:
-        manifest = json.loads(file.read_text())
-        version = manifest["version"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{file}: not the manifest of a store; pack again") from error
-    if version != STORE_VERSION:
-        raise ValueError(
-            f"{path}: store version {version}, this lord-fast reads version {STORE_VERSION}; "
-            f"pack again"
-        )
-    return manifest
 
 
 def _lines(file: Path) -> Iterator[dict]:
-    """The rows of a JSON lines file up to the first that is not whole."""
-    for line in file.read_text().splitlines(keepends=True):
-        try:
-            yield json.loads(line if line.endswith("\n") else "")
-        except json.JSONDecodeError:
-            return
+    """The rows of a JSON lines file up to the first that is not as it was written."""
+    with file.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
+                return
+            if json.dumps(row) + "\n" != line:
+                return
+            yield row
 
 
-def _rewritten(file: Path, rows: list[dict]):
-    stream = file.open("w")
-    for row in rows:
-        stream.write(json.dumps(row) + "\n")
+def _continued(file: Path, rows: list[dict]) -> TextIO:
+    """A JSON lines file, opened to go on after `rows`, which it begins with.
+
+    It is cut and not rewritten, so that a full disk cannot lose the rows.
+    """
+    stream = file.open("a", encoding="utf-8")
+    stream.truncate(sum(len(json.dumps(row)) + 1 for row in rows))
     return stream
 
 
@@ -248,7 +219,7 @@ def _same_records(
         left_out = reasons.get(done) == record.name
         if taken == len(rows) and not left_out:
             break
-        if isinstance(record.image, Path) and os.stat(record.image).st_ctime > started:
+        if isinstance(record.image, Path) and _changed_since(record.image, started):
             return None
         if left_out:
             done += 1
@@ -259,3 +230,10 @@ def _same_records(
             return None
         done, taken = done + 1, taken + 1
     return done if taken == len(rows) else None
+
+
+def _changed_since(file: Path, started: float) -> bool:
+    try:
+        return os.stat(file).st_ctime > started
+    except (FileNotFoundError, NotADirectoryError):
+        return True

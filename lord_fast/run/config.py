@@ -24,6 +24,8 @@ from lord_fast.config import (
     replace,
 )
 
+MAX_CONFIG_BYTES = 1 << 20
+"""A configuration has about 3 kB."""
 AnyStage = TypeVar("AnyStage", bound=StageConfig)
 
 FIRST_LINE = "# sha256 {} of this content; delete this line if you edit it"
@@ -141,7 +143,7 @@ def _write(path: Path, values: dict[str, Any]) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text()
+        text = _text(path)
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
             raise ValueError(f"{path}: not written by lord-fast (it has YAML aliases)")
         values = yaml.safe_load(text)
@@ -156,6 +158,12 @@ def _read(path: Path) -> dict[str, Any]:
             f"its first line if you edited it on purpose"
         )
     return values
+
+
+def _text(path: Path) -> str:
+    if path.stat().st_size > MAX_CONFIG_BYTES:
+        raise yaml.YAMLError(f"more than {MAX_CONFIG_BYTES:,} bytes")
+    return path.read_text()
 
 
 def _digest(values: Any) -> str:

@@ -1,4 +1,4 @@
-"""Encoded images to pixels: the contract, two implementations, and which of them opens."""
+"""Turns encoded images into pixels, with Pillow or DALI."""
 
 from lord_fast.data.decode.contract import (
     MAX_BYTES,
@@ -29,7 +29,7 @@ __all__ = [
 
 
 def open_decoder(name: DecoderName, shape: Shape, threads: int, device: str = "cpu") -> Decoder:
-    """The decoder that --decoder names; auto: DALI if it works here, else Pillow.
+    """The decoder that --decoder names. auto is DALI if it works here, else Pillow.
 
     Args:
         name: auto, dali or pillow.

@@ -1,10 +1,11 @@
-"""The contract of a decoder: encoded bytes to uint8 pixels of one size.
+"""What every decoder does: turn encoded bytes into uint8 pixels of one size.
 
-Every decoder turns the image as its EXIF orientation says, takes grey from colour as ITU-R 601
-luma, blends transparency on white, takes the upper byte of 16-bit values, cuts the crop out and
-scales it with an antialiased triangle filter.
+A decoder rotates the image as its EXIF orientation says. It makes grey from colour as ITU-R 601
+luma, blends transparency on white and takes the upper byte of 16-bit values. Then it cuts the crop
+out and scales it with an antialiased triangle filter.
 """
 
+import errno
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,8 +19,11 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 100_000_000
 """Larger images are refused before decoding (a few kB of PNG can hold gigabytes of zeros)."""
-MAX_BYTES = 1 << 30
+MAX_BYTES = 256 << 20
 """Larger files are refused before reading."""
+PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOTCONN, errno.ESTALE, errno.ETIMEDOUT)
+"""Errors that say nothing about the file: the system has run out of something, or a network file
+system is gone. Reading again may well succeed."""
 Crop = tuple[int, int] | tuple[int, int, int, int]
 """(width, height) around the centre, or (width, height, left, top), in pixels."""
 DecoderName = Literal["auto", "dali", "pillow"]
@@ -93,7 +97,8 @@ def read_file(path: Path) -> bytes:
     """The bytes of a regular file.
 
     Raises:
-        BadImageError: it is something else, empty, unreadable or larger than `MAX_BYTES`.
+        BadImageError: it is something else, unreadable or larger than `MAX_BYTES`.
+        OSError: see `PASSING`.
     """
     try:
         status = path.stat()
@@ -104,6 +109,8 @@ def read_file(path: Path) -> bytes:
             raise BadImageError(f"{status.st_size:,} bytes: more than {MAX_BYTES:,}")
         return path.read_bytes()
     except OSError as error:
+        if error.errno in PASSING:
+            raise
         raise BadImageError(error.strerror or str(error)) from error
 
 

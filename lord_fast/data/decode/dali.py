@@ -1,12 +1,13 @@
 """DALI's implementation of `contract.Decoder`: on a GPU ("mixed") or on the CPU.
 
-DALI decodes the JPEG and PNG files that it decodes as everyone else does. What it treats in another
-way goes to Pillow, image by image: transparency (it drops alpha), 16-bit grey (it takes the lower
-byte), GIF, TIFF and other formats, and files that do not end as they should.
+DALI decodes only the JPEG and PNG files for which it gives the same image as Pillow. The others
+go to Pillow, one by one: images with transparency (DALI drops alpha), 16-bit grey (DALI takes the
+lower byte), GIF, TIFF and other formats, and truncated files.
 
-Pixels agree with Pillow's to 2 levels (3 for grey from colour), but for the outermost ring of a
-smaller copy: its filter reaches over the image's edge, where DALI repeats the edge's pixels and
-Pillow leaves them out, and a strong edge shows there in up to an eighth of its contrast.
+The pixels of the two decoders differ by at most 2 levels of 255, or 3 where grey is made from
+colour. The outermost ring of pixels of a smaller copy may differ more. The filter reaches over the
+image's border there: DALI repeats the border's pixels, Pillow leaves the outside out. An edge in
+the image that runs into the border differs by up to an eighth of its contrast.
 """
 
 import importlib
@@ -22,7 +23,7 @@ from lord_fast.data.decode.pillow import PillowDecoder, open_image
 
 BATCH = 64
 MAX_BATCH_PIXELS = 64_000_000
-"""Of the images decoded at a time: they are all in memory, in their own size."""
+"""Pixels that one batch may decode to, at the images' own size."""
 END_OF_JPEG = b"\xff\xd9"
 
 
@@ -31,7 +32,7 @@ class DaliUnavailableError(RuntimeError):
 
 
 class DaliDecoder:
-    """DALI, with Pillow for what it does not decode alike.
+    """DALI, and Pillow for the images that DALI would decode differently.
 
     Args:
         shape: What images are made into.
@@ -59,7 +60,7 @@ class DaliDecoder:
         return self._each(files, lambda images: [np.array(image) for image in images.as_cpu()])
 
     def batch(self, files: Sequence[bytes]):
-        """See `Decoder`; on a GPU the pixels that DALI decodes never leave it."""
+        """See `Decoder`. What DALI decodes on a GPU stays there."""
         import torch
 
         def tensors(images: Any) -> Sequence[Any]:
@@ -96,7 +97,7 @@ class DaliDecoder:
         return [decoded[i] for i in range(len(files))]
 
     def _pixels_if_alike(self, file: bytes) -> int:
-        """Number of pixels of an image that DALI decodes as Pillow does; 0 for others."""
+        """Number of pixels if DALI decodes this image as Pillow does, else 0."""
         try:
             with open_image(file) as image:
                 alike = _alike(image, file) and self._crop_fits(image)
@@ -105,7 +106,7 @@ class DaliDecoder:
             return 0
 
     def _crop_fits(self, image: Image.Image) -> bool:
-        """Whether the crop fits whichever way the image is turned, or there is none."""
+        """Whether there is no crop, or it fits the image both upright and turned by 90 degrees."""
         if self.shape.crop is None:
             return True
         width, height, *offset = self.shape.crop
@@ -113,7 +114,10 @@ class DaliDecoder:
         return max(left + width, top + height) <= min(image.size)
 
     def _run(self, files: list[bytes], convert: Callable[[Any], Sequence]) -> list[Any]:
-        """The images, converted; None for those that DALI refuses, which fail a whole batch."""
+        """The converted images, None for those that DALI refuses.
+
+        One bad image fails its whole batch, so a batch that fails is run again in halves.
+        """
         try:
             self._pipeline.feed_input("files", [np.frombuffer(f, dtype=np.uint8) for f in files])
             return list(convert(self._pipeline.run()[0]))
@@ -167,7 +171,7 @@ class DaliDecoder:
 
 
 def _alike(image: Image.Image, file: bytes) -> bool:
-    """Whether DALI decodes an image as Pillow does (tried: tests/test_dali.py)."""
+    """Whether DALI decodes an image as Pillow does; tests/test_dali.py compares them."""
     if image.format == "JPEG":
         return image.mode in ("L", "RGB", "CMYK") and file.endswith(END_OF_JPEG)
     return (
@@ -178,7 +182,10 @@ def _alike(image: Image.Image, file: bytes) -> bool:
 
 
 def _groups(items: list[int], pixels: list[int]) -> list[list[int]]:
-    """Runs of `items` of at most `BATCH`, and of at most `MAX_BATCH_PIXELS` or one image."""
+    """Split `items` into groups of at most `BATCH` images and `MAX_BATCH_PIXELS` pixels.
+
+    An image of more pixels is a group of its own.
+    """
     groups: list[list[int]] = []
     total = 0
     for item, count in zip(items, pixels, strict=True):

@@ -1,9 +1,11 @@
 """Pillow's implementation of `lord_fast.data.decode.contract.Decoder`."""
 
 import io
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,15 +23,15 @@ FORMATS = sorted(
     {"AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM", "SGI", "TGA", "TIFF",
      "WEBP"} & set(Image.OPEN)
 )  # fmt: skip
-"""Pillow's names of what is read: no format whose reader starts another program (EPS)."""
+"""The formats that are read, by Pillow's names. EPS is not: its reader starts another program."""
 
 
 class PillowDecoder:
-    """Pillow, on as many threads.
+    """Decodes with Pillow, in several threads.
 
     Args:
         shape: What images are made into.
-        threads: Threads of one call; 1: the caller's.
+        threads: Threads of one call. With 1 the caller's own thread decodes.
     """
 
     def __init__(self, shape: Shape, threads: int = 1):
@@ -61,7 +63,7 @@ class PillowDecoder:
         try:
             return _decode(file, self.shape)
         except BadImageError as error:
-            return error
+            return BadImageError(str(error))  # the old one's traceback holds the file
 
 
 def open_image(file: Path | bytes) -> Image.Image:
@@ -99,14 +101,44 @@ def is_grey(file: Path | bytes) -> bool:
         return image.mode in GREY_MODES
 
 
+class _Budget:
+    """Pixels that all threads may decode at a time; who wants more waits.
+
+    Args:
+        limit: The most; an image of more is decoded alone.
+    """
+
+    def __init__(self, limit: int):
+        self.limit = self.free = limit
+        self.changed = threading.Condition()
+
+    @contextmanager
+    def take(self, pixels: int) -> Iterator[None]:
+        """Have so many pixels while the block runs."""
+        pixels = min(pixels, self.limit)
+        with self.changed:
+            self.changed.wait_for(lambda: self.free >= pixels)
+            self.free -= pixels
+        try:
+            yield
+        finally:
+            with self.changed:
+                self.free += pixels
+                self.changed.notify_all()
+
+
+_BUDGET = _Budget(MAX_PIXELS)
+
+
 def _decode(file: Path | bytes, shape: Shape) -> np.ndarray:
-    with open_image(file) as image:
+    with open_image(file) as image, _BUDGET.take(image.width * image.height):
         try:
             image.load()
-            image = ImageOps.exif_transpose(image)
-        except Exception as error:
+            return fit(ImageOps.exif_transpose(image), shape)
+        except BadImageError:
+            raise
+        except Exception as error:  # whatever a damaged file makes of Pillow
             raise BadImageError(_reason(error)) from error
-        return fit(image, shape)
 
 
 def fit(image: Image.Image, shape: Shape) -> np.ndarray:
@@ -131,19 +163,27 @@ def fit_array(pixels: np.ndarray, shape: Shape) -> np.ndarray:
     """Decoded pixels, uint8 [H, W] or [H, W, 1 or 3], as uint8 [size, size, channels].
 
     Raises:
-        BadImageError: another type or shape.
+        BadImageError: another type or shape, or no pixels.
     """
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[:, :, 0]
     if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or pixels.shape[2:] not in ((), (3,)):
         raise BadImageError(f"{pixels.dtype} {list(pixels.shape)}: need uint8 [H, W, 1 or 3]")
+    if not pixels.size:
+        raise BadImageError(f"{list(pixels.shape)}: no pixels")
     return fit(Image.fromarray(pixels), shape)
 
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:
-    """16-bit grey by its upper byte; 32-bit integers and floats are taken as 16-bit and [0, 1]."""
+    """16-bit grey by its upper byte; 32-bit integers and floats are taken as 16-bit and [0, 1].
+
+    Raises:
+        BadImageError: a float is NaN or infinite.
+    """
     values = np.asarray(image)
     if image.mode == "F":
+        if not np.isfinite(values).all():
+            raise BadImageError("pixels that are NaN or infinite")
         return Image.fromarray((np.clip(values, 0, 1) * 255 + 0.5).astype(np.uint8))
     return Image.fromarray((np.clip(values, 0, 65535) >> 8).astype(np.uint8))
 

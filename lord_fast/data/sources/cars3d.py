@@ -3,21 +3,25 @@
 import functools
 import io
 import itertools
+import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from lord_fast.data.decode import BadImageError, read_file
 from lord_fast.data.formats import register
 from lord_fast.data.options import PackConfig
 from lord_fast.data.records import Record, Source
 from lord_fast.data.sources.archive import is_archive, members
 from lord_fast.data.sources.labels import Labels
-from lord_fast.data.sources.npz import stored_array
+from lord_fast.data.sources.npz import entries, names_of, stored_array
 
 AZIMUTHS, ELEVATIONS = 24, 4
 MESH = "_mesh.mat"
+MAX_MESH_BYTES = 256 << 20
+"""Longest array of a mesh file that is read; the original ones have 4.7 MB."""
 
 
 class Cars3dMeshes(Source):
@@ -36,7 +40,7 @@ class Cars3dMeshes(Source):
 
     def __init__(self, path: Path, class_factors: Sequence[str] = ()):
         self.path, self.labels = path, choose(class_factors)
-        self.count = sum(1 for _ in self._files())
+        self.count = sum(1 for _ in self._files(read=False))
         if not self.count:
             raise ValueError(f"{path}: no car_001{MESH} and so on in it")
 
@@ -51,35 +55,45 @@ class Cars3dMeshes(Source):
                 labels = {"car": car, "elevation": str(elevation), "azimuth": str(azimuth)}
                 class_name, content = self.labels.split(labels)
                 image = functools.partial(mesh.__getitem__, (azimuth, elevation))
-                yield Record(f"{car}/{azimuth}_{elevation}", class_name, content, image)
+                size = mesh.nbytes // (AZIMUTHS * ELEVATIONS)
+                yield Record(f"{car}/{azimuth}_{elevation}", class_name, content, image, size)
 
     def describe(self) -> dict:
         """Format, place and class."""
         return _describe(self.path, self.labels)
 
-    def _files(self) -> Iterator[tuple[str, bytes]]:
+    def _files(self, read: bool = True) -> Iterator[tuple[str, bytes]]:
+        """Name and content of every mesh file; no content if it is not to be read."""
         if is_archive(self.path):
-            for name, content in members(self.path):
-                if name.endswith(MESH) and isinstance(content, str):
-                    raise ValueError(f"{self.path}: {name}: {content}")
-                if name.endswith(MESH) and isinstance(content, bytes):
-                    yield name, content
+            for member in members(self.path, lambda name: name.endswith(MESH), read):
+                yield member.name, self._content(member.name, member.content) if read else b""
         else:
             for file in sorted(self.path.rglob(f"*{MESH}")):
-                yield file.name, file.read_bytes()
+                read_mesh_file = functools.partial(read_file, file)
+                yield file.name, self._content(file.name, read_mesh_file) if read else b""
+
+    def _content(self, name: str, content: Callable[[], bytes]) -> bytes:
+        try:
+            return content()
+        except BadImageError as error:
+            raise ValueError(f"{self.path}: {name}: {error}") from error
 
 
 def read_mesh(name: str, data: bytes) -> np.ndarray:
     """A car's images, uint8 [24 azimuths, 4 elevations, height, width, 3].
 
     Raises:
-        ValueError: not such a file.
+        ValueError: not such a file, or its array has more than `MAX_MESH_BYTES`.
     """
     # SciPy comes with scikit-learn; importing it takes longer than most of this module's work.
-    from scipy.io import loadmat
+    from scipy.io import loadmat, whosmat
 
     try:
-        im = loadmat(io.BytesIO(data))["im"]
+        # What a file says of its arrays is read first: a compressed one may hold gigabytes.
+        shapes = {array: shape for array, shape, _ in whosmat(io.BytesIO(data))}
+        if math.prod(shapes["im"]) > MAX_MESH_BYTES:
+            raise ValueError(f"im is {list(shapes['im'])}: more than {MAX_MESH_BYTES:,} bytes")
+        im = loadmat(io.BytesIO(data), variable_names=["im"])["im"]
     except Exception as error:  # whatever a damaged file makes of SciPy's reader
         raise ValueError(f"{name}: not a MATLAB file with an array im ({error})") from error
     if im.dtype != np.uint8 or im.ndim != 5 or im.shape[2:] != (3, AZIMUTHS, ELEVATIONS):
@@ -104,14 +118,16 @@ class Cars3dNpz(Source):
 
     def __init__(self, path: Path, class_factors: Sequence[str] = ()):
         self.path, self.labels = path, choose(class_factors)
-        with np.load(path, allow_pickle=False) as arrays:
-            name = next((n for n in ("imgs", "images") if n in arrays.files), None)
+        names = names_of(path)
+        name = next((n for n in ("imgs", "images") if n in names), None)
         if name is None:
             raise ValueError(f"{path}: no array imgs or images")
         images = stored_array(path, name)
-        images = images.reshape(-1, *images.shape[-3:])
+        known = images.ndim >= 4 and images.dtype == np.uint8 and images.shape[-1] == 3
+        if known:
+            images = images.reshape(-1, *images.shape[-3:])
         self.cars, rest = divmod(len(images), ELEVATIONS * AZIMUTHS)
-        if rest or not self.cars or images.dtype != np.uint8 or images.shape[3] != 3:
+        if rest or not self.cars or not known:
             raise ValueError(
                 f"{path}: {name} is {images.dtype} {list(images.shape)}: must be uint8 "
                 f"[{ELEVATIONS} elevations x {AZIMUTHS} azimuths x cars, H, W, 3]"
@@ -123,11 +139,12 @@ class Cars3dNpz(Source):
 
     def __iter__(self) -> Iterator[Record]:
         grid = itertools.product(range(ELEVATIONS), range(AZIMUTHS), range(self.cars))
-        for i, (elevation, azimuth, car) in enumerate(grid):
+        for i, ((elevation, azimuth, car), (image, size)) in enumerate(
+            zip(grid, entries(self.images), strict=True)
+        ):
             labels = {"car": str(car), "elevation": str(elevation), "azimuth": str(azimuth)}
             class_name, content = self.labels.split(labels)
-            image = functools.partial(self.images.__getitem__, i)
-            yield Record(str(i), class_name, content, image)
+            yield Record(str(i), class_name, content, image, size)
 
     def describe(self) -> dict:
         """Format, file and class."""

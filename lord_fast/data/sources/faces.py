@@ -7,11 +7,11 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from lord_fast.data.decode import BadImageError
 from lord_fast.data.formats import register
 from lord_fast.data.options import PackConfig
 from lord_fast.data.records import Record, Source
-from lord_fast.data.sources.labels import Labels, image_extensions
+from lord_fast.data.sources.archive import open_zip, read_member, refused_member
+from lord_fast.data.sources.labels import Labels, image_extensions, refuse
 from lord_fast.data.sources.named import NamedFiles, groups
 
 IDENTITIES = "identity_CelebA.txt"
@@ -46,21 +46,21 @@ class CelebA(Source):
 
     def __iter__(self) -> Iterator[Record]:
         for name, identity in self.identities.items():
-            yield Record(name, identity, {}, self.open_image(name))
+            yield Record(name, identity, {}, *self.open_image(name))
 
     def describe(self) -> dict:
         """Format and folder."""
         return {"format": "celeba", "path": os.path.abspath(self.path)}
 
-    def _images(self) -> Callable[[str], Path | Callable[[], bytes]]:
-        """Name -> where the image is."""
+    def _images(self) -> Callable[[str], tuple[Path | Callable[[], bytes], int]]:
+        """Name -> where the image is, and its bytes where a file does not say them."""
         for folder in (self.path / ALIGNED, self.path / "Img" / ALIGNED):
             if folder.is_dir():
-                return folder.joinpath
+                return lambda name: (folder / name, 0)
         for file in (self.path / f"{ALIGNED}.zip", self.path / "Img" / f"{ALIGNED}.zip"):
             if file.is_file():
-                archive = zipfile.ZipFile(file)
-                return lambda name: functools.partial(_member, archive, f"{ALIGNED}/{name}")
+                archive = open_zip(file)
+                return lambda name: _member(archive, f"{ALIGNED}/{name}")
         raise ValueError(f"{self.path}: no {ALIGNED}/ or {ALIGNED}.zip in it or in its Img/")
 
 
@@ -77,7 +77,7 @@ def read_identities(path: Path) -> dict[str, str]:
         ValueError: a line is something else, or its name leads elsewhere.
     """
     identities = {}
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    for number, line in enumerate(path.read_text(errors="replace").splitlines(), start=1):
         match = re.fullmatch(r"([\w-]+\.(?:jpg|png)) +(\d+)\s*", line)
         if match is None:
             raise ValueError(f"{path}, line {number}: must be a file's name and a number: {line!r}")
@@ -85,13 +85,16 @@ def read_identities(path: Path) -> dict[str, str]:
     return identities
 
 
-def _member(archive: zipfile.ZipFile, name: str) -> bytes:
+def _member(archive: zipfile.ZipFile, name: str) -> tuple[Callable[[], bytes], int]:
+    """What returns an image of the archive, and its bytes."""
     try:
-        return archive.read(name)
-    except KeyError as error:
-        raise BadImageError("not in the archive") from error
-    except zipfile.BadZipFile as error:
-        raise BadImageError(str(error)) from error
+        info = archive.getinfo(name)
+    except KeyError:
+        return functools.partial(refuse, "not in the archive"), 0
+    refused = refused_member(info)
+    if refused is not None:
+        return functools.partial(refuse, refused), 0
+    return functools.partial(read_member, archive, info), info.file_size
 
 
 RAFD = re.compile(

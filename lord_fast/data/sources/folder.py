@@ -4,12 +4,13 @@ import functools
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from lord_fast.data.formats import register
 from lord_fast.data.options import PackConfig
 from lord_fast.data.records import Record, Source
 from lord_fast.data.sources.labels import Stem, image_extensions, printable, refuse
+from lord_fast.data.sources.layout import nested
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class Folder(Source):
             content factors.
 
     Raises:
-        ValueError: no images in class folders, or the pattern is not usable.
+        ValueError: no images in class folders, images in folders below them, or the pattern is not
+            usable.
     """
 
     def __init__(self, path: Path, content_pattern: str | None = None):
@@ -78,9 +80,31 @@ def _entries(path: Path) -> Iterator[Entry]:
         if refused is not None:
             yield Entry(folder, refused)
         elif folder.is_dir():
-            for file in sorted(folder.iterdir()):
-                if file.suffix.lower() in extensions and not file.name.startswith("."):
+            with os.scandir(folder) as found:
+                files = sorted(found, key=lambda entry: entry.name)
+            for entry in files:
+                file = folder / entry.name
+                if _is_image(file, extensions) and not entry.is_dir(follow_symlinks=False):
                     yield Entry(file, refused_link(file, root))
+                elif entry.is_dir(follow_symlinks=False):
+                    _refuse_images_below(file, path, extensions)
+
+
+def _is_image(file: Path, extensions: set[str]) -> bool:
+    return file.suffix.lower() in extensions and not file.name.startswith(".")
+
+
+def _refuse_images_below(folder: Path, source: Path, extensions: set[str]) -> None:
+    """Refuse a folder in a class folder if there are images in it.
+
+    Raises:
+        ValueError: names one.
+    """
+    for place, _, names in os.walk(folder):
+        for name in sorted(names):
+            image = Path(place, name)
+            if _is_image(image, extensions):
+                raise nested(source, PurePath(printable(image.relative_to(source))))
 
 
 def followed(path: Path, root: Path) -> Path | Callable[[], bytes]:

@@ -2,8 +2,9 @@
 
 import functools
 import gzip
+import io
+import math
 import os
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,9 +13,14 @@ import numpy as np
 from lord_fast.data.formats import register
 from lord_fast.data.options import PackConfig
 from lord_fast.data.records import Record, Source
+from lord_fast.data.sources.archive import readable
 
 IMAGES, LABELS = 0x00000803, 0x00000801
 """Magic numbers: unsigned bytes (8) in 3 and in 1 dimensions; everything is big-endian."""
+
+
+MAX_IDX_BYTES = 1 << 30
+"""Longest array that is read; those of MNIST have 47 MB, those of EMNIST 638 MB."""
 
 
 class Mnist(Source):
@@ -76,22 +82,35 @@ def read_idx(path: Path, magic: int) -> np.ndarray:
         magic: What it must begin with; its last byte is the number of dimensions.
 
     Raises:
-        ValueError: it is another kind of file, truncated or longer than it says.
+        ValueError: it is another kind of file, truncated, longer than it says, or says that it
+            has more than `MAX_IDX_BYTES`.
+        OSError: the system refuses to read it.
     """
-    try:
-        data = path.read_bytes()
-        data = gzip.decompress(data) if path.suffix == ".gz" else data
-    except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{path}: cannot be read ({error})") from error
     dimensions = magic & 0xFF
-    length = 4 * (1 + dimensions)
-    header = np.frombuffer(data[:length].ljust(length, b"\0"), dtype=">u4").tolist()
-    if header[0] != magic or len(data) < length:
-        raise ValueError(f"{path}: does not begin with {magic:#010x}, not such an idx file")
-    shape, values = header[1:], data[length:]
-    if len(values) != int(np.prod(shape)):
-        raise ValueError(f"{path}: {len(values):,} bytes where {shape} are due; truncated?")
-    return np.frombuffer(values, dtype=np.uint8).reshape(shape)
+    with readable(path, "cannot be read"), _opened(path) as file:
+        data = file.read(4 * (1 + dimensions))
+        whole = len(data) == 4 * (1 + dimensions)
+        header = np.frombuffer(data, dtype=">u4").tolist() if whole else [0]
+        if header[0] != magic:
+            raise ValueError(f"does not begin with {magic:#010x}, not such an idx file")
+        length = math.prod(header[1:])
+        if length > MAX_IDX_BYTES:
+            raise ValueError(f"{header[1:]}: more than {MAX_IDX_BYTES:,} bytes")
+        values = np.empty(length, dtype=np.uint8)
+        filled = 0
+        while filled < length and (count := file.readinto(values.data[filled:])):
+            filled += count
+        filled += len(file.read(1))  # to the end, where a checksum is compared
+        if filled != length:
+            least = "at least " if filled > length else ""
+            raise ValueError(f"{least}{filled:,} bytes where {header[1:]} are due; truncated?")
+    return values.reshape(header[1:])
+
+
+def _opened(path: Path) -> io.BufferedIOBase:
+    if path.suffix == ".gz":
+        return gzip.GzipFile(path)
+    return path.open("rb")
 
 
 def _find(path: Path, split: str, kind: str) -> Path | None:

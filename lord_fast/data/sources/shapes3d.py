@@ -1,20 +1,25 @@
 """3D Shapes: 480,000 images of one object in a room (Burgess & Kim, 2018)."""
 
 import functools
+import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from lord_fast.data.decode import MAX_BYTES
 from lord_fast.data.formats import register
 from lord_fast.data.options import PackConfig
 from lord_fast.data.records import Record, Source
+from lord_fast.data.sources.archive import readable
 from lord_fast.data.sources.blocks import Blocks
 from lord_fast.data.sources.labels import Labels
 
 FACTORS = ("floor_hue", "wall_hue", "object_hue", "scale", "shape", "orientation")
 """Columns of `labels`."""
+MAX_LABEL_BYTES = 256 << 20
+"""Longest array of labels that is read; that of the data set has 23 MB."""
 SHAPES = ("cube", "cylinder", "sphere", "capsule")
 
 
@@ -42,20 +47,17 @@ class Shapes3d(Source):
             raise ValueError(
                 "--format shapes3d: h5py is missing; pip install 'lord-fast[datasets]'"
             ) from error
-        try:
+        with readable(path, "not an HDF5 file with images and labels"):
             self.file = h5py.File(path, "r")
-            images, labels = self.file["images"], self.file["labels"]
+            images, labels = (_array(self.file, h5py, name) for name in ("images", "labels"))
             shapes = images.shape, labels.shape
-        except (OSError, KeyError, AttributeError) as error:
-            raise ValueError(
-                f"{path}: not an HDF5 file with images and labels ({error})"
-            ) from error
-        if shapes[1] != (shapes[0][0], len(FACTORS)) or len(shapes[0]) != 4:
-            raise ValueError(
-                f"{path}: images {shapes[0]} and labels {shapes[1]} do not go together"
-            )
-        self.values = labels[:]
-        self.blocks = Blocks(len(self.values), lambda start, stop: images[start:stop])
+            if len(shapes[0]) != 4 or shapes[1] != (shapes[0][0], len(FACTORS)):
+                raise ValueError(f"images {shapes[0]} and labels {shapes[1]} do not go together")
+            size = math.prod(shapes[0][1:]) * images.dtype.itemsize
+            if size > MAX_BYTES or labels.nbytes > MAX_LABEL_BYTES:
+                raise ValueError(f"images {shapes[0]} and labels {shapes[1]} are too large")
+            self.values = labels[:].astype(np.float64)
+        self.blocks = Blocks(len(self.values), functools.partial(_read, path, images), size)
 
     def __len__(self) -> int:
         return len(self.values)
@@ -74,6 +76,31 @@ class Shapes3d(Source):
         }
 
 
+def _array(file, h5py, name: str):
+    """An array that lies in the file itself.
+
+    Raises:
+        ValueError: there is none, or it reads other files, or is stored in too large pieces.
+    """
+    link = file.get(name, getlink=True)
+    if not isinstance(link, h5py.HardLink):
+        raise ValueError(f"{name} is missing, or a link, which is not followed")
+    array = file[name]
+    if not isinstance(array, h5py.Dataset) or array.dtype.kind not in "uif":
+        raise ValueError(f"{name} is not an array of numbers")
+    if array.external or array.is_virtual:
+        raise ValueError(f"{name} lies in other files, which are not read")
+    if array.chunks and math.prod(array.chunks) * array.dtype.itemsize > MAX_BYTES:
+        raise ValueError(f"{name} is stored in pieces of more than {MAX_BYTES:,} bytes")
+    return array
+
+
+def _read(path: Path, images, start: int, stop: int) -> np.ndarray:
+    """Some of the images; damaged ones are an error of the file."""
+    with readable(path, "cannot be read"):
+        return images[start:stop]
+
+
 @register("shapes3d", "3D Shapes: 3dshapes.h5")
 def open_shapes3d(path: Path, config: PackConfig) -> Source:
     """The source at a path."""
@@ -83,5 +110,5 @@ def open_shapes3d(path: Path, config: PackConfig) -> Source:
 def _names(values: np.ndarray) -> dict[str, str]:
     """One row of `labels`; the shapes by their names, numbers without binary dust."""
     labels = {name: f"{value:.6g}" for name, value in zip(FACTORS, values, strict=True)}
-    shape = int(labels["shape"])
-    return {**labels, "shape": SHAPES[shape] if shape < len(SHAPES) else str(shape)}
+    names = dict(zip("0123", SHAPES, strict=True))
+    return {**labels, "shape": names.get(labels["shape"], labels["shape"])}

@@ -7,6 +7,7 @@ then the values; all little-endian.
 
 import functools
 import gzip
+import math
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -15,9 +16,11 @@ from typing import BinaryIO
 
 import numpy as np
 
+from lord_fast.data.decode import MAX_BYTES
 from lord_fast.data.formats import register
 from lord_fast.data.options import PackConfig
 from lord_fast.data.records import Record, Source
+from lord_fast.data.sources.archive import readable
 from lord_fast.data.sources.blocks import Blocks
 from lord_fast.data.sources.labels import Labels
 from lord_fast.data.sources.named import NamedFiles, groups
@@ -31,6 +34,8 @@ LIMITS = (9, 8, 34, 5)
 CLASS = ("category", "instance", "elevation", "lighting", "camera")
 BYTE, INT = 0x1E3D4C55, 0x1E3D4C54
 TYPES: dict[int, np.dtype] = {BYTE: np.dtype("u1"), INT: np.dtype("<i4")}
+MAX_ENTRIES = 1_000_000
+"""Pairs of images in a split; the data set has 24,300."""
 JPG = re.compile(
     r"azimuth(?P<azimuth>\d+)_elevation(?P<elevation>\d+)_lighting(?P<lighting>\d+)"
     r"_(?P<camera>lt|rt)\.jpe?g$"
@@ -46,25 +51,32 @@ class Matrix:
 
     def __init__(self, path: Path):
         self.path = path
-        with self._open() as file:
+        with readable(path, "not a binary matrix"), self._open() as file:
             magic, dimensions = _ints(file, 2) or (0, 0)
             known = magic in TYPES and 1 <= dimensions <= 8
             header = _ints(file, max(3, dimensions)) if known else []
             if not header:
-                raise ValueError(f"{path}: not a binary matrix of bytes or ints (magic {magic:#x})")
+                raise ValueError(f"not one of bytes or ints: magic {magic:#x}")
             self.offset = file.tell()
-            self.dtype, self.shape = TYPES[magic], tuple(header[:dimensions])
-            length = self.offset + int(np.prod(self.shape)) * self.dtype.itemsize
-            if file.seek(0, os.SEEK_END) != length:
-                raise ValueError(f"{path}: not {length:,} bytes of {list(self.shape)}; truncated?")
+            # To the end of a gzipped file, where its checksum is compared.
+            found = file.seek(0, os.SEEK_END)
+        self.dtype, self.shape = TYPES[magic], tuple(header[:dimensions])
+        length = self.offset + math.prod(self.shape) * self.dtype.itemsize
+        if min(header) < 0 or found != length:
+            raise ValueError(f"{path}: not {length:,} bytes of {list(self.shape)}; truncated?")
+
+    @property
+    def entry_bytes(self) -> int:
+        """Bytes of one of the first dimension's entries."""
+        return math.prod(self.shape[1:]) * self.dtype.itemsize
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Some of the first dimension's entries."""
-        entry = int(np.prod(self.shape[1:])) * self.dtype.itemsize
-        with self._open() as file:
-            file.seek(self.offset + start * entry)
-            data = file.read((stop - start) * entry)
-        return np.frombuffer(data, dtype=self.dtype).reshape(stop - start, *self.shape[1:])
+        with readable(self.path, "cannot be read"), self._open() as file:
+            file.seek(self.offset + start * self.entry_bytes)
+            data = file.read((stop - start) * self.entry_bytes)
+            values = np.frombuffer(data, dtype=self.dtype)
+            return values.reshape(stop - start, *self.shape[1:])
 
     def all(self) -> np.ndarray:
         """Every value."""
@@ -124,20 +136,26 @@ class SmallNorb(Source):
 class _Split:
     def __init__(self, name: str, dat: Path, cat: Path, info: Path):
         self.name = name
-        images, categories, rows = Matrix(dat), Matrix(cat).all(), Matrix(info).all()
+        images, categories_of, rows_of = Matrix(dat), Matrix(cat), Matrix(info)
         if images.shape[1:2] != (2,) or len(images.shape) != 4 or images.dtype != np.dtype("u1"):
             raise ValueError(f"{dat}: {list(images.shape)}: must be bytes [N, 2, height, width]")
         count = images.shape[0]
-        if categories.shape != (count,) or rows.shape != (count, 4):
-            raise ValueError(f"{info}: {list(rows.shape)}: does not go with {count} images")
+        if categories_of.shape != (count,) or rows_of.shape != (count, 4):
+            raise ValueError(f"{info}: {list(rows_of.shape)}: does not go with {count} images")
+        if not 0 < count <= MAX_ENTRIES or images.entry_bytes > MAX_BYTES:
+            raise ValueError(f"{dat}: {list(images.shape)}: at most {MAX_ENTRIES:,} images of at "
+                             f"most {MAX_BYTES:,} bytes are read")  # fmt: skip
+        categories, rows = categories_of.all(), rows_of.all()
+        if categories.min() < 0 or categories.max() >= len(CATEGORIES):
+            raise ValueError(f"{cat}: labels out of their limits, 0 to {len(CATEGORIES) - 1}")
         odd = (rows < 0) | (rows > np.array(LIMITS)) | (rows % np.array((1, 1, 2, 1)) != 0)
-        if odd.any() or categories.min() < 0 or categories.max() >= len(CATEGORIES):
+        if odd.any():
             raise ValueError(f"{info}: labels out of their limits {dict(zip(INFO, LIMITS))}")  # noqa: B905
         self.labels = [
             {"category": CATEGORIES[c], **dict(zip(INFO, map(str, row), strict=True))}
             for c, row in zip(categories.tolist(), rows.tolist(), strict=True)
         ]
-        self.blocks = Blocks(count, images.read)
+        self.blocks = Blocks(count, images.read, images.entry_bytes)
 
     def __call__(self, i: int, camera: int) -> np.ndarray:
         return self.blocks(i)[camera]
