@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lord_fast.data.glyphs import Glyphs
 
 from lord_fast.atomic import MARKER
 from lord_fast.cli import main
@@ -19,6 +18,7 @@ from lord_fast.data.manifest import SAMPLED, read_manifest
 from lord_fast.data.options import PackConfig
 from lord_fast.data.pack import pack
 from lord_fast.data.sources import open_source
+from lord_fast.data.sources.glyphs import Glyphs
 from lord_fast.data.split import split_classes, split_images
 from lord_fast.data.store import ImageStore
 from lord_fast.data.verify import verify
