@@ -67,7 +67,7 @@ def zipped(members: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> byt
 
 def arrays(save: Callable) -> bytes:
     file = io.BytesIO()
-    imgs = np.random.default_rng(1).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
+    imgs = np.random.default_rng(1).integers(0, 256, (4, 64, 64, 3), dtype=np.uint8)
     save(file, imgs=imgs, classes=np.array([0, 0, 1, 1]), contents=np.array(["x", "y", "x", "y"]))
     return file.getvalue()
 
