@@ -13,7 +13,8 @@ from lord_fast.cli import main
 from lord_fast.data.store import ImageStore, as_float
 from lord_fast.evaluate.bootstrap import interval
 from lord_fast.evaluate.code_sources import EncoderCodes, LatentCodes
-from lord_fast.evaluate.evaluate import draw_images, evaluate
+from lord_fast.evaluate.draw import draw_images
+from lord_fast.evaluate.evaluate import evaluate
 from lord_fast.evaluate.images import compare, perceptual_distance, psnr, summary
 from lord_fast.evaluate.new_classes import draw_targets
 from lord_fast.evaluate.probes import probe, probe_factor
@@ -201,12 +202,22 @@ def test_a_class_of_one_image_is_no_target(tmp_path):
     assert (pairs.class_image != pairs.target).all()
 
 
-def test_draw_images_takes_whole_classes(glyph_store, monkeypatch):
+def test_draw_images_takes_whole_classes(glyph_store):
     store = ImageStore(glyph_store)
-    monkeypatch.setattr("lord_fast.evaluate.evaluate.MAX_IMAGES", 65)
-    ids = draw_images(store, seed=0)
+    ids = draw_images(store, seed=0, most=65)
     assert torch.bincount(store.class_ids[ids]).unique().tolist() == [0, 20]
     assert len(ids) == 60
+
+
+def test_large_classes_are_cut_and_all_are_kept(glyph_store, monkeypatch):
+    """Each of 8 classes keeps the same 8 contents of 20; two whole classes would be left."""
+    monkeypatch.setattr("lord_fast.evaluate.draw.ENOUGH_OF_A_CLASS", 5)
+    store = ImageStore(glyph_store)
+    ids = draw_images(store, seed=0, most=65)
+    classes, contents = store.class_ids[ids], store.content_ids[ids]
+    assert torch.bincount(classes).tolist() == [8] * 8
+    assert len({str(sorted(contents[classes == k].tolist())) for k in range(8)}) == 1
+    assert not torch.equal(ids, draw_images(store, seed=1, most=65))
 
 
 @pytest.fixture
@@ -214,8 +225,8 @@ def quick(monkeypatch):
     """Two classes, 50 pairs, 20 samples and no probes, which take seconds."""
     room = "lord_fast.evaluate.evaluate"
     monkeypatch.setattr(f"{room}._probe_each", lambda *_: {"leakage": {}, "informativeness": {}})
-    monkeypatch.setattr(f"{room}.draw_pairs", lambda store, seed: draw_pairs(store, seed, 50))
-    monkeypatch.setattr(f"{room}.MAX_IMAGES", 40)
+    monkeypatch.setattr("lord_fast.evaluate.transfer.MAX_PAIRS", 50)
+    monkeypatch.setattr("lord_fast.evaluate.draw.MAX_IMAGES", 40)
     monkeypatch.setattr("lord_fast.evaluate.samples.MAX_SAMPLES", 20)
 
 
@@ -292,20 +303,21 @@ def test_the_command_writes_the_keys_of_the_contract(glyph_store, tmp_path, caps
     }  # fmt: skip
     probes = {
         "accuracy", "mlp_accuracy", "chance", "trained_on", "scored_on", "accuracy_interval",
-        "mlp_accuracy_interval", "split",
+        "mlp_accuracy_interval", "split", "centroid_accuracy", "centroid_accuracy_interval",
     }  # fmt: skip
+    controls = {"controls", "blind"}
     assert metrics["probed"] == {"images": 160, "classes": 8, "classes_of_one_image": 0}
     assert set(metrics["leakage"]) == {
         "class_from_content", "class_from_seen_content", "content_from_class",
     }  # fmt: skip
-    assert set(metrics["leakage"]["class_from_content"]) == probes
-    assert set(metrics["leakage"]["class_from_seen_content"]) == probes
+    assert set(metrics["leakage"]["class_from_content"]) == probes | controls
+    assert set(metrics["leakage"]["class_from_seen_content"]) == probes | controls
     assert set(metrics["leakage"]["content_from_class"]) == {"typeface", "rotation"}
     assert set(metrics["informativeness"]["content_from_content"]["typeface"]) == probes
     assert set(metrics["informativeness"]["class_from_class"]) == probes
     assert set(metrics["transfer"]) == {
         "pairs", "psnr", "psnr_per_image", "ssim", "perceptual", "interval", "class_mean_psnr",
-        "copy_content_psnr",
+        "copy_content_psnr", "baselines",
     }  # fmt: skip
     assert "transfer" in capsys.readouterr().out
 

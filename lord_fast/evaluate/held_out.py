@@ -3,15 +3,14 @@
 import numpy as np
 import torch
 
-from lord_fast.data.store import ImageStore
 from lord_fast.evaluate.code_sources import EncoderCodes
-from lord_fast.evaluate.evaluate import draw_images
+from lord_fast.evaluate.controls import leakage
+from lord_fast.evaluate.draw import draw_images
 from lord_fast.evaluate.labels import combinations
-from lord_fast.evaluate.probes import probe
 from lord_fast.evaluate.splits import hold_out_folds
 
 MOST_TRAINED = 3000
-"""Images of training that the probes learn on, drawn at random."""
+"""Images of training that the probes learn on, see `draw_images`."""
 
 
 def leakage_of_held_out(trained: EncoderCodes, held_out: EncoderCodes, seed: int) -> dict:
@@ -23,7 +22,7 @@ def leakage_of_held_out(trained: EncoderCodes, held_out: EncoderCodes, seed: int
         seed: Of every draw and of the probes.
 
     Returns:
-        What `probe` returns, or under `missing` why it cannot be measured.
+        What `leakage` returns, or under `missing` why it cannot be measured.
     """
     names = {name: number for number, name in enumerate(trained.store.class_names)}
     unknown = [name for name in held_out.store.class_names if name not in names]
@@ -32,8 +31,11 @@ def leakage_of_held_out(trained: EncoderCodes, held_out: EncoderCodes, seed: int
     numbers = np.array([names[name] for name in held_out.store.class_names])
     scored = draw_images(held_out.store, seed).numpy()
     scored_labels = numbers[held_out.store.class_ids.numpy()[scored]]
-    learnt = _draw(trained.store, scored_labels, seed)
-    labels = np.concatenate((trained.store.class_ids.numpy()[learnt], scored_labels))
+    learnt = draw_images(trained.store, seed, MOST_TRAINED, np.unique(scored_labels)).numpy()
+    learnt_labels = trained.store.class_ids.numpy()[learnt]
+    known = np.isin(scored_labels, learnt_labels)
+    scored, scored_labels = scored[known], scored_labels[known]
+    labels = np.concatenate((learnt_labels, scored_labels))
     contents = combinations(trained.store, held_out.store)
     groups = np.concatenate((contents[0][learnt], contents[1][scored]))
     is_scored = np.arange(len(labels)) >= len(learnt)
@@ -41,10 +43,4 @@ def leakage_of_held_out(trained: EncoderCodes, held_out: EncoderCodes, seed: int
     if not splits:
         return {"missing": "too few classes with images in both stores"}
     codes = [trained(torch.from_numpy(learnt))[0], held_out(torch.from_numpy(scored))[0]]
-    return probe(torch.cat(codes).cpu().numpy(), labels, splits, seed)
-
-
-def _draw(store: ImageStore, class_ids: np.ndarray, seed: int) -> np.ndarray:
-    """Images of these classes, int64 [at most `MOST_TRAINED`]."""
-    found = np.flatnonzero(np.isin(store.class_ids.numpy(), class_ids))
-    return np.random.default_rng(seed).permutation(found)[:MOST_TRAINED]
+    return leakage(torch.cat(codes).cpu().numpy(), labels, groups, splits, seed)

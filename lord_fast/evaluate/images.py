@@ -1,13 +1,14 @@
 """How far images are from their targets: PSNR, SSIM and a perceptual distance."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from lord_fast.data.store import as_float
-from lord_fast.evaluate.bootstrap import interval
+from lord_fast.evaluate.bootstrap import intervals
 from lord_fast.model.perceptual import VGG16
 
 BATCH = 128
@@ -41,23 +42,38 @@ def compare(
     return {name: torch.cat([part[name] for part in parts]).double() for name in parts[0]}
 
 
-def summary(metrics: ImageMetrics, seed: int) -> dict:
+def summary(metrics: ImageMetrics, seed: int, clusters: Sequence[np.ndarray] = ()) -> dict:
     """The three figures of metrics.json, and under `interval` the 95 % interval of each.
 
     `psnr` in dB is of the mean squared error over all pairs; `psnr_per_image`, the mean of each
     pair's PSNR, is higher and lets a few perfect images hide the bad ones, but many papers report
     it. The others are means.
+
+    Args:
+        metrics: What `compare` found.
+        seed: Of the intervals.
+        clusters: What they are drawn over, see `intervals`.
     """
     perceptual = metrics.get("perceptual")
-    decibels = -10 * torch.tensor(interval(metrics["mse"].numpy(), seed)).log10().flip(0)
-    intervals = {name: interval(metrics[name].numpy(), seed) for name in metrics if name != "mse"}
+    names = [name for name in metrics if name != "perceptual"]
+    ends = dict(zip(names, _ends(metrics, names, seed, clusters), strict=True))
+    if perceptual is not None:  # of the first pairs only
+        some = [cluster[: len(perceptual)] for cluster in clusters]
+        ends["perceptual"] = _ends(metrics, ["perceptual"], seed, some)[0]
+    ends["psnr"] = (-10 * np.log10(np.maximum(ends.pop("mse"), LEAST_MSE)))[::-1]
     return {
         "psnr": psnr(metrics),
         "psnr_per_image": float(-10 * metrics["mse"].clamp_min(LEAST_MSE).log10().mean()),
         "ssim": float(metrics["ssim"].mean()),
         "perceptual": None if perceptual is None else float(perceptual.mean()),
-        "interval": {"psnr": decibels.tolist(), **intervals},
+        "interval": {name: found.tolist() for name, found in ends.items()},
     }
+
+
+def _ends(
+    metrics: ImageMetrics, names: list[str], seed: int, clusters: Sequence[np.ndarray]
+) -> np.ndarray:
+    return intervals(np.stack([metrics[name].numpy() for name in names], 1), seed, clusters)
 
 
 def psnr(metrics: ImageMetrics) -> float:

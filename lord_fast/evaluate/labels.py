@@ -1,6 +1,7 @@
 """Content labels of images, by which images of different classes are compared."""
 
 import numpy as np
+from torch import Tensor
 
 from lord_fast.data.store import ImageStore
 
@@ -24,3 +25,14 @@ def combinations(*stores: ImageStore) -> list[np.ndarray]:
         np.array([numbers.setdefault(names, len(numbers)) for names in content_names(store)])
         for store in stores
     ]
+
+
+def clusters_of(store: ImageStore, image_ids: Tensor) -> tuple[np.ndarray, ...]:
+    """What the intervals of these images are drawn over: their classes, and their contents.
+
+    Without content labels the classes alone.
+    """
+    classes = store.class_ids[image_ids].numpy()
+    if not store.factors:
+        return (classes,)
+    return classes, combinations(store)[0][image_ids.numpy()]

@@ -12,10 +12,12 @@ class EvaluateConfig(Checked):
     """What evaluate measures."""
 
     store: Path | None = None
-    """latent: where the run's store is now, if it has moved; encoder: any store of the same size,
-    such as images held out (default: the run's); fit: classes held out."""
+    """latent: where the run's store is now, if it has moved, or images held out of the same
+    classes; encoder: any store of the same size, such as images held out (default: the run's);
+    fit: classes held out."""
     codes: Literal["latent", "encoder", "fit"] = "latent"
-    """latent: the codes that training optimized (RUN/metrics.json); encoder: those that the
+    """latent: the codes that training optimized (RUN/metrics.json), or what they make of
+    combinations held out (RUN/metrics-STORE.json); encoder: those that the
     encoders predict (RUN/metrics-encoder[-STORE].json); fit: new classes, a class code fitted to
     a few images of each, with contents of training (RUN/metrics-fit-STORE.json)."""
     perceptual_weights: Path | None = None

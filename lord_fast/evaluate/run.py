@@ -10,6 +10,7 @@ from lord_fast.evaluate.held_out import leakage_of_held_out
 from lord_fast.evaluate.new_classes import evaluate_new_classes
 from lord_fast.evaluate.options import EvaluateConfig
 from lord_fast.evaluate.samples import samples
+from lord_fast.evaluate.unseen import transfer_to_unseen
 from lord_fast.lord import Lord
 from lord_fast.model.build import build_vgg
 from lord_fast.model.perceptual import VGG16
@@ -53,6 +54,10 @@ def file_name(codes: str, other: ImageStore | None) -> str:
 
 def _latent(run: Path, config: EvaluateConfig) -> tuple[dict, ImageStore]:
     lord = Lord.load(run, stage="latent")
+    if config.store is not None:
+        other = _any_store(run, lord, config.store)
+        if other.sha256 != lord.data["sha256"]:
+            return _unseen(run, lord, other, config), other
     store = open_store(run, lord.data, config.store)
     vgg = _vgg(lord, config, lord.config.loss.perceptual_taps)
     metrics = evaluate(LatentCodes(lord, store), store, vgg, config.seed)
@@ -64,6 +69,20 @@ def _latent(run: Path, config: EvaluateConfig) -> tuple[dict, ImageStore]:
     else:
         metrics["samples"] = samples(lord, store, top, config.seed)
     return metrics, store
+
+
+def _unseen(run: Path, lord: Lord, held_out: ImageStore, config: EvaluateConfig) -> dict:
+    """Stage 1 on images of other combinations of its classes and contents."""
+    codes = LatentCodes(lord, open_store(run, lord.data))
+    vgg = _vgg(lord, config, lord.config.loss.perceptual_taps)
+    return {
+        "codes": "latent",
+        "step": lord.step,
+        "seed": config.seed,
+        "store": {"images": held_out.num_images, "classes": held_out.num_classes},
+        "images": held_out.num_images,
+        "unseen_combinations": transfer_to_unseen(codes, held_out, vgg, config.seed),
+    }
 
 
 def _encoder(run: Path, config: EvaluateConfig) -> tuple[dict, ImageStore]:
@@ -125,8 +144,9 @@ def _any_store(run: Path, lord: Lord, path: Path | None) -> ImageStore:
     store = ImageStore(path)
     if (store.size, store.channels) != (lord.data["size"], lord.data["channels"]):
         raise ValueError(
-            f"{path}: images of {store.size} x {store.size} x {store.channels}, {run} was "
-            f"trained on {lord.data['size']} x {lord.data['size']} x {lord.data['channels']}"
+            f"{path}: not the images that {run} was trained on, nor of their shape: they are "
+            f"{store.size} x {store.size} x {store.channels}, those of the run are "
+            f"{lord.data['size']} x {lord.data['size']} x {lord.data['channels']}"
         )
     return store
 

@@ -6,7 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lord_fast.data.store import ImageStore, as_float
+from lord_fast.data.store import ImageStore
+from lord_fast.evaluate.code_sources import CodeSource
+from lord_fast.evaluate.guesses import Guesses, Wanted, against_truth
+from lord_fast.evaluate.images import pixels_of
+from lord_fast.evaluate.labels import combinations
+from lord_fast.model.perceptual import VGG16
 
 MAX_PAIRS = 2000
 
@@ -77,9 +82,30 @@ def _others(classes: np.ndarray, images: np.ndarray, rng: np.random.Generator) -
     return order[start + (place[images] - start + step) % count]
 
 
-def class_sums(store: ImageStore) -> tuple[Tensor, Tensor]:
-    """Each class's images added up, float32 [num_classes, C, H, W], and their number, int64."""
-    sums = torch.zeros(store.num_classes, store.channels, store.size, store.size)
-    for image_ids in torch.arange(store.num_images).split(1024):
-        sums.index_add_(0, store.class_ids[image_ids], as_float(store.images(image_ids)))
-    return sums, torch.bincount(store.class_ids, minlength=store.num_classes)
+def measure_transfer(
+    codes: CodeSource, store: ImageStore, vgg: VGG16 | None, seed: int
+) -> dict | None:
+    """Transfers against the true images, and what guesses without a generator reach.
+
+    Args:
+        codes: Of the images of `store`.
+        store: The images.
+        vgg: Features for the perceptual distance; None: it is left out.
+        seed: Of every draw.
+
+    Returns:
+        `transfer` of metrics.json; None where no two classes share a content label.
+    """
+    pairs = draw_pairs(store, seed, MAX_PAIRS)
+    if pairs is None:
+        return None
+
+    def transferred(positions: Tensor) -> Tensor:
+        content, _ = codes(pairs.content[positions])
+        _, class_ = codes(pairs.class_image[positions])
+        return codes.lord.decode(content, class_).cpu()
+
+    combination = combinations(store)[0][pairs.target.numpy()]
+    wanted = Wanted(pairs.content, pairs.class_, combination, pairs.target)
+    guesses = Guesses(store, codes, wanted, seed)
+    return against_truth(transferred, pixels_of(store, pairs.target), guesses, vgg, seed)

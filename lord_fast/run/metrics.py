@@ -10,6 +10,9 @@ from lord_fast.atomic import atomic_write
 Row = tuple[str, str, str]
 """What, the figure with its 95 % interval, and its chance or baseline."""
 
+PROBE_NAMES = {"accuracy": "linear", "mlp_accuracy": "MLP", "centroid_accuracy": "centroids"}
+"""Key of a figure -> the probe that read it."""
+
 
 @dataclass(frozen=True)
 class Metrics:
@@ -70,6 +73,8 @@ def rows(metrics: dict) -> list[Row]:
     """
     if metrics.get("new_classes"):
         return _new_classes(metrics["new_classes"])
+    if "unseen_combinations" in metrics:
+        return _transfer(metrics["unseen_combinations"], "unseen combinations")
     if "probed" not in metrics:
         raise ValueError(
             f"metrics of {metrics['codes']} codes, measured by another version of lord-fast: "
@@ -78,7 +83,8 @@ def rows(metrics: dict) -> list[Row]:
     return [
         ("reconstruction", _images(metrics["reconstruction"]), ""),
         *_probes(metrics),
-        _transfer(metrics["transfer"]),
+        *_content_labels(metrics.get("content_labels")),
+        *_transfer(metrics["transfer"], "transfer"),
         *_samples(metrics.get("samples")),
     ]
 
@@ -100,14 +106,29 @@ def _probes(metrics: dict) -> list[Row]:
     return found
 
 
-def _transfer(transfer: dict | None) -> Row:
+def _content_labels(found: dict | None) -> list[Row]:
+    """A warning where the labels do not seem to mean the same in every class."""
+    if found is None or found["shared"]:
+        return []
+    figure = f"correlation {found['similarity']:.3f} above shuffled labels, p {found['p']:.3f}"
+    return [("content labels", figure, "warning: not the same in every class; distrust transfer")]
+
+
+def _transfer(transfer: dict | None, name: str) -> list[Row]:
     if transfer is None:
-        return "transfer", "not measured", "no content label is shared by two classes of two images"
+        why = "no content label is shared by two classes of two images"
+        return [(name, "not measured", why)]
+    if "missing" in transfer:
+        return [(name, "not measured", transfer["missing"])]
     baselines = (
         f"class mean {transfer['class_mean_psnr']:.2f} dB, "
         f"content image unchanged {transfer['copy_content_psnr']:.2f} dB"
     )
-    return f"transfer ({transfer['pairs']} pairs)", _images(transfer), baselines
+    rows = [(f"{name} ({transfer['pairs']} pairs)", _images(transfer), baselines)]
+    for key in ("additive", "retrieval"):
+        if key in transfer.get("baselines", {}):
+            rows.append((f"{name}: {key} baseline", _images(transfer["baselines"][key]), ""))
+    return rows
 
 
 def _samples(samples: dict | None) -> list[Row]:
@@ -163,10 +184,23 @@ def _probe_cells(result: dict | None) -> tuple[str, str]:
         return "not measured", "too few images of a label"
     if "missing" in result:
         return "not measured", result["missing"]
-    low, high = result["accuracy_interval"]
-    figure = (
-        f"{result['accuracy']:.3f} [{low:.3f}, {high:.3f}] (linear), "
-        f"{result['mlp_accuracy']:.3f} (MLP)"
-    )
+    figures = []
+    for of, label in PROBE_NAMES.items():
+        if of in result:
+            low, high = result[f"{of}_interval"]
+            figures.append(f"{result[of]:.3f} [{low:.3f}, {high:.3f}] ({label})")
     images = f"{result['trained_on']} images to train on, {result['scored_on']} scored"
-    return figure, f"{result['chance']:.3f} ({images}, {result['split']})"
+    chance = f"{result['chance']:.3f} ({images}, {result['split']})"
+    return ", ".join(figures), "; ".join((chance, *_controls(result)))
+
+
+def _controls(result: dict) -> list[str]:
+    """What the same probes read from codes without a leak and with a planted one."""
+    found = []
+    for name, read in result.get("controls", {}).items():
+        figures = ", ".join(f"{read[of]:.3f}" for of in PROBE_NAMES)
+        oracle = f" (an oracle {read['oracle']:.3f})" if "oracle" in read else ""
+        found.append(f"{name.replace('_', ' ')} {figures}{oracle}")
+    if result.get("blind"):
+        found.append(f"blind: {', '.join(PROBE_NAMES[of] for of in result['blind'])}")
+    return found

@@ -1,0 +1,117 @@
+"""Do content labels mean the same in every class? `0001.jpg` of two people may be unlike."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+SHUFFLES = 200
+MOST_IMAGES = 3000
+SIDE = 16
+"""Pixels a side that images are averaged to before they are compared."""
+LEAST_P = 0.01
+LEAST_SIMILARITY = 0.04
+"""A correlation below this means nothing, however sure it is."""
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What a test of content labels found.
+
+    Attributes:
+        shared: Whether images of different classes that share a label resemble each other.
+        similarity: Their mean correlation, the mean image of each class removed, minus that of
+            images whose labels were shuffled.
+        p: Share of the shuffles that reached as much (with the true labels counted as one).
+    """
+
+    shared: bool
+    similarity: float
+    p: float
+
+
+def labels_are_shared(
+    images: np.ndarray, class_ids: np.ndarray, labels: np.ndarray, seed: int = 0
+) -> Shared | None:
+    """Test on the data whether a label shows the same content in every class.
+
+    Args:
+        images: uint8 or float [N, H, W, C], or memory-mapped; some are drawn if they are many.
+        class_ids: int [N].
+        labels: int [N], one content label (or combination of labels) of each image.
+        seed: Of the draw and the shuffles.
+
+    Returns:
+        What was found; None where no label is in two classes, so that there is nothing to compare.
+    """
+    rng = np.random.default_rng(seed)
+    kept = _draw(class_ids, labels, rng)
+    class_ids, labels = class_ids[kept], labels[kept]
+    if len(kept) == 0:
+        return None
+    residuals = _residuals(np.stack([_small(images[i]) for i in kept]), class_ids)
+    found = _similarity(residuals, class_ids, labels)
+    shuffled = np.array(
+        [
+            _similarity(residuals, class_ids, _shuffle(labels, class_ids, rng))
+            for _ in range(SHUFFLES)
+        ]
+    )
+    similarity = found - float(shuffled.mean())
+    p = float((1 + (shuffled >= found).sum()) / (1 + SHUFFLES))
+    return Shared(p < LEAST_P and similarity >= LEAST_SIMILARITY, similarity, p)
+
+
+def _draw(class_ids: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Images whose label is in another class too, whole labels, in order."""
+    pairs = np.unique(np.stack((labels, class_ids)), axis=1)
+    values, classes = np.unique(pairs[0], return_counts=True)
+    common = np.isin(labels, values[classes > 1])
+    counts = dict(zip(*np.unique(labels[common], return_counts=True), strict=True))
+    taken, chosen = 0, []
+    for value in rng.permutation(values[classes > 1]):
+        if taken == 0 or taken + counts[value] <= MOST_IMAGES:
+            chosen.append(value)
+            taken += counts[value]
+    return np.flatnonzero(np.isin(labels, chosen))[:MOST_IMAGES]
+
+
+def _small(image: np.ndarray) -> np.ndarray:
+    """Grey, averaged to at most `SIDE` pixels a side, flat."""
+    grey = np.asarray(image, dtype=np.float32).mean(-1)
+    step = max(1, -(-max(grey.shape) // SIDE))
+    height, width = (side - side % step for side in grey.shape)
+    blocks = grey[:height, :width].reshape(height // step, step, width // step, step)
+    return blocks.mean((1, 3)).ravel()
+
+
+def _residuals(images: np.ndarray, class_ids: np.ndarray) -> np.ndarray:
+    """Images minus the mean of their class, each of length 1 (or 0)."""
+    _, classes = np.unique(class_ids, return_inverse=True)
+    sums = np.zeros((classes.max() + 1, images.shape[1]), dtype=np.float64)
+    np.add.at(sums, classes, images)
+    rest = images - (sums / np.bincount(classes)[:, None])[classes]
+    norms = np.linalg.norm(rest, axis=1, keepdims=True)
+    return rest / np.where(norms > 1e-6, norms, np.inf)
+
+
+def _similarity(residuals: np.ndarray, class_ids: np.ndarray, labels: np.ndarray) -> float:
+    """Mean inner product of two images of one label and different classes."""
+    total, pairs = _within(residuals, labels)
+    same, own = _within(residuals, labels.astype(np.int64) * (class_ids.max() + 1) + class_ids)
+    return (total - same) / max(1.0, pairs - own)
+
+
+def _within(residuals: np.ndarray, groups: np.ndarray) -> tuple[float, float]:
+    """Sum of inner products over all pairs of a group, own ones included, and their number."""
+    _, numbers, counts = np.unique(groups, return_inverse=True, return_counts=True)
+    order = np.argsort(numbers, kind="stable")
+    sums = np.add.reduceat(residuals[order], np.cumsum(counts) - counts, axis=0)
+    return float(np.square(sums).sum()), float(np.square(counts.astype(np.float64)).sum())
+
+
+def _shuffle(labels: np.ndarray, class_ids: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Labels permuted inside each class."""
+    found = np.empty_like(labels)
+    order = np.argsort(class_ids, kind="stable")
+    found[order] = labels[np.lexsort((rng.random(len(labels)), class_ids))]
+    return found

@@ -1,0 +1,158 @@
+"""Guesses of a class with a content that need no generator: what transfer has to beat."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lord_fast.data.store import ImageStore, as_float
+from lord_fast.evaluate.code_sources import CodeSource
+from lord_fast.evaluate.images import compare, pixels_of, summary
+from lord_fast.evaluate.labels import combinations
+from lord_fast.model.perceptual import VGG16
+
+MOST_CANDIDATES = 200
+"""Images of a class that retrieval chooses from."""
+BATCH = 1024
+
+Images = Callable[[Tensor], Tensor]
+"""Positions int64 [B] -> images [B, C, H, W] in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked for, in the numbers of the store that guesses are made from.
+
+    Attributes:
+        content: Image that gives the content, int64 [P].
+        class_: Class that is wanted, int64 [P].
+        combination: Its content labels as one number, int64 [P].
+        target: The true image where that store holds it, which no guess looks at, int64 [P]; None:
+            it does not.
+    """
+
+    content: Tensor
+    class_: Tensor
+    combination: np.ndarray
+    target: Tensor | None
+
+
+class Guesses:
+    """Images guessed from those of a store, the true one left out.
+
+    Args:
+        store: The images.
+        codes: Of these images.
+        wanted: What is asked for.
+        seed: Of the draw of retrieval's candidates.
+    """
+
+    def __init__(self, store: ImageStore, codes: CodeSource, wanted: Wanted, seed: int):
+        self.store, self.codes, self.wanted = store, codes, wanted
+        contents, asked = combinations(store)[0], torch.from_numpy(wanted.combination)
+        self._classes = _Means(store, store.class_ids, wanted.class_)
+        self._contents = _Means(store, torch.from_numpy(contents), asked)
+        self._nearest = self._retrieve(seed)
+
+    def all(self) -> dict[str, Images]:
+        """Name -> the guess."""
+        return {
+            "class_mean": self.class_mean,
+            "copy_content": pixels_of(self.store, self.wanted.content),
+            "additive": self.additive,
+            "retrieval": pixels_of(self.store, self._nearest),
+        }
+
+    def class_mean(self, positions: Tensor) -> Tensor:
+        """Of the other images of the class that is wanted."""
+        return self._classes.without(self._targets(positions), self.wanted.class_[positions])
+
+    def additive(self, positions: Tensor) -> Tensor:
+        """Class mean plus content mean minus the mean of all: class and content add up."""
+        combination = torch.from_numpy(self.wanted.combination)[positions]
+        targets = self._targets(positions)
+        overall = self._classes.without_of_all(targets)
+        content = self._contents.without(targets, combination)
+        return (self.class_mean(positions) + content - overall).clamp(0, 1)
+
+    def _targets(self, positions: Tensor) -> Tensor | None:
+        if self.wanted.target is None:
+            return None
+        return as_float(self.store.images(self.wanted.target[positions]))
+
+    def _retrieve(self, seed: int) -> Tensor:
+        """For each pair the image of the class whose content code is nearest, int64 [P]."""
+        sources, places = self.wanted.content.unique(return_inverse=True)
+        codes = self.codes(sources)[0][places]
+        found = torch.empty_like(self.wanted.content)
+        generator = torch.Generator().manual_seed(seed)
+        for class_id in self.wanted.class_.unique():
+            pairs = (self.wanted.class_ == class_id).nonzero()[:, 0]
+            members = (self.store.class_ids == class_id).nonzero()[:, 0]
+            members = members[torch.randperm(len(members), generator=generator)[:MOST_CANDIDATES]]
+            distances = torch.cdist(codes[pairs], self.codes(members)[0])
+            if self.wanted.target is not None:
+                own = members[None] == self.wanted.target[pairs][:, None]
+                distances = distances.masked_fill(own.to(distances.device), torch.inf)
+            found[pairs] = members[distances.argmin(1).cpu()]
+        return found
+
+
+class _Means:
+    """Means of the images of the groups that are asked for, with or without one of the images."""
+
+    def __init__(self, store: ImageStore, groups: Tensor, asked: Tensor):
+        shape = (store.channels, store.size, store.size)
+        self.asked = asked.unique()  # a store may have more contents than fit in memory
+        self.sums, self.total = torch.zeros(len(self.asked), *shape), torch.zeros(shape)
+        for image_ids in torch.arange(store.num_images).split(BATCH):
+            images, members = as_float(store.images(image_ids)), groups[image_ids]
+            self.total += images.sum(0)
+            kept = torch.isin(members, self.asked)
+            self.sums.index_add_(0, torch.searchsorted(self.asked, members[kept]), images[kept])
+        self.counts = torch.bincount(groups)[self.asked]
+        self.num_images = store.num_images
+
+    def without(self, targets: Tensor | None, groups: Tensor) -> Tensor:
+        """The mean of each group without its target."""
+        places = torch.searchsorted(self.asked, groups)
+        sums, counts = self.sums[places], self.counts[places]
+        if targets is not None:
+            sums, counts = sums - targets, counts - 1
+        return sums / counts.view(-1, 1, 1, 1)
+
+    def without_of_all(self, targets: Tensor | None) -> Tensor:
+        """The mean of all images without the target."""
+        if targets is None:
+            return self.total / self.num_images
+        return (self.total - targets) / (self.num_images - 1)
+
+
+def against_truth(
+    made: Images, targets: Images, guesses: Guesses, vgg: VGG16 | None, seed: int
+) -> dict:
+    """`transfer` of metrics.json: made images and guesses, compared with the true ones.
+
+    Args:
+        made: By the model.
+        targets: The true images.
+        guesses: Beside it.
+        vgg: Features for the perceptual distance; None: it is left out.
+        seed: Of the intervals.
+    """
+    wanted = guesses.wanted
+    count, clusters = len(wanted.content), (wanted.class_.numpy(), wanted.combination)
+
+    def measured(images: Images) -> dict:
+        return summary(compare(images, targets, count, vgg), seed, clusters)
+
+    baselines = {name: measured(images) for name, images in guesses.all().items()}
+    return {
+        "pairs": count,
+        **measured(made),
+        "class_mean_psnr": baselines["class_mean"]["psnr"],
+        "copy_content_psnr": baselines["copy_content"]["psnr"],
+        "baselines": baselines,
+    }
