@@ -1,14 +1,17 @@
 """A trained run as an object that turns images into codes and codes into images."""
 
+import warnings
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lord_fast.config import EncoderConfig, TrainConfig
 from lord_fast.data.decode import Shape
 from lord_fast.data.image_files import BATCH
+from lord_fast.data.store import open_store
 from lord_fast.machine import set_up
 from lord_fast.model.build import build_decoder, build_encoders, build_loss, stored_codes
 from lord_fast.model.density import Density, Kind, fit_density, sample_training
@@ -256,8 +259,25 @@ class Lord:
         """
         if (of, seed) not in self._densities:
             codes = self.content_codes if of == "content" else self.class_codes
-            self._densities[of, seed] = fit_density(codes.cpu().numpy(), seed)
+            groups = self._contents() if of == "content" else None
+            self._densities[of, seed] = fit_density(codes.cpu().numpy(), seed, groups)
         return self._densities[of, seed]
+
+    def _contents(self) -> np.ndarray | None:
+        """Each training image's content as a number, which the folds of a density hold out whole.
+
+        None, with a warning, where the store is gone; None where it has no content labels.
+        """
+        if self.run is None:
+            return None
+        try:
+            store = open_store(self.run, self.data)
+        except ValueError as error:
+            warnings.warn(f"{error}; the density is chosen image by image", stacklevel=2)
+            return None
+        if not store.factors:
+            return None
+        return np.unique(store.content_ids.numpy(), axis=0, return_inverse=True)[1].reshape(-1)
 
     def interpolate(self, first: Tensor, second: Tensor, steps: int) -> Tensor:
         """Codes at equal distances on the line from one code to another, both included.

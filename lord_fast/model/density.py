@@ -51,7 +51,7 @@ class Density:
         )
 
 
-def fit_density(codes: np.ndarray, seed: int) -> Density:
+def fit_density(codes: np.ndarray, seed: int, groups: np.ndarray | None = None) -> Density:
     """Fit several mixtures and return the one with the highest held-out likelihood.
 
     If there are more than `MOST_CODES` codes, a random subset of that size is used.
@@ -59,14 +59,25 @@ def fit_density(codes: np.ndarray, seed: int) -> Density:
     Args:
         codes: float32 [N, dim], N at least 2.
         seed: Seed of the subset, the folds and every fit.
+        groups: int [N]: codes of one group, such as those of one content, are held out together.
+            Apart, they would tell of each other, and too many Gaussians would be chosen.
     """
+    if groups is None:
+        groups = np.arange(len(codes))
     if len(codes) > MOST_CODES:
-        codes = codes[np.random.default_rng(seed).permutation(len(codes))[:MOST_CODES]]
+        drawn = np.random.default_rng(seed).permutation(len(codes))[:MOST_CODES]
+        codes, groups = codes[drawn], groups[drawn]
     scale = float(codes.std()) or 1.0
     scaled = codes.astype(np.float64) / scale
     if len(codes) < FOLDS:  # too few codes for a held-out likelihood
         return Density(_fit(scaled, 1, "diag", seed), scale, float("nan"))
-    folds = list(KFold(FOLDS, shuffle=True, random_state=seed).split(scaled))
+    if len(np.unique(groups)) < FOLDS:
+        groups = np.arange(len(codes))
+    values, numbers = np.unique(groups, return_inverse=True)
+    folds = [
+        tuple(np.flatnonzero(np.isin(numbers, part) == scored) for scored in (False, True))
+        for _, part in KFold(FOLDS, shuffle=True, random_state=seed).split(values)
+    ]
     smallest = min(len(train) for train, _ in folds)
     tried = {
         (components, kind): float(
