@@ -1,0 +1,122 @@
+"""The code instruments of evaluate for the codes of any model, from two files."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+
+from lord_fast.evaluate.read_codes import Labels, probe_codes
+
+CLASS = "class"
+NAME = "name"
+
+
+def score(codes_file: Path, labels_file: Path, seed: int = 0) -> dict:
+    """Leakage and informativeness of codes, each leakage figure with its controls.
+
+    Args:
+        codes_file: npz with `content` [N, content_dim] and, if the model has them, `class_`
+            [N, class_dim] codes. With `names` [N], as `lord-fast encode` writes, rows of the labels
+            are found by name.
+        labels_file: CSV with a header: `class`, optionally `name`, and a column for each content
+            factor. Without names its rows are in the order of the codes.
+        seed: Of the splits, the probes and the controls.
+
+    Returns:
+        images, classes, seed, probed, and `leakage` and `informativeness` as in metrics.json.
+
+    Raises:
+        ValueError: a file lacks what is needed, or the two do not belong together.
+    """
+    codes = _read_codes(codes_file)
+    columns = _read_labels(labels_file)
+    rows = _match(codes.get("names"), columns.pop(NAME, None), codes_file, labels_file)
+    content = codes["content"]
+    count = len(next(iter(columns.values())))
+    if rows is None and count != len(content):
+        raise ValueError(
+            f"{labels_file}: {count} rows, {codes_file} holds {len(content)} codes; give one row "
+            f"for each code, or a column {NAME}"
+        )
+    order = np.arange(count) if rows is None else rows
+    numbers = {name: np.unique(column[order], return_inverse=True)[1]
+               for name, column in columns.items()}  # fmt: skip
+    classes = numbers.pop(CLASS)
+    sizes = np.bincount(classes)
+    kept = sizes[classes] > 1
+    if (sizes > 1).sum() < 2:
+        raise ValueError(f"{labels_file}: fewer than two classes have two images or more")
+    contents = _combinations(numbers, len(classes))
+    labels = Labels(classes[kept], contents[kept], {k: v[kept] for k, v in numbers.items()})
+    class_ = codes.get("class_")
+    return {
+        "images": len(content),
+        "classes": len(sizes),
+        "seed": seed,
+        "probed": {
+            "images": int(kept.sum()),
+            "classes": int((sizes > 1).sum()),
+            "classes_of_one_image": int((sizes == 1).sum()),
+        },
+        **probe_codes(content[kept], None if class_ is None else class_[kept], labels, seed),
+    }
+
+
+def _read_codes(file: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            found = {
+                name: arrays[name] for name in ("names", "content", "class_") if name in arrays
+            }
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{file}: not an npz file of arrays ({error})") from error
+    content = found.get("content")
+    if content is None or content.ndim != 2:
+        raise ValueError(f"{file}: needs an array content of shape [N, content_dim]")
+    if not np.isfinite(content).all():
+        raise ValueError(f"{file}: content holds values that are not finite")
+    class_ = found.get("class_")
+    if class_ is not None and class_.shape[:1] != content.shape[:1]:
+        if len(class_) != 1:
+            raise ValueError(f"{file}: {len(content)} content codes and {len(class_)} class codes")
+        found["class_"] = np.repeat(class_, len(content), axis=0)
+    return found
+
+
+def _read_labels(file: Path) -> dict[str, np.ndarray]:
+    try:
+        with file.open(newline="") as stream:
+            header, *rows = csv.reader(stream)
+    except (OSError, ValueError, csv.Error) as error:
+        raise ValueError(f"{file}: not a CSV file with a header ({error})") from error
+    if CLASS not in header or not rows:
+        raise ValueError(f"{file}: needs a header with a column {CLASS}, and rows")
+    wrong = [i for i, row in enumerate(rows, 2) if len(row) != len(header)]
+    if wrong:
+        raise ValueError(f"{file}: line {wrong[0]} has another number of cells than the header")
+    return {
+        name: np.array(column) for name, column in zip(header, zip(*rows, strict=True), strict=True)
+    }
+
+
+def _match(
+    names: np.ndarray | None, labelled: np.ndarray | None, codes_file: Path, labels_file: Path
+) -> np.ndarray | None:
+    """The row of the labels of each code; None where there are no names to match."""
+    if labelled is None:
+        return None
+    if names is None:
+        raise ValueError(f"{codes_file}: holds no names, and {labels_file} has a column {NAME}")
+    places = {name: row for row, name in enumerate(labelled.tolist())}
+    unknown = [name for name in names.tolist() if name not in places]
+    if unknown:
+        raise ValueError(f"{labels_file}: no row for {unknown[0]} of {codes_file}")
+    return np.array([places[name] for name in names.tolist()])
+
+
+def _combinations(factors: dict[str, np.ndarray], count: int) -> np.ndarray:
+    """Each combination of content labels as one number; all the same where there are none."""
+    if not factors:
+        return np.zeros(count, dtype=np.int64)
+    columns = np.stack(list(factors.values()), axis=1)
+    return np.unique(columns, axis=0, return_inverse=True)[1].reshape(-1)
