@@ -12,18 +12,18 @@ from lord_fast.evaluate.controls import pixel_code
 from lord_fast.evaluate.draw import draw_images
 from lord_fast.evaluate.images import compare, pixels_of, summary
 from lord_fast.evaluate.labels import clusters_of, combinations
+from lord_fast.evaluate.lpips import Lpips
 from lord_fast.evaluate.read_codes import Labels, probe_codes
 from lord_fast.evaluate.transfer import measure_transfer
-from lord_fast.model.perceptual import VGG16
 
 
-def evaluate(codes: CodeSource, store: ImageStore, vgg: VGG16 | None, seed: int = 0) -> dict:
+def evaluate(codes: CodeSource, store: ImageStore, lpips: Lpips | None, seed: int = 0) -> dict:
     """The content of metrics.json but for samples.
 
     Args:
         codes: Of the images of `store`.
         store: The images.
-        vgg: Features for the perceptual distance; None: it is left out (null).
+        lpips: The perceptual distance; None: it is left out (null).
         seed: Of every draw and of the probes.
     """
     image_ids = draw_images(store, seed)
@@ -33,10 +33,11 @@ def evaluate(codes: CodeSource, store: ImageStore, vgg: VGG16 | None, seed: int 
         "seed": seed,
         "store": {"images": store.num_images, "classes": store.num_classes},
         "images": len(image_ids),
-        "reconstruction": _reconstruction(codes, store, image_ids, vgg, seed),
+        "perceptual_is": None if lpips is None else lpips.name,
+        "reconstruction": _reconstruction(codes, store, image_ids, lpips, seed),
         **_probes(codes, store, image_ids, seed),
         "content_labels": _content_labels(store, seed),
-        "transfer": measure_transfer(codes, store, vgg, seed),
+        "transfer": measure_transfer(codes, store, lpips, seed),
     }
 
 
@@ -52,12 +53,12 @@ def _content_labels(store: ImageStore, seed: int) -> dict | None:
 
 
 def _reconstruction(
-    codes: CodeSource, store: ImageStore, ids: Tensor, vgg: VGG16 | None, seed: int
+    codes: CodeSource, store: ImageStore, ids: Tensor, lpips: Lpips | None, seed: int
 ) -> dict:
     def images(positions: Tensor) -> Tensor:
         return codes.lord.decode(*codes(ids[positions])).cpu()
 
-    found = compare(images, pixels_of(store, ids), len(ids), vgg)
+    found = compare(images, pixels_of(store, ids), len(ids), lpips)
     return summary(found, seed, clusters_of(store, ids))
 
 

@@ -11,7 +11,7 @@ from lord_fast.data.store import ImageStore, as_float
 from lord_fast.evaluate.code_sources import CodeSource
 from lord_fast.evaluate.images import compare, pixels_of, summary
 from lord_fast.evaluate.labels import combinations
-from lord_fast.model.perceptual import VGG16
+from lord_fast.evaluate.lpips import Lpips
 
 MOST_CANDIDATES = 200
 """Images of a class that retrieval chooses from."""
@@ -131,7 +131,7 @@ class _Means:
 
 
 def against_truth(
-    made: Images, targets: Images, guesses: Guesses, vgg: VGG16 | None, seed: int
+    made: Images, targets: Images, guesses: Guesses, lpips: Lpips | None, seed: int
 ) -> dict:
     """`transfer` of metrics.json: made images and guesses, compared with the true ones.
 
@@ -139,14 +139,14 @@ def against_truth(
         made: By the model.
         targets: The true images.
         guesses: Beside it.
-        vgg: Features for the perceptual distance; None: it is left out.
+        lpips: The perceptual distance; None: it is left out.
         seed: Of the intervals.
     """
     wanted = guesses.wanted
     count, clusters = len(wanted.content), (wanted.class_.numpy(), wanted.combination)
 
     def measured(images: Images) -> dict:
-        return summary(compare(images, targets, count, vgg), seed, clusters)
+        return summary(compare(images, targets, count, lpips), seed, clusters)
 
     baselines = {name: measured(images) for name, images in guesses.all().items()}
     return {

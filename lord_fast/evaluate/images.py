@@ -9,9 +9,11 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from lord_fast.data.store import as_float
 from lord_fast.evaluate.bootstrap import intervals
-from lord_fast.model.perceptual import VGG16
+from lord_fast.evaluate.lpips import Lpips
 
 BATCH = 128
+PERCEPTUAL_PAIRS = 512
+"""Pairs whose perceptual distance is measured, which takes most of the time."""
 LEAST_MSE = 1e-10
 """Equal images count as 100 dB in `psnr_per_image`."""
 
@@ -23,7 +25,7 @@ def compare(
     images: Callable[[Tensor], Tensor],
     targets: Callable[[Tensor], Tensor],
     count: int,
-    vgg: VGG16 | None,
+    lpips: Lpips | None,
 ) -> ImageMetrics:
     """Every pair's distances.
 
@@ -31,15 +33,20 @@ def compare(
         images: Positions int64 [B] -> images [B, C, H, W] in [0, 1].
         targets: The same for their targets.
         count: Number of pairs.
-        vgg: Features for the perceptual distance; None: leave it out.
+        lpips: The perceptual distance, of the first `PERCEPTUAL_PAIRS` or a few more; None: leave
+            it out.
 
     Returns:
-        `mse`, `ssim` and, with `vgg`, `perceptual`, each float64 [count].
+        `mse`, `ssim` and, with `lpips`, `perceptual`, each float64 [count].
     """
     parts: list[dict[str, Tensor]] = []
     for positions in torch.arange(count).split(BATCH):
-        parts.append(_distances(images(positions), targets(positions), vgg))
-    return {name: torch.cat([part[name] for part in parts]).double() for name in parts[0]}
+        few = lpips if int(positions[0]) < PERCEPTUAL_PAIRS else None
+        parts.append(_distances(images(positions), targets(positions), few))
+    return {
+        name: torch.cat([part[name] for part in parts if name in part]).double()
+        for name in parts[0]
+    }
 
 
 def summary(metrics: ImageMetrics, seed: int, clusters: Sequence[np.ndarray] = ()) -> dict:
@@ -81,30 +88,13 @@ def psnr(metrics: ImageMetrics) -> float:
     return float(-10 * torch.log10(metrics["mse"].mean()))
 
 
-def _distances(images: Tensor, targets: Tensor, vgg: VGG16 | None) -> dict[str, Tensor]:
+def _distances(images: Tensor, targets: Tensor, lpips: Lpips | None) -> dict[str, Tensor]:
     ssim = structural_similarity_index_measure(images, targets, data_range=1.0, reduction="none")
     assert isinstance(ssim, Tensor)
     out = {"mse": (images - targets).square().mean((1, 2, 3)), "ssim": ssim}
-    if vgg is not None:
-        out["perceptual"] = perceptual_distance(vgg, images, targets)
+    if lpips is not None:
+        out["perceptual"] = lpips(images, targets)
     return out
-
-
-@torch.no_grad()
-def perceptual_distance(vgg: VGG16, images: Tensor, targets: Tensor) -> Tensor:
-    """Mean over taps of the mean absolute feature difference, relative to the targets' features.
-
-    0 for equal images; 1 where the difference is as large as the features themselves.
-
-    Returns:
-        [B], on the CPU, wherever the features are computed.
-    """
-    device = vgg.mean.device
-    pairs = zip(vgg(images.to(device)), vgg(targets.to(device)), strict=True)
-    ratios = [
-        (got - want).abs().mean((1, 2, 3)) / want.abs().mean((1, 2, 3)) for got, want in pairs
-    ]
-    return torch.stack(ratios).mean(0).cpu()
 
 
 def pixels_of(store, image_ids: Tensor) -> Callable[[Tensor], Tensor]:

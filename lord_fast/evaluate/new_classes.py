@@ -10,8 +10,8 @@ from torch import Tensor
 from lord_fast.data.store import ImageStore, as_float
 from lord_fast.evaluate.images import ImageMetrics, compare, pixels_of, psnr, summary
 from lord_fast.evaluate.labels import content_names
+from lord_fast.evaluate.lpips import Lpips
 from lord_fast.lord import Lord
-from lord_fast.model.perceptual import VGG16
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def evaluate_new_classes(
     latent: Lord,
     encoder: Lord | None,
     stores: tuple[ImageStore, ImageStore],
-    vgg: VGG16 | None,
+    lpips: Lpips | None,
     *,
     shots: int,
     steps: int,
@@ -81,7 +81,7 @@ def evaluate_new_classes(
         latent: Stage 1.
         encoder: Stage 2, whose class code of one image stands beside; None: left out.
         stores: Of the new classes, and the one of training.
-        vgg: Features for the perceptual distance; None: it is left out.
+        lpips: The perceptual distance; None: it is left out.
         shots: Images of each class that its code is made from.
         steps: Of each fit.
         seed: Of every draw.
@@ -93,6 +93,9 @@ def evaluate_new_classes(
     codes = torch.cat(
         [latent.fit(batch, True, steps, seed, perceptual_weights)[1].cpu() for batch in images]
     )
+    shots_codes = None
+    if encoder is not None:
+        shots_codes = torch.stack([encoder.encode(batch)[1].mean(0) for batch in images])
     means = torch.stack([batch.mean(0) for batch in images])
     targets, contents = (
         pixels_of(store, ids) for store, ids in ((held_out, drawn.target), (trained, drawn.content))
@@ -108,7 +111,13 @@ def evaluate_new_classes(
             contents(positions), as_float(held_out.images(drawn.shot[positions]))
         ).cpu()
 
-    def measured(made, features: VGG16 | None) -> ImageMetrics:
+    def encoded_mean(positions: Tensor) -> Tensor:
+        """The class from all shots, as the fit has it: the mean of their class codes."""
+        assert encoder is not None and shots_codes is not None
+        content, _ = encoder.encode(contents(positions))
+        return encoder.decode(content, shots_codes[drawn.class_[positions]], "encoders").cpu()
+
+    def measured(made, features: Lpips | None) -> ImageMetrics:
         return compare(made, targets, len(drawn.target), features)
 
     return {
@@ -116,8 +125,11 @@ def evaluate_new_classes(
         "shots": shots,
         "fit_steps": steps,
         "pairs": len(drawn.target),
-        **summary(measured(fitted, vgg), seed),
-        "encoder_one_image": None if encoder is None else summary(measured(encoded, vgg), seed),
+        **summary(measured(fitted, lpips), seed),
+        "encoder_one_image": None if encoder is None else summary(measured(encoded, lpips), seed),
+        "encoder_shots_mean": (
+            None if encoder is None else summary(measured(encoded_mean, lpips), seed)
+        ),
         "shots_mean_psnr": psnr(measured(lambda positions: means[drawn.class_[positions]], None)),
         "copy_content_psnr": psnr(measured(contents, None)),
     }

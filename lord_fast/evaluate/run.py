@@ -2,18 +2,20 @@
 
 from pathlib import Path
 
-from lord_fast.config import replace
+from lord_fast.config import TrainConfig, replace
 from lord_fast.data.store import ImageStore, open_store
 from lord_fast.evaluate.code_sources import EncoderCodes, LatentCodes
 from lord_fast.evaluate.evaluate import evaluate
 from lord_fast.evaluate.held_out import leakage_of_held_out
+from lord_fast.evaluate.lpips import Lpips
+from lord_fast.evaluate.nearest import nearest_training
 from lord_fast.evaluate.new_classes import evaluate_new_classes
 from lord_fast.evaluate.options import EvaluateConfig
 from lord_fast.evaluate.samples import samples
 from lord_fast.evaluate.unseen import transfer_to_unseen
 from lord_fast.lord import Lord
 from lord_fast.model.build import build_vgg
-from lord_fast.model.perceptual import VGG16
+from lord_fast.model.perceptual import VGG16, load_weights
 from lord_fast.run import checkpoint
 from lord_fast.run.config import load_config
 from lord_fast.run.metrics import Metrics, save_metrics
@@ -59,8 +61,10 @@ def _latent(run: Path, config: EvaluateConfig) -> tuple[dict, ImageStore]:
         if other.sha256 != lord.data["sha256"]:
             return _unseen(run, lord, other, config), other
     store = open_store(run, lord.data, config.store)
-    vgg = _vgg(lord, config, lord.config.loss.perceptual_taps)
-    metrics = evaluate(LatentCodes(lord, store), store, vgg, config.seed)
+    lpips = _lpips(lord, config)
+    metrics = evaluate(LatentCodes(lord, store), store, lpips, config.seed)
+    if store.num_images >= FEWEST_FOR_SAMPLES:
+        metrics["nearest_training"] = nearest_training(lord, store, config.seed)
     top = _vgg(lord, config, ("pool5",))
     if store.num_images < FEWEST_FOR_SAMPLES:
         metrics["samples"] = {"missing": f"fewer than {FEWEST_FOR_SAMPLES} images"}
@@ -74,23 +78,23 @@ def _latent(run: Path, config: EvaluateConfig) -> tuple[dict, ImageStore]:
 def _unseen(run: Path, lord: Lord, held_out: ImageStore, config: EvaluateConfig) -> dict:
     """Stage 1 on images of other combinations of its classes and contents."""
     codes = LatentCodes(lord, open_store(run, lord.data))
-    vgg = _vgg(lord, config, lord.config.loss.perceptual_taps)
+    lpips = _lpips(lord, config)
     return {
         "codes": "latent",
         "step": lord.step,
         "seed": config.seed,
         "store": {"images": held_out.num_images, "classes": held_out.num_classes},
         "images": held_out.num_images,
-        "unseen_combinations": transfer_to_unseen(codes, held_out, vgg, config.seed),
+        "unseen_combinations": transfer_to_unseen(codes, held_out, lpips, config.seed),
     }
 
 
 def _encoder(run: Path, config: EvaluateConfig) -> tuple[dict, ImageStore]:
     lord = Lord.load(run, stage="encoders")
     store = _any_store(run, lord, config.store)
-    vgg = _vgg(lord, config, lord.config.loss.perceptual_taps)
+    lpips = _lpips(lord, config)
     codes = EncoderCodes(lord, store)
-    metrics = evaluate(codes, store, vgg, config.seed)
+    metrics = evaluate(codes, store, lpips, config.seed)
     if store.sha256 != lord.data["sha256"]:
         found = _leakage_by_training(run, codes, config.seed)
         metrics["leakage"]["class_from_content_trained_on_run"] = found
@@ -120,7 +124,7 @@ def _fit(run: Path, config: EvaluateConfig) -> tuple[dict, ImageStore]:
     has_encoders = checkpoint.latest(run / "checkpoints", "encoders") is not None
     found = evaluate_new_classes(
         latent, Lord.load(run, stage="encoders") if has_encoders else None, (store, trained),
-        _vgg(latent, config, latent.config.loss.perceptual_taps), shots=config.shots,
+        _lpips(latent, config), shots=config.shots,
         steps=config.fit_steps, seed=config.seed, perceptual_weights=fit_weights,
     )  # fmt: skip
     return {
@@ -152,7 +156,22 @@ def _any_store(run: Path, lord: Lord, path: Path | None) -> ImageStore:
 
 
 def _vgg(lord: Lord, config: EvaluateConfig, taps: tuple[str, ...]) -> VGG16 | None:
-    """Features, where there are weights: those named, or those of a run that was trained so.
+    """Features, where there are weights (see `_weights`)."""
+    found = _weights(lord, config)
+    return None if found is None else build_vgg(found[0], found[1], taps).to(lord.device)
+
+
+def _lpips(lord: Lord, config: EvaluateConfig) -> Lpips | None:
+    """The perceptual distance, where there are weights (see `_weights`)."""
+    found = _weights(lord, config)
+    if found is None:
+        return None
+    wanted = found[0].loss.perceptual_input
+    return Lpips(load_weights(found[1], wanted), wanted).to(lord.device)
+
+
+def _weights(lord: Lord, config: EvaluateConfig) -> tuple[TrainConfig, Path | None] | None:
+    """Those named, or those of a run that was trained so, with the configuration of their input.
 
     Raises:
         ValueError: there are none, and --perceptual-input says what they are like.
@@ -166,5 +185,4 @@ def _vgg(lord: Lord, config: EvaluateConfig, taps: tuple[str, ...]) -> VGG16 | N
         return None
     weights = config.perceptual_weights or lord.config.loss.perceptual_weights
     wanted = config.perceptual_input or lord.config.loss.perceptual_input
-    features = replace(lord.config, perceptual_input=wanted)
-    return build_vgg(features, weights, taps).to(lord.device)
+    return replace(lord.config, perceptual_input=wanted), weights

@@ -11,7 +11,7 @@ from lord_fast.evaluate.code_sources import CodeSource
 from lord_fast.evaluate.guesses import Guesses, Wanted, against_truth
 from lord_fast.evaluate.images import pixels_of
 from lord_fast.evaluate.labels import combinations
-from lord_fast.model.perceptual import VGG16
+from lord_fast.evaluate.lpips import Lpips
 
 MAX_PAIRS = 2000
 
@@ -83,14 +83,14 @@ def _others(classes: np.ndarray, images: np.ndarray, rng: np.random.Generator) -
 
 
 def measure_transfer(
-    codes: CodeSource, store: ImageStore, vgg: VGG16 | None, seed: int
+    codes: CodeSource, store: ImageStore, lpips: Lpips | None, seed: int
 ) -> dict | None:
     """Transfers against the true images, and what guesses without a generator reach.
 
     Args:
         codes: Of the images of `store`.
         store: The images.
-        vgg: Features for the perceptual distance; None: it is left out.
+        lpips: The perceptual distance; None: it is left out.
         seed: Of every draw.
 
     Returns:
@@ -108,4 +108,4 @@ def measure_transfer(
     combination = combinations(store)[0][pairs.target.numpy()]
     wanted = Wanted(pairs.content, pairs.class_, combination, pairs.target)
     guesses = Guesses(store, codes, wanted, seed)
-    return against_truth(transferred, pixels_of(store, pairs.target), guesses, vgg, seed)
+    return against_truth(transferred, pixels_of(store, pairs.target), guesses, lpips, seed)

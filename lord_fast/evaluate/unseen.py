@@ -10,12 +10,12 @@ from lord_fast.evaluate.draw import draw_images
 from lord_fast.evaluate.guesses import Guesses, Wanted, against_truth
 from lord_fast.evaluate.images import pixels_of
 from lord_fast.evaluate.labels import combinations
+from lord_fast.evaluate.lpips import Lpips
 from lord_fast.evaluate.transfer import MAX_PAIRS
-from lord_fast.model.perceptual import VGG16
 
 
 def transfer_to_unseen(
-    trained: LatentCodes, held_out: ImageStore, vgg: VGG16 | None, seed: int
+    trained: LatentCodes, held_out: ImageStore, lpips: Lpips | None, seed: int
 ) -> dict:
     """Images held out, made of the codes of training, against the true ones.
 
@@ -25,7 +25,7 @@ def transfer_to_unseen(
     Args:
         trained: The codes of training.
         held_out: Images that were not trained on, of the same classes.
-        vgg: Features for the perceptual distance; None: it is left out.
+        lpips: The perceptual distance; None: it is left out.
         seed: Of every draw.
 
     Returns:
@@ -57,7 +57,7 @@ def transfer_to_unseen(
         codes = trained.lord.content_codes[content[positions]]
         return trained.lord.decode(codes, trained.lord.class_codes[class_[positions]]).cpu()
 
-    return against_truth(made, pixels_of(held_out, target), guesses, vgg, seed)
+    return against_truth(made, pixels_of(held_out, target), guesses, lpips, seed)
 
 
 def _draw(

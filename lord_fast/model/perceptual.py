@@ -18,7 +18,10 @@ CONVOLUTIONS = {
 }  # fmt: skip
 """Layer number in torchvision's `features` -> (in, out) channels of each 3x3 convolution."""
 POOLS = (4, 9, 16, 23, 30)
-TAPS = {"relu1_2": 3, "relu2_2": 8, "relu3_2": 13, "relu3_3": 15, "relu4_3": 22, "pool5": 30}
+TAPS = {
+    "relu1_2": 3, "relu2_2": 8, "relu3_2": 13, "relu3_3": 15, "relu4_3": 22, "relu5_3": 29,
+    "pool5": 30,
+}  # fmt: skip
 """Name of a tap -> number of the layer whose output it is."""
 
 INPUTS = {

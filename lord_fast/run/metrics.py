@@ -82,14 +82,16 @@ def rows(metrics: dict) -> list[Row]:
         )
     return [
         ("reconstruction", _images(metrics["reconstruction"]), ""),
-        *_probes(metrics),
+        *probe_rows(metrics),
         *_content_labels(metrics.get("content_labels")),
         *_transfer(metrics["transfer"], "transfer"),
         *_samples(metrics.get("samples")),
+        *_nearest(metrics.get("nearest_training")),
     ]
 
 
-def _probes(metrics: dict) -> list[Row]:
+def probe_rows(metrics: dict) -> list[Row]:
+    """Leakage and informativeness, each beside its chance and its controls."""
     probed = metrics["probed"]
     alone = probed["classes_of_one_image"]
     of = f"{probed['images']} images of {probed['classes']} classes"
@@ -146,6 +148,20 @@ def _samples(samples: dict | None) -> list[Row]:
     ]
 
 
+def _nearest(found: dict | None) -> list[Row]:
+    """How far samples are from training: much less than real images are means memorised."""
+    if found is None:
+        return []
+    return [
+        (
+            f"samples: distance to the nearest training {of} ({found['samples']} samples)",
+            f"median {found[of]['median']:.3f}, {found[of]['nearer']:.1%} nearer than 95 % of real",
+            f"real ones to each other: median {found[of]['real_median']:.3f}",
+        )
+        for of in ("code", "image")
+    ]
+
+
 def _quality(found: dict) -> str:
     low, high = found["interval"]
     return (
@@ -166,6 +182,9 @@ def _new_classes(found: dict) -> list[Row]:
     rows = [(what, _images(found), baselines)]
     if found["encoder_one_image"] is not None:
         rows.append(("class encoder, one image", _images(found["encoder_one_image"]), baselines))
+    if found.get("encoder_shots_mean") is not None:
+        what = f"class encoder, mean of the {found['shots']} images"
+        rows.append((what, _images(found["encoder_shots_mean"]), baselines))
     return rows
 
 
