@@ -1,0 +1,260 @@
+"""The instruments of evaluate on codes whose leak is known."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from lord_fast.bench.step import random_weights
+from lord_fast.cli import main
+from lord_fast.data.content_labels import labels_are_shared
+from lord_fast.data.store import ImageStore, as_float
+from lord_fast.evaluate.bootstrap import interval
+from lord_fast.evaluate.controls import leakage, plant, without_leak
+from lord_fast.evaluate.guesses import Guesses, Wanted
+from lord_fast.evaluate.lpips import Lpips
+from lord_fast.evaluate.nearest import compare_nearest
+from lord_fast.evaluate.probes import PROBES, probe
+from lord_fast.evaluate.score import score
+from lord_fast.evaluate.splits import hold_out
+from lord_fast.model.density import fit_density
+from lord_fast.model.perceptual import CONVOLUTIONS, POOLS
+from tests.test_evaluate import grid_codes
+
+
+def test_the_mlp_sees_a_leak_without_class_means_in_many_images():
+    """A class is a direction and either sign of it: no linear function of the code tells it.
+
+    An MLP that stops early on single images stops before it has learnt this.
+    """
+    rng = np.random.default_rng(0)
+    classes, contents = np.indices((50, 50)).reshape(2, -1)
+    codes = (
+        rng.standard_normal((10, 16))[contents // 5] + rng.standard_normal((5, 16))[contents % 5]
+    )
+    codes += 0.3 * rng.standard_normal(codes.shape)
+    signs = rng.choice([-1, 1], len(classes))[:, None]
+    codes += 0.3 * signs * rng.standard_normal((50, 16))[classes]
+    split = hold_out(classes, contents, "contents", 0)
+    found = probe(codes, classes, [split], 0)
+    assert found["mlp_accuracy"] > 0.08  # 0.02 with early stopping
+    assert found["accuracy"] < 0.08
+
+
+def test_controls_stand_on_both_sides_of_a_clean_code():
+    classes, contents = np.indices((20, 200)).reshape(2, -1)
+    codes = np.random.default_rng(0).standard_normal((4000, 8))
+    splits = [hold_out(classes, contents, "contents", 0)]
+    found = leakage(codes, classes, contents, splits, 0)
+    no_leak, planted = found["controls"]["no_leak"], found["controls"]["planted"]
+    assert planted["oracle"] == pytest.approx(1 / 20 + 0.05, abs=0.005)
+    for of in PROBES:
+        assert no_leak[of] < 0.07
+        assert found[of] < 0.07
+    assert found["accuracy"] < planted["accuracy"] - 0.02
+    assert "accuracy" not in found["blind"]
+
+
+def test_a_probe_with_too_few_images_says_that_it_is_blind():
+    codes, classes, contents = grid_codes(0, 0, classes=10, contents=6)
+    splits = [hold_out(classes, contents, "contents", 0)]
+    assert leakage(codes, classes, contents, splits, 0)["blind"] == list(PROBES)
+
+
+def test_permuted_codes_keep_the_content_and_lose_the_class():
+    codes, classes, contents = grid_codes(1.0, 0)
+    clean = without_leak(codes, classes, contents, 0)
+    assert sorted(map(tuple, clean)) == sorted(map(tuple, codes))
+    for content in range(20):
+        mine = contents == content
+        assert sorted(map(tuple, clean[mine])) == sorted(map(tuple, codes[mine]))
+    assert (clean == codes).all(1).mean() < 0.2
+    split = [hold_out(classes, contents, "contents", 0)]
+    assert probe(codes, classes, split, 0)["accuracy"] > 0.8
+    assert probe(clean, classes, split, 0)["accuracy"] < 0.12
+
+
+def test_the_planted_leak_is_as_large_as_said():
+    rng = np.random.default_rng(0)
+    codes, labels = rng.standard_normal((4000, 8)), np.repeat(np.arange(40), 100)
+    leaky, oracle = plant(codes, labels, 0)
+    assert oracle == pytest.approx(0.075, abs=0.005)
+    assert 0 < np.abs(leaky - codes).mean() < 0.5
+
+
+def test_an_interval_over_clusters_covers_what_they_share():
+    """100 images of each of 10 classes that differ: the images alone say a tenth."""
+    rng = np.random.default_rng(0)
+    classes = np.repeat(np.arange(10), 100)
+    values = rng.standard_normal(10)[classes] + 0.1 * rng.standard_normal(1000)
+    images, clusters = interval(values, 0), interval(values, 0, [classes])
+    width = np.diff(clusters)[0]
+    assert width > 5 * np.diff(images)[0]
+    means = values.reshape(10, 100).mean(1)
+    assert width == pytest.approx(4 * means.std() / 10**0.5, rel=0.3)
+    contents = np.tile(np.arange(100), 10)
+    assert np.diff(interval(values, 0, [classes, contents]))[0] >= 0.95 * width
+
+
+def test_guesses_are_what_they_say(glyph_store):
+    """Each baseline is computed again the slow way, the true image left out."""
+    store = ImageStore(glyph_store)
+    images = as_float(store.images(torch.arange(160)))
+    contents = store.content_ids[:, 0] * 2 + store.content_ids[:, 1]
+    target, content = torch.tensor([3, 50]), torch.tensor([23, 10])
+    assert torch.equal(contents[target], contents[content])
+    codes = torch.randn(160, 4, generator=torch.Generator().manual_seed(0))
+
+    def source(ids):
+        return codes[ids], codes[ids]
+
+    wanted = Wanted(content, store.class_ids[target], contents[target].numpy(), target)
+    guesses = Guesses(store, source, wanted, 0)
+    for i in range(2):
+        others = torch.arange(160) != target[i]
+        same_class = others & (store.class_ids == store.class_ids[target[i]])
+        same_content = others & (contents == contents[target[i]])
+        mean = images[same_class].mean(0)
+        additive = (mean + images[same_content].mean(0) - images[others].mean(0)).clamp(0, 1)
+        members = same_class.nonzero()[:, 0]
+        nearest = members[(codes[members] - codes[content[i]]).norm(dim=1).argmin()]
+        position = torch.tensor([i])
+        made = {name: guess(position)[0] for name, guess in guesses.all().items()}
+        assert torch.allclose(made["class_mean"], mean, atol=1e-5)
+        assert torch.allclose(made["additive"], additive, atol=1e-5)
+        assert torch.equal(made["retrieval"], images[nearest])
+        assert torch.equal(made["copy_content"], images[content[i]])
+
+
+def test_stage_1_on_combinations_held_out(glyph_store, tmp_path):
+    from tests.test_train import train
+
+    parts, run = (tmp_path / "train", tmp_path / "heldout"), tmp_path / "run"
+    assert main(["split", str(glyph_store), *map(str, parts), "--images", "0.2"]) == 0
+    assert train(parts[0], run, "--threads", "1") == 0
+    assert main(["evaluate", str(run), "--store", str(parts[1])]) == 0
+    found = json.loads((run / "metrics-heldout.json").read_text())["unseen_combinations"]
+    assert found["pairs"] > 32
+    assert set(found["baselines"]) == {"class_mean", "copy_content", "additive", "retrieval"}
+    low, high = found["interval"]["psnr"]
+    assert low <= found["psnr"] <= high
+    shutil.rmtree(parts[0])
+    assert main(["evaluate", str(run), "--store", str(parts[1])]) == 2
+
+
+def test_numbered_files_are_not_content_labels():
+    """Contents that every class shares are found, and the same images numbered anew are not."""
+    rng = np.random.default_rng(0)
+    classes, contents = np.indices((8, 12)).reshape(2, -1)
+    images = rng.random((12, 16, 16, 1))[contents] + rng.random((8, 16, 16, 1))[classes]
+    images = 100 * images + 20 * rng.random(images.shape)
+    assert labels_are_shared(images, classes, contents).shared
+    numbered = np.concatenate([rng.permutation(12) for _ in range(8)])
+    found = labels_are_shared(images, classes, numbered)
+    assert not found.shared
+    assert found.similarity < 0.04
+    assert labels_are_shared(images, classes, np.arange(96)) is None
+
+
+def test_shots_of_people_are_not_shared_and_lights_are(shared, tmp_path):
+    for name, answer in (("orl", False), ("yaleb_28", True)):
+        assert (
+            main(["pack", str(shared / "data" / name), str(tmp_path / name), "--size", "32"]) == 0
+        )
+        store = ImageStore(tmp_path / name)
+        labels = store.content_ids[:, 0].numpy()
+        pixels = store.pixels.numpy()
+        assert labels_are_shared(pixels, store.class_ids.numpy(), labels).shared is answer
+
+
+def test_contents_are_held_out_of_the_folds_of_a_density():
+    """20 contents seen 30 times each: apart, their codes would ask for 20 Gaussians and more."""
+    rng = np.random.default_rng(0)
+    contents = np.repeat(np.arange(20), 30)
+    codes = 3 * rng.standard_normal((20, 8))[contents] + 0.1 * rng.standard_normal((600, 8))
+    codes = codes.astype(np.float32)
+    apart, together = fit_density(codes, 0), fit_density(codes, 0, contents)
+    assert apart.mixture.n_components >= 16
+    assert together.mixture.n_components <= 4
+
+
+def test_lpips_is_that_of_torchmetrics(monkeypatch):
+    """Its own network, without torchvision: the same layers with the same weights."""
+    import torchmetrics.functional.image.lpips as theirs
+
+    weights = random_weights()
+
+    def features(name, pretrained):
+        layers = []
+        for n in range(31):
+            if n in CONVOLUTIONS:
+                layers.append(torch.nn.Conv2d(*CONVOLUTIONS[n], 3, padding=1))
+                layers[-1].weight.data = weights[f"features.{n}.weight"]
+                layers[-1].bias.data = weights[f"features.{n}.bias"]
+            else:
+                layers.append(torch.nn.MaxPool2d(2) if n in POOLS else torch.nn.ReLU())
+        return layers
+
+    monkeypatch.setattr(theirs, "_get_tv_model_features", features)
+    network = theirs._NoTrainLpips(net="vgg")
+    images, targets = torch.rand(2, 4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    expected = network(images, targets, normalize=True).flatten()
+    for convention in ("imagenet", "unit"):
+        lpips = Lpips(weights, convention)
+        assert lpips.name == "lpips"
+        torch.testing.assert_close(lpips(images, targets), expected, rtol=1e-4, atol=1e-6)
+    assert Lpips(weights, "caffe").name == "lpips_equal_heads"
+
+
+def scored(tmp_path, leak, names=False):
+    codes, classes, contents = grid_codes(leak, 0)
+    order = np.random.default_rng(1).permutation(400) if names else np.arange(400)
+    keys = np.array([f"{i}.png" for i in range(400)])
+    class_ = np.random.default_rng(0).standard_normal((20, 16))[classes]
+    np.savez(tmp_path / "codes.npz", names=keys, content=codes, class_=class_)
+    rows = [f"{keys[i]},k{classes[i]},a{contents[i]}" for i in order]
+    (tmp_path / "labels.csv").write_text("\n".join(["name,class,angle", *rows]) + "\n")
+    return score(tmp_path / "codes.npz", tmp_path / "labels.csv")
+
+
+def test_score_reads_codes_of_any_model(tmp_path):
+    clean, leaky = scored(tmp_path, 0), scored(tmp_path, 1.0, names=True)
+    assert (clean["images"], clean["classes"]) == (400, 20)
+    assert clean["leakage"]["class_from_content"]["accuracy"] < 0.1
+    assert leaky["leakage"]["class_from_content"]["accuracy"] > 0.8
+    assert clean["informativeness"]["class_from_class"]["accuracy"] == 1
+    assert clean["informativeness"]["content_from_content"]["angle"]["accuracy"] > 0.9
+    assert clean["leakage"]["content_from_class"]["angle"]["accuracy"] < 0.15
+
+
+def test_score_says_what_does_not_fit(tmp_path):
+    codes, labels = tmp_path / "codes.npz", tmp_path / "labels.csv"
+    np.savez(codes, content=np.zeros((4, 2)))
+    for text, message in (
+        ("kind\na\n", "column class"), ("class\na\nb\n", "2 rows"),
+        ("name,class\nx,a\n", "holds no names"), ("class,angle\na\n", "line 2"),
+    ):  # fmt: skip
+        labels.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            score(codes, labels)
+    np.savez(codes, other=np.zeros(3))
+    with pytest.raises(ValueError, match="array content"):
+        score(codes, labels)
+
+
+def test_memorised_samples_are_seen():
+    generator = torch.Generator().manual_seed(0)
+    trained, new = (
+        torch.randn(500, 8, generator=generator),
+        torch.randn(100, 8, generator=generator),
+    )
+    fresh, copied = (
+        compare_nearest(new, trained, 1.0),
+        compare_nearest(trained[:100] + 1e-3, trained, 1.0),
+    )
+    assert fresh["median"] == pytest.approx(fresh["real_median"], rel=0.2)
+    assert fresh["nearer"] < 0.15
+    assert copied["median"] < 0.01
+    assert copied["nearer"] == 1
