@@ -21,6 +21,7 @@ from lord_fast.commands import (
     pack,
     report,
     sample,
+    score,
     split,
     train,
     train_encoders,
@@ -32,7 +33,7 @@ from lord_fast.errors import TRACEBACK, explain
 GROUPS: dict[str, tuple[ModuleType, ...]] = {
     "data": (demo, pack, split),
     "train": (train, train_encoders),
-    "use": (evaluate, encode, translate, fit, sample, interpolate),
+    "use": (evaluate, score, encode, translate, fit, sample, interpolate),
     "share": (export, import_lord, report),
     "machine": (bench, doctor),
 }

@@ -113,7 +113,8 @@ def evaluate_new_classes(
 
     def encoded_mean(positions: Tensor) -> Tensor:
         """The class from all shots, as the fit has it: the mean of their class codes."""
-        assert encoder is not None and shots_codes is not None
+        assert encoder is not None
+        assert shots_codes is not None
         content, _ = encoder.encode(contents(positions))
         return encoder.decode(content, shots_codes[drawn.class_[positions]], "encoders").cpu()
 
