@@ -61,6 +61,7 @@ def _latent(run: Path, config: EvaluateConfig) -> tuple[dict, ImageStore]:
         if other.sha256 != lord.data["sha256"]:
             return _unseen(run, lord, other, config), other
     store = open_store(run, lord.data, config.store)
+    lord.data["store"] = str(store.path.resolve())  # where it is now: the density looks at labels
     lpips = _lpips(lord, config)
     metrics = evaluate(LatentCodes(lord, store), store, lpips, config.seed)
     if store.num_images >= FEWEST_FOR_SAMPLES:
