@@ -18,6 +18,7 @@ FUNCTIONS = {
     "train": ("train_latent",),
     "train-encoders": ("train_encoders",),
     "evaluate": ("evaluate_run",),
+    "score": ("score",),
     "encode": ("lord.encode", "encode_files"),
     "translate": ("lord.translate", "translate_files"),
     "fit": ("lord.fit", "fit_files"),
