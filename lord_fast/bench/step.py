@@ -20,7 +20,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from lord_fast.bench.measure import Case, Row, measure, rows_of
-from lord_fast.bench.published import PublishedStep, batch_of
+from lord_fast.bench.published import PublishedStep
 from lord_fast.config import PRESETS, TrainConfig, replace
 from lord_fast.data.options import PackConfig
 from lord_fast.data.pack import pack
@@ -322,8 +322,11 @@ def _published(stage: LatentStage, frozen: bool) -> Callable[[], object]:
     done = iter(range(TOTAL_STEPS))
 
     def step() -> Tensor:
-        ids, classes, pixels, noise = batch_of(stage, next(done))
-        return published(*(t.to(stage.device) for t in (ids, classes, as_float(pixels), noise)))
+        # As in the published code: contiguous NCHW images, and noise from torch.randn.
+        ids = stage.sampler.image_ids(next(done))
+        classes, pixels = stage.store.class_ids[ids], stage.store.images(ids)
+        images = as_float(pixels).contiguous()
+        return published(*(t.to(stage.device) for t in (ids, classes, images)))
 
     return step
 
