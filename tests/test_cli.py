@@ -182,7 +182,7 @@ def test_writes_that_fail_half_way(glyph_store, tmp_path, verb):
     assert "File too large" in failed.stderr.splitlines()[-1]
     assert "Traceback" not in failed.stderr
     if verb == "pack":
-        assert sorted(os.listdir(tmp_path)) == ["images"]
+        assert sorted(os.listdir(tmp_path)) == ["images", "out.partial"]  # what is packed so far
     else:
         assert os.listdir(out / "checkpoints") == []
     assert subprocess.run(command, cwd=ROOT, capture_output=True).returncode == 0

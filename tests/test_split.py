@@ -65,7 +65,7 @@ def test_classes_are_held_out_whole(glyph_store, tmp_path):
 
 def test_refusals(glyph_store, tmp_path, capsys):
     parts = tmp_path / "train", tmp_path / "test"
-    assert "must be positive and less than 1" in fails(
+    assert "must be more than 0 and less than 1" in fails(
         capsys, "split", glyph_store, *parts, "--images", "1"
     )
     assert "two must stay" in fails(capsys, "split", glyph_store, *parts, "--classes", "7")
