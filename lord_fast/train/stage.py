@@ -165,7 +165,7 @@ class Stage(ABC):
             ValueError: the loss has none, or they do not fit the memory.
         """
         if not isinstance(self.reconstruction, PerceptualLoss):
-            raise ValueError("--cache-target-features: --loss pyramid has no features to cache")
+            raise ValueError("--cache-target-features: this loss has no features; it needs --loss vgg16")
         with autocast(self.device, self.machine.dtype):
             images = self.images_of(torch.arange(self.store.num_images))
             return FeatureCache(self.reconstruction.vgg, images, self.store.num_images)
