@@ -55,7 +55,7 @@ def test_damage_is_found(tmp_path):
     with pytest.raises(ValueError, match=r"decoder\.safetensors: damaged"):
         checkpoint.load(saved)
     file.unlink()
-    with pytest.raises(ValueError, match="not a whole checkpoint"):
+    with pytest.raises(ValueError, match="not a complete checkpoint"):
         checkpoint.load(saved)
 
 

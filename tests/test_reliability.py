@@ -178,11 +178,11 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_whole_one(
     assert Lord.load(run, device="cpu").step == 8
     said = capsys.readouterr().err.strip()
     assert f"{newest / 'content.safetensors'}: damaged" in said
-    assert f"{older} is whole and is used instead" in said
+    assert f"{older} is undamaged and is used instead" in said
     assert len(said.splitlines()) == 1
 
     assert train(glyph_store, run, *SHORT_FLAGS) == 0
-    assert f"{older} is whole" in capsys.readouterr().err
+    assert f"{older} is undamaged" in capsys.readouterr().err
     assert files_of(newest) == files_of(short_run / "checkpoints" / newest.name)
     assert rows_of(run) == rows_of(short_run)
 

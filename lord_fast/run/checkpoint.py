@@ -1,8 +1,8 @@
-"""Checkpoints: written aside and renamed, verified by hash when read, the last few kept.
+"""Checkpoints are written atomically and verified by hash when they are read.
 
-A checkpoint is a folder RUN/checkpoints/STAGE-STEP of safetensors files, one a namespace, and
-state.json with the stage, the step, the sha256 of each file, and a checksum of its own content.
-The same state makes the same bytes.
+A checkpoint is a folder RUN/checkpoints/STAGE-STEP with one safetensors file per namespace. Its
+state.json holds the stage, the step, the sha256 of each file and a checksum of its own content.
+Equal states give equal bytes.
 """
 
 import errno
@@ -26,21 +26,21 @@ NAME = re.compile(r"(?P<stage>latent|encoders)-(?P<step>\d{9})")
 LEFTOVER = re.compile(rf"\.{NAME.pattern}(\.old)?\.partial")
 KEYS = {"stage", "step", "sha256", "checksum"}
 OLD_NAMES = {"amortized": "encoders"}
-"""Stages as lord-fast 0.1 named them; their folders were renamed by hand."""
+"""Names of stages in lord-fast 0.1. Users rename such folders by hand, but not their content."""
 
 State = dict[str, dict[str, Tensor]]
 """Namespace (`generator`, `content`, `optimizer`, ...) -> name -> tensor."""
 Say = Callable[[str], object]
-"""Tells the user one line."""
+"""Prints one line for the user."""
 
 
 class Loaded(NamedTuple):
-    """A checkpoint that was read.
+    """A checkpoint in memory.
 
     Attributes:
-        path: Its folder.
-        step: Steps done.
-        state: Its tensors, on the CPU.
+        path: The checkpoint's folder.
+        step: Number of completed steps.
+        state: The tensors, on the CPU.
     """
 
     path: Path
@@ -51,25 +51,25 @@ class Loaded(NamedTuple):
 def save(
     folder: Path, stage: str, step: int, state: State, keep: int = KEPT, say: Say = err.print
 ) -> Path:
-    """Write a checkpoint, then remove all but the last few of the stage.
+    """Write a checkpoint, then remove older ones of the stage.
 
-    Whatever interrupts it, `folder` holds complete checkpoints only: the files are written and
-    synced under another name, renamed together, and the rename is synced. Checkpoints of later
-    steps are removed too: training went back behind them.
+    Even after a crash, every checkpoint in `folder` is complete. The files are written and synced
+    in a temporary folder, which is then renamed, and the rename is synced. Checkpoints of later
+    steps are removed too, because they belong to steps that training has abandoned.
 
     Args:
-        folder: RUN/checkpoints; created if need be.
+        folder: RUN/checkpoints. It is created if it does not exist.
         stage: latent or encoders.
-        step: Steps done.
+        step: Number of completed steps.
         state: The tensors, on any device.
-        keep: How many remain.
-        say: Is told of an old checkpoint that cannot be removed.
+        keep: Number of checkpoints to keep.
+        say: Prints a warning if an old checkpoint cannot be removed.
 
     Returns:
         The checkpoint's folder.
 
     Raises:
-        OSError: the disk is full or not writable; the partial folder is removed.
+        OSError: The disk is full or not writable. The temporary folder is removed.
     """
     if not folder.is_dir():
         folder.mkdir(parents=True, exist_ok=True)
@@ -96,20 +96,20 @@ def save(
 
 
 def load(checkpoint: Path) -> tuple[int, State]:
-    """Read a checkpoint and verify it.
+    """Load a checkpoint and verify it.
 
     Returns:
-        Steps done, and the tensors on the CPU.
+        The number of completed steps, and the tensors on the CPU.
 
     Raises:
-        ValueError: a file is missing or is not what was written, the folder has the name of
-            another step, or a value is not finite.
+        ValueError: A file is missing or damaged, the folder's name does not match its content, or
+            a value is not finite.
     """
     step, names = _verify(checkpoint)
     try:
         state = {Path(name).stem: load_file(checkpoint / name) for name in names}
     except (OSError, SafetensorError) as error:
-        raise ValueError(f"{checkpoint}: not a whole checkpoint ({error})") from error
+        raise ValueError(f"{checkpoint}: not a complete checkpoint ({error})") from error
     wrong = not_finite(state)
     if wrong is not None:
         raise ValueError(f"{checkpoint}: holds values that are not finite ({wrong})")
@@ -117,20 +117,21 @@ def load(checkpoint: Path) -> tuple[int, State]:
 
 
 def load_latest(folder: Path, stage: str, say: Say = err.print) -> Loaded | None:
-    """Read the checkpoint of a stage with the most steps, or the one before it if it is damaged.
+    """Load the latest undamaged checkpoint of a stage.
 
-    A checkpoint that training removes meanwhile is no damage: the newest is read instead.
+    Training may remove a checkpoint while this function reads it. The function then loads a newer
+    one without a warning.
 
     Args:
         folder: RUN/checkpoints.
         stage: latent or encoders.
-        say: Is told which one is damaged and which one is read instead.
+        say: Prints which checkpoint is damaged and which one is used instead.
 
     Returns:
-        None where there is no checkpoint.
+        The checkpoint, or None if the stage has none.
 
     Raises:
-        ValueError: none of them is whole.
+        ValueError: All checkpoints are damaged.
     """
     failed: dict[Path, ValueError] = {}
     while untried := [p for p in list_checkpoints(folder, stage) if p not in failed]:
@@ -142,19 +143,19 @@ def load_latest(folder: Path, stage: str, say: Say = err.print) -> Loaded | None
             continue
         for damaged, reason in failed.items():
             if damaged.exists():
-                say(f"{reason}; {path} is whole and is used instead")
+                say(f"{reason}; {path} is undamaged and is used instead")
         return Loaded(path, step, state)
     if not failed:
         return None
     first = next(iter(failed.values()))
-    raise ValueError(f"{first}; no other checkpoint of the {stage} stage is whole")
+    raise ValueError(f"{first}; no other checkpoint of the {stage} stage is undamaged")
 
 
 def find(folder: Path, stage: str, step: int) -> Path:
-    """The checkpoint of a step.
+    """Return the path of the checkpoint of a step.
 
     Raises:
-        ValueError: there is none.
+        ValueError: There is no such checkpoint.
     """
     path = folder / f"{stage}-{step:09d}"
     if not path.is_dir():
@@ -167,37 +168,38 @@ def find(folder: Path, stage: str, step: int) -> Path:
 
 
 def list_checkpoints(folder: Path, stage: str) -> list[Path]:
-    """The checkpoints of a stage, oldest first.
+    """List the checkpoints of a stage, oldest first.
 
     Raises:
-        ValueError: the folder holds checkpoints of lord-fast 0.1, which named stage 2 otherwise.
+        ValueError: The folder holds checkpoints of lord-fast 0.1, which used another name for
+            stage 2.
     """
     if not folder.is_dir():
         return []
     old = sorted(folder.glob("amortized-*"))
     if old:
         raise ValueError(
-            f"{old[-1]}: written by lord-fast 0.1; stage 2 is called encoders now: rename the "
-            f"amortized-* folders in {folder} to encoders-*"
+            f"{old[-1]}: written by lord-fast 0.1; rename the amortized-* folders in {folder} to "
+            f"encoders-*, which is the new name of stage 2"
         )
     found = [path for path in folder.iterdir() if NAME.fullmatch(path.name)]
     return sorted(path for path in found if path.name.startswith(f"{stage}-"))
 
 
 def latest(folder: Path, stage: str) -> Path | None:
-    """The checkpoint of a stage with the most steps, if there is one."""
+    """Return the latest checkpoint of a stage, or None."""
     found = list_checkpoints(folder, stage)
     return found[-1] if found else None
 
 
 def steps_done(folder: Path, stage: str) -> int:
-    """Steps of the latest checkpoint of a stage; 0 if there is none."""
+    """Return the number of steps of a stage's latest checkpoint, or 0 if it has none."""
     found = latest(folder, stage)
     return _step_of(found) if found else 0
 
 
 def is_finished(folder: Path, stage: str, end: int) -> bool:
-    """Whether the last checkpoint of a stage is that of its end, and undamaged."""
+    """Return whether the latest checkpoint of a stage is of its last step and undamaged."""
     found = latest(folder, stage)
     if found is None or _step_of(found) != end:
         return False
@@ -213,10 +215,10 @@ def not_finite(state: State, since: int | None = None) -> str | None:
 
     Args:
         state: The tensors, on any device.
-        since: Look only at the rows of tables that were updated after this many steps.
+        since: Check only table rows that were updated after this many steps. None checks all.
 
     Returns:
-        NAMESPACE/NAME of the first tensor with one; None: all are finite.
+        NAMESPACE/NAME of the first tensor that holds such a value, or None if all are finite.
     """
     for namespace, tensors in state.items():
         rows = None
@@ -231,22 +233,22 @@ def not_finite(state: State, since: int | None = None) -> str | None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what a process that was killed while saving has left in RUN/checkpoints."""
+    """Remove files from RUN/checkpoints that a killed process left there while it was saving."""
     for path in folder.glob(".*.partial"):
         if LEFTOVER.fullmatch(path.name):
             shutil.rmtree(path, ignore_errors=True)
 
 
 def write_tensors(file: Path, tensors: dict[str, Tensor]) -> None:
-    """Write a safetensors file that others may read, as the umask allows.
+    """Write a safetensors file with the permissions that the umask allows.
 
     Raises:
-        OSError: it cannot be written; the file is named.
+        OSError: The file cannot be written. The error names the file.
     """
     content = {name: tensor.contiguous().cpu() for name, tensor in sorted(tensors.items())}
     try:
         save_file(content, file)
-    except SafetensorError as error:  # how it reports a full disk
+    except SafetensorError as error:  # raised for a full disk, among others
         number = re.search(r"os error (\d+)", str(error))
         code = int(number[1]) if number else errno.EIO
         raise OSError(code, f"cannot be written ({error})", str(file)) from error
@@ -254,7 +256,7 @@ def write_tensors(file: Path, tensors: dict[str, Tensor]) -> None:
 
 
 def sha256(file: Path) -> str:
-    """Hash of a file's bytes, read in pieces."""
+    """Hash a file without loading it into memory."""
     digest = hashlib.sha256()
     with file.open("rb") as stream:
         while piece := stream.read(1 << 20):
@@ -277,10 +279,12 @@ def _fill(partial: Path, stage: str, step: int, state: State) -> None:
 
 
 def _verify(checkpoint: Path) -> tuple[int, list[str]]:
-    """The step and the names of the files, all of which are as they were written.
+    """Verify the files of a checkpoint. Return its step and the names of the files.
+
+    The checksum is optional, because older versions did not write one.
 
     Raises:
-        ValueError: one is not. The checksum came later: a checkpoint may do without.
+        ValueError: A file is missing or damaged.
     """
     try:
         content = json.loads((checkpoint / "state.json").read_text())
@@ -298,7 +302,7 @@ def _verify(checkpoint: Path) -> tuple[int, list[str]]:
             if sha256(checkpoint / name) != digest:
                 raise ValueError(f"{checkpoint / name}: damaged (its sha256 has changed)")
     except (OSError, json.JSONDecodeError, UnicodeDecodeError, AttributeError, TypeError) as error:
-        raise ValueError(f"{checkpoint}: not a whole checkpoint ({error})") from error
+        raise ValueError(f"{checkpoint}: not a complete checkpoint ({error})") from error
     return step, list(content["sha256"])
 
 
@@ -311,7 +315,7 @@ def _is_finite(tensor: Tensor) -> bool:
         return True
     if tensor.device.type != "cpu":
         return bool(tensor.isfinite().all())
-    # 40 times as fast as isfinite on a CPU; both give NaN where there is one.
+    # This is 40 times as fast as isfinite on a CPU. amin and amax propagate NaN.
     return bool(tensor.amin().isfinite() and tensor.amax().isfinite())
 
 
@@ -324,10 +328,10 @@ def _aside(checkpoint: Path) -> Path:
 
 
 def _remove(checkpoint: Path, say: Say) -> None:
-    """Remove a checkpoint, renamed first: what has a checkpoint's name is whole."""
+    """Remove a checkpoint. It is renamed first, so that a crash leaves no incomplete checkpoint."""
     aside = _aside(checkpoint)
     try:
         checkpoint.rename(aside)
         shutil.rmtree(aside)
     except OSError as error:
-        say(f"{checkpoint}: an old checkpoint cannot be removed ({error}); training goes on")
+        say(f"{checkpoint}: an old checkpoint cannot be removed ({error}); training continues")

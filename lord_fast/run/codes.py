@@ -1,4 +1,4 @@
-"""The files of codes that `encode` and `fit` write: npz, for other programs and other verbs."""
+"""The npz files of codes that `encode` and `fit` write."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,20 +9,20 @@ import numpy as np
 from lord_fast.atomic import atomic_write
 
 Stage = Literal["latent", "encoders"]
-"""Whose decoder codes go with: stage 1 (latent optimization) or stage 2 (the encoders)."""
+"""A stage of training: stage 1 (latent optimization) or stage 2 (the encoders)."""
 
 
 def save_codes(
     out: Path, stage: Stage, files: Sequence[Path], content: np.ndarray, class_: np.ndarray
 ) -> None:
-    """Write `names` [N], `content` [N, content_dim], `class_` [N or 1, class_dim] and `stage`.
+    """Write codes to an npz file with the arrays `names`, `content`, `class_` and `stage`.
 
     Args:
-        out: Replaced if it exists.
-        stage: Says which decoder they go with: `Lord.decode(content, class_, stage=...)`.
-        files: The images, [N].
-        content: float32 [N, content_dim].
-        class_: float32 [N, class_dim], or [1, class_dim] for one class.
+        out: The file to write. An existing file is replaced.
+        stage: The stage whose decoder reads the codes. Pass it to `Lord.decode`.
+        files: The image files. They become `names` [N].
+        content: Content codes, float32 [N, content_dim].
+        class_: Class codes, float32 [N, class_dim], or [1, class_dim] if all images share one.
     """
     names = np.array([file.as_posix() for file in files])
     atomic_write(

@@ -1,8 +1,9 @@
-"""A run's configuration on disk: config.yaml for stage 1, encoders.yaml for stage 2.
+"""Reads and writes a run's configuration files, config.yaml (stage 1) and encoders.yaml (stage 2).
 
-The files are flat: every option is a key. config.yaml also has `data:`, what the run was trained
-on. The first line is a comment with the sha256 of the content, so that damage is noticed. Delete
-that line when you edit a file. Files without it, such as those of older versions, are not checked.
+Every option is a key at the top level. config.yaml also has the key `data`, which describes the
+store that the run was trained on. The first line is a comment with the sha256 of the content, which
+reveals damage. Delete that line when you edit a file. Files without it, such as those of older
+versions, are not checked.
 """
 
 import hashlib
@@ -25,17 +26,17 @@ from lord_fast.config import (
 )
 
 MAX_CONFIG_BYTES = 1 << 20
-"""A configuration has about 3 kB."""
+"""Largest size of a file that is read. A normal configuration has about 3 kB."""
 AnyStage = TypeVar("AnyStage", bound=StageConfig)
 
 FIRST_LINE = "# sha256 {} of this content; delete this line if you edit it"
 ADDED = {"cache_target_features": False, "keep": 2}
-"""Options that files of older versions lack, and what those versions did."""
+"""Options that files of older versions lack, with the values that those versions used."""
 MAY_DIFFER = {*options(MachineConfig()), *options(LoggingConfig()), "perceptual_weights"} - {
     "precision"
 }
-"""Options that may differ when a run is resumed: they do not change what is computed. The hash of
-the perceptual weights is compared instead of their path."""
+"""Options that may change when a run is resumed, because they do not change the results. The path
+of the perceptual weights may change too. Their hash is compared instead."""
 
 
 def save_config(path: Path, config: TrainConfig, data: dict[str, Any]) -> None:
@@ -44,10 +45,10 @@ def save_config(path: Path, config: TrainConfig, data: dict[str, Any]) -> None:
 
 
 def load_config(path: Path) -> tuple[TrainConfig, dict[str, Any]]:
-    """Read what `save_config` wrote.
+    """Read a run's config.yaml. Return the configuration and the description of the store.
 
     Raises:
-        ValueError: the file is missing, is not YAML, or has unknown, missing or damaged keys.
+        ValueError: The file is missing, is not YAML, or has unknown, missing or damaged keys.
     """
     try:
         values = _read(path)
@@ -67,24 +68,24 @@ def save_encoder_config(path: Path, config: EncoderConfig) -> None:
 
 
 def load_encoder_config(path: Path) -> EncoderConfig:
-    """Read what `save_encoder_config` wrote.
+    """Read a run's encoders.yaml.
 
     Raises:
-        ValueError: the file is not YAML, or has unknown, missing or damaged keys.
-        FileNotFoundError: there is none.
+        ValueError: The file is not YAML, or has unknown, missing or damaged keys.
+        FileNotFoundError: The file does not exist.
     """
     return _from_plain(path, _read(path), EncoderConfig())
 
 
 def as_plain(config: Checked) -> dict[str, Any]:
-    """Every option as YAML and JSON can hold it."""
+    """Return all options as values that YAML and JSON support."""
     return {name: _plain(value) for name, value in options(config).items()}
 
 
 def differences(old: StageConfig, new: StageConfig) -> list[str]:
-    """The options that must not change when a run is resumed but do, as `--flag old -> new`.
+    """List forbidden changes of options when a run is resumed, as `--flag old -> new`.
 
-    A precision of `auto` takes what the run has.
+    A precision of `auto` matches any precision.
     """
     values = options(new)
     if values["precision"] == "auto" or old.machine.precision == "auto":
@@ -115,10 +116,10 @@ def _from_plain(path: Path, values: dict[str, Any], default: AnyStage) -> AnySta
 
 
 def _check_types(path: Path, values: dict[str, Any], config: Checked) -> None:
-    """Refuse values of a wrong type or name, as an editor or a damaged disk leaves them.
+    """Check the types of values that an editor or a damaged disk may have changed.
 
     Raises:
-        ValueError: names the file and the key.
+        ValueError: A value has the wrong type. The error names the file and the key.
     """
     from typeguard import TypeCheckError, check_type
 
@@ -127,7 +128,7 @@ def _check_types(path: Path, values: dict[str, Any], config: Checked) -> None:
             _check_types(path, values, getattr(config, name))
             continue
         try:
-            # YAML's true is an int for Python.
+            # A bool from YAML would pass as an int.
             if isinstance(values[name], bool) and hint is not bool:
                 raise TypeCheckError("is not of the option's type")
             check_type(values[name], hint)
@@ -172,10 +173,10 @@ def _digest(values: Any) -> str:
 
 
 def _check_data(path: Path, data: Any) -> None:
-    """Refuse a `data:` that was not written by lord-fast (crop and the weights came later).
+    """Check the key `data`. Its crop and perceptual_sha256 are missing in files of older versions.
 
     Raises:
-        ValueError: names the file and the key.
+        ValueError: A value is missing or wrong. The error names the file and the key.
     """
     given = data if isinstance(data, dict) else {}
     text = [name for name in ("store", "sha256") if not isinstance(given.get(name), str)]

@@ -1,4 +1,4 @@
-"""A run's folder: made once, checked when it is used again, held by one process."""
+"""A run's folder. It is checked when it is used again, and only one process may train in it."""
 
 import re
 from collections.abc import Iterator
@@ -12,15 +12,15 @@ from lord_fast.run import checkpoint, history
 from lord_fast.run.config import differences, load_config, load_encoder_config, save_config
 
 LEFTOVER = re.compile(r"\.((config|encoders)\.yaml|stats\.jsonl|[a-z]+-\d{9}\.png)\.\w+\.partial")
-"""What `atomic_write` leaves of a file that training writes, if the process is killed."""
+"""Names of the temporary files that `atomic_write` leaves if training is killed."""
 
 
 @contextmanager
 def hold_run(run: Path) -> Iterator[None]:
-    """Make a run's folder if need be, keep other processes out, and tidy up after killed ones.
+    """Lock a run's folder, which is created if needed, and remove files that killed processes left.
 
     Raises:
-        ValueError: another process trains in it.
+        ValueError: Another process trains in the folder.
     """
     run.mkdir(parents=True, exist_ok=True)
     with folder_lock(run):
@@ -33,17 +33,17 @@ def hold_run(run: Path) -> Iterator[None]:
 
 
 def check_run(run: Path, config: TrainConfig, data: dict[str, Any]) -> None:
-    """Check that a run's folder is new, or is of the same configuration and data.
+    """Check that a run's folder is new, or has the same configuration and store.
 
-    A run without any checkpoint has nothing to lose: its configuration may change.
+    The configuration of a run without checkpoints may change.
 
     Args:
         run: The run's folder.
-        config: What is to be trained.
-        data: What it would be trained on, see `ImageStore.describe`.
+        config: The configuration to train with.
+        data: Description of the store to train on, see `ImageStore.describe`.
 
     Raises:
-        ValueError: the folder is not a run, or is one of another configuration or store.
+        ValueError: The folder is not a run, or the run has another configuration or store.
     """
     file = run / "config.yaml"
     if file.exists():
@@ -55,27 +55,27 @@ def check_run(run: Path, config: TrainConfig, data: dict[str, Any]) -> None:
             changed.append(f"store {trained_on['store']} -> {data['store']} (other images)")
         if changed:
             raise ValueError(
-                f"{run}: a run of another configuration; give another --run, or remove it. "
-                f"Differs: {'; '.join(changed)}"
+                f"{run}: this run has another configuration; give another --run, or remove it. "
+                f"Differences: {'; '.join(changed)}"
             )
     elif run.exists() and (not run.is_dir() or not all(map(_is_left_by_us, run.iterdir()))):
         raise ValueError(f"{run}: not empty and not a run of lord-fast; give another --run")
 
 
 def has_begun(run: Path, stage: str) -> bool:
-    """Whether a stage of a run has a checkpoint."""
+    """Return whether a stage of a run has a checkpoint."""
     return checkpoint.latest(run / "checkpoints", stage) is not None
 
 
 def check_weights(run: Path, sha256: str | None) -> None:
-    """Check that the perceptual weights are those that a run began with.
+    """Check that the perceptual weights are those that a run started with.
 
     Args:
-        run: The run's folder; may be new.
-        sha256: Hash of the weights at hand; None: the loss has none.
+        run: The run's folder. It need not exist.
+        sha256: Hash of the current weights, or None if the loss uses no weights.
 
     Raises:
-        ValueError: they are others.
+        ValueError: The run started with other weights.
     """
     if not has_begun(run, "latent"):
         return
@@ -88,16 +88,16 @@ def check_weights(run: Path, sha256: str | None) -> None:
 
 
 def write_run(run: Path, config: TrainConfig, data: dict[str, Any]) -> None:
-    """Make the folder if need be and write config.yaml."""
+    """Write config.yaml to a run's folder, which is created if it does not exist."""
     run.mkdir(parents=True, exist_ok=True)
     save_config(run / "config.yaml", config, data)
 
 
 def check_encoders(run: Path, config: EncoderConfig) -> None:
-    """Check that a run has no stage 2 yet, or one of the same configuration.
+    """Check that a run has no stage 2 yet, or one with the same configuration.
 
     Raises:
-        ValueError: it has one of another configuration.
+        ValueError: Stage 2 of the run has another configuration.
     """
     file = run / "encoders.yaml"
     if not file.exists() or not has_begun(run, "encoders"):
@@ -105,11 +105,12 @@ def check_encoders(run: Path, config: EncoderConfig) -> None:
     changed = differences(load_encoder_config(file), config)
     if changed:
         raise ValueError(
-            f"{run}: has encoders of another configuration; repeat its flags, or remove {file} "
-            f"and {run / 'checkpoints'}/encoders-*. Differs: {'; '.join(changed)}"
+            f"{run}: has encoders of another configuration; repeat the flags that they were "
+            f"trained with, or remove {file} and {run / 'checkpoints'}/encoders-*. "
+            f"Differences: {'; '.join(changed)}"
         )
 
 
 def _is_left_by_us(path: Path) -> bool:
-    """Whether a run that failed before config.yaml was written may have left a file."""
+    """Return whether a file may be left over from a run that failed before it wrote config.yaml."""
     return path.name in (LOCK, history.FILE) or LEFTOVER.fullmatch(path.name) is not None

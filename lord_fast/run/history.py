@@ -1,4 +1,4 @@
-"""The commands that made a run or a store: history.jsonl in its folder."""
+"""Records the commands that created a run or a store in history.jsonl in its folder."""
 
 import datetime
 import json
@@ -17,26 +17,26 @@ class Command:
     """A command line of lord-fast.
 
     Attributes:
-        arguments: What followed `lord-fast`.
+        arguments: The words after `lord-fast`.
     """
 
     arguments: tuple[str, ...]
 
     def record(self, folder: Path) -> None:
-        """Append it to the history of a run or a store, see `record_command`."""
+        """Append this command to the history of a run or a store."""
         record_command(folder, self.arguments)
 
     def __str__(self) -> str:
-        """As one types it in a shell."""
+        """Return the command as one would type it in a shell."""
         return shlex.join(("lord-fast", *self.arguments))
 
 
 def record_command(folder: Path, arguments: Sequence[str]) -> None:
-    """Append a command line of lord-fast, the version and the time to a folder's history.
+    """Append a command, the version of lord-fast and the time to a folder's history.
 
     Args:
         folder: A run or a store.
-        arguments: What followed `lord-fast` on the command line.
+        arguments: The words after `lord-fast` on the command line.
     """
     row = {
         "command": str(Command(tuple(arguments))),
@@ -48,14 +48,14 @@ def record_command(folder: Path, arguments: Sequence[str]) -> None:
 
 
 def copy_history(source: Path, folder: Path) -> None:
-    """Give a folder the history of the one that it was made from, if that has one."""
+    """Append the history of the folder `source`, if it has one, to the history of `folder`."""
     if (source / FILE).is_file():
         with (folder / FILE).open("a") as stream:
             stream.write((source / FILE).read_text(errors="replace"))
 
 
 def read_history(folder: Path) -> list[str]:
-    """The command lines that were recorded, oldest first; those that are not whole are left out."""
+    """Read the recorded command lines, oldest first. Damaged lines are skipped."""
     file = folder / FILE
     if not file.is_file():
         return []

@@ -1,4 +1,4 @@
-"""A run's metrics*.json: read, and as readable rows for the terminal and the report."""
+"""Reads and writes a run's metrics*.json, and formats them for the terminal and the report."""
 
 import json
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Any
 from lord_fast.atomic import atomic_write
 
 Row = tuple[str, str, str]
-"""What, the figure with its 95 % interval, and its chance or baseline."""
+"""A metric's name, its value with the 95 % interval, and its chance level or baseline."""
 
 PROBE_NAMES = {"accuracy": "linear", "mlp_accuracy": "MLP", "centroid_accuracy": "centroids"}
 """Key of a figure -> the probe that read it."""
@@ -16,13 +16,13 @@ PROBE_NAMES = {"accuracy": "linear", "mlp_accuracy": "MLP", "centroid_accuracy":
 
 @dataclass(frozen=True)
 class Metrics:
-    """A metrics*.json of a run.
+    """The content of a metrics*.json file.
 
     Attributes:
-        file: Where it is.
-        values: What it holds.
-        title: Whose codes, of which images.
-        rows: Its figures, readable.
+        file: Path of the file.
+        values: Content of the file.
+        title: Describes the codes and the images that were evaluated.
+        rows: The metrics in readable form.
     """
 
     file: Path
@@ -38,10 +38,10 @@ def save_metrics(file: Path, values: dict[str, Any]) -> Metrics:
 
 
 def read_metrics(run: Path) -> list[Metrics]:
-    """Everything that was measured of a run, metrics.json first.
+    """Read all metrics of a run, metrics.json first.
 
     Raises:
-        ValueError: a file is damaged, or lacks a figure.
+        ValueError: A file is damaged or incomplete.
     """
     files = sorted(run.glob("metrics*.json"), key=lambda file: (len(file.stem), file.stem))
     found = []
@@ -58,7 +58,7 @@ def read_metrics(run: Path) -> list[Metrics]:
 
 
 def title(metrics: dict) -> str:
-    """Whose codes, of which images."""
+    """Describe the codes and the images that were evaluated."""
     return (
         f"{metrics['codes']} codes, step {metrics['step']}, {metrics['images']} images, "
         f"seed {metrics['seed']}"
@@ -66,10 +66,10 @@ def title(metrics: dict) -> str:
 
 
 def rows(metrics: dict) -> list[Row]:
-    """Every figure beside its chance or baseline.
+    """Format every metric together with its chance level or baseline.
 
     Raises:
-        ValueError: another version of lord-fast measured them.
+        ValueError: Another version of lord-fast wrote the metrics.
     """
     if metrics.get("new_classes"):
         return _new_classes(metrics["new_classes"])

@@ -1,4 +1,4 @@
-"""A run's stats.jsonl: one JSON object for each logged step, both stages in one file."""
+"""Reads and writes a run's stats.jsonl, with one JSON object per logged step."""
 
 import json
 from pathlib import Path
@@ -8,20 +8,20 @@ from lord_fast.errors import naming
 
 
 def append_stats(file: Path, row: dict) -> None:
-    """Add a line."""
+    """Append a line to stats.jsonl."""
     with naming(file), file.open("a") as stream:
         stream.write(json.dumps(row) + "\n")
 
 
 def read_stats(file: Path, torn: bool = False) -> list[dict]:
-    """The lines of a run's stats.jsonl.
+    """Read a run's stats.jsonl.
 
     Args:
-        file: Where it is.
-        torn: Leave out a last line that is not whole, as a full disk ends the file.
+        file: Path of the file.
+        torn: Whether to skip an incomplete last line, which a full disk may have left.
 
     Raises:
-        ValueError: names a line that is not one of statistics.
+        ValueError: A line is damaged. The error names the line.
     """
     lines, rows = file.read_text(errors="replace").splitlines(), []
     for number, line in enumerate(lines, start=1):
@@ -34,13 +34,13 @@ def read_stats(file: Path, torn: bool = False) -> list[dict]:
             rows.append(row)
         elif not (torn and number == len(lines)):
             raise ValueError(
-                f"{file}: line {number} is damaged, as by a full disk; remove that line"
+                f"{file}: line {number} is damaged, perhaps by a full disk; remove that line"
             )
     return rows
 
 
 def forget_after(file: Path, stage: str, step: int) -> None:
-    """Drop a stage's lines of steps that will be done again, and a last one that is not whole."""
+    """Remove a stage's lines of steps after `step`, and an incomplete last line."""
     if not file.exists():
         return
     rows = read_stats(file, torn=True)

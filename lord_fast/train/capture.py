@@ -1,4 +1,4 @@
-"""A step as one CUDA graph: the host starts it once instead of launching hundreds of kernels."""
+"""Captures a training step as one CUDA graph, which replaces hundreds of kernel launches by one."""
 
 from collections.abc import Callable
 
@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 WARM_UP = 3
-"""Calls before the capture: what is made at the first ones (compiled code, cuDNN's choices of
-algorithms, moments of the optimizer) must not be part of the graph."""
+"""Number of calls before the capture. The first calls compile code, select cuDNN algorithms and
+allocate the optimizer's moments, which must not become part of the graph."""
 
 Update = Callable[..., dict[str, Tensor]]
 
@@ -15,11 +15,12 @@ Update = Callable[..., dict[str, Tensor]]
 class CudaGraph:
     """A function of tensors that is captured at its fourth call and replayed from then on.
 
-    The function may change tensors of its own (tables, parameters, moments) and must not read any
-    of them on the host. Its arguments are copied to fixed places before each replay.
+    The function may modify its own tensors (tables, parameters, moments) but must not read any of
+    them on the host. Its arguments are copied into static buffers before each replay.
 
     Args:
-        update: Tensors of the same shapes at every call -> named scalars.
+        update: The function. It takes tensors of the same shapes at every call and returns named
+            scalars.
     """
 
     def __init__(self, update: Update):
@@ -29,7 +30,7 @@ class CudaGraph:
         self.graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self, *inputs: Tensor) -> dict[str, Tensor]:
-        """What `update` returns, in tensors that no later call writes to."""
+        """Return the results of `update` in tensors that later calls do not overwrite."""
         self.calls += 1
         if self.calls <= WARM_UP:
             return self._warm_up(inputs)
@@ -41,7 +42,7 @@ class CudaGraph:
         return {name: value.clone() for name, value in self.outputs.items()}
 
     def _warm_up(self, inputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
-        """On a stream of its own, as the capture will be."""
+        """Call the function on a side stream, because the capture uses a side stream too."""
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -50,7 +51,7 @@ class CudaGraph:
         return outputs
 
     def _capture(self, inputs: tuple[Tensor, ...]) -> torch.cuda.CUDAGraph:
-        """Record the function; nothing is computed. The loader's thread goes on meanwhile."""
+        """Record the function without computing anything. The loader's thread keeps running."""
         self.inputs = tuple(value.clone() for value in inputs)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):

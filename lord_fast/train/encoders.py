@@ -1,4 +1,4 @@
-"""Stage 2: two encoders learn to predict the codes of stage 1, so that any image has codes."""
+"""Stage 2 trains encoders that predict the codes of stage 1, so that new images can be encoded."""
 
 import torch
 import torch.nn.functional as F
@@ -16,14 +16,14 @@ from lord_fast.train.stage import Stage
 
 
 class EncoderGraph(nn.Module):
-    """A step from pixels to the loss, one graph for torch.compile.
+    """The part of a step from pixels to the loss, as one graph for torch.compile.
 
     Args:
         encoders: Content and class encoder.
-        decoder: Modulation and generator, fine-tuned with them.
-        reconstruction: Loss of images against targets, as in stage 1.
-        config: Weights of the two codes' errors.
-        dtype: Type of the convolutions under autocast.
+        decoder: Modulation and generator, which are fine-tuned together with the encoders.
+        reconstruction: Reconstruction loss of stage 1.
+        config: Holds the loss weights of the two codes.
+        dtype: Autocast dtype of the convolutions.
     """
 
     def __init__(
@@ -45,12 +45,18 @@ class EncoderGraph(nn.Module):
         class_code: Tensor,
         wanted: list[Tensor] | None = None,
     ) -> dict[str, Tensor]:
-        """uint8 [B, C, H, W] and their codes of stage 1 -> scalars, `loss` among them.
+        """Compute the loss.
 
-        `wanted` are the pixels' features, where they are cached.
+        loss = reconstruction + content_weight * MSE(content) + class_weight * MSE(class)
 
-        loss = reconstruction + content_weight * MSE(content) + class_weight * MSE(class); the
-        codes of stage 1 carry neither noise nor gradient.
+        Args:
+            pixels: Images, uint8 [B, C, H, W].
+            content_code: Content codes of stage 1, without noise and without gradient.
+            class_code: Class codes of stage 1, without gradient.
+            wanted: Perceptual features of the images if they are cached.
+
+        Returns:
+            Named scalars, including `loss`.
         """
         with autocast(pixels.device, self.dtype):
             targets = as_float(pixels)
@@ -73,14 +79,14 @@ class EncoderStage(Stage):
 
     Args:
         config: The configuration of stage 2.
-        run_config: The run's configuration, of stage 1.
+        run_config: The configuration of stage 1.
         store: The images of stage 1.
-        latent_step: Steps of stage 1.
-        latent_state: Its last checkpoint.
+        latent_step: Number of steps that stage 1 took.
+        latent_state: Tensors of the last checkpoint of stage 1.
         machine: Device, precision and threads.
 
     Raises:
-        ValueError: the configuration is not possible.
+        ValueError: The networks, the loss or the optimizer cannot be built as configured.
     """
 
     name = "encoders"
@@ -123,15 +129,15 @@ class EncoderStage(Stage):
         return {name: value.detach() for name, value in scalars.items()}
 
     def grid_codes(self, step: int, columns: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Stage.grid_codes`; both codes come from the encoders."""
+        """See `Stage.grid_codes`. The encoders predict both codes."""
         above, left = (as_float(self.store.images(ids).to(self.device)) for ids in (columns, rows))
         return self.encoders.content(above), self.encoders.class_(left)
 
     def state(self) -> State:
-        """Encoders, generator and modulation, optimizer."""
+        """Return the state of the encoders, the decoder and the optimizer."""
         return super().state() | {"encoders": self.encoders.state_dict()}
 
     def load_state(self, state: State) -> None:
-        """Restore what `state` returned."""
+        """Restore a state from `state`."""
         super().load_state(state)
         self.encoders.load_state_dict(state["encoders"])

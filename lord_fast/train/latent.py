@@ -1,4 +1,4 @@
-"""Stage 1: every image's content code, every class's code and the generator, optimized together."""
+"""Stage 1 jointly optimizes a content code per image, a class code per class and the generator."""
 
 import torch
 from torch import Tensor, nn
@@ -16,13 +16,13 @@ from lord_fast.train.stage import Stage
 
 
 class LatentGraph(nn.Module):
-    """The dense part of a step: codes and images to the loss, one graph for torch.compile.
+    """The dense part of a step, from codes to the loss, as one graph for torch.compile.
 
     Args:
         decoder: Modulation and generator.
-        reconstruction: Loss of images against targets.
+        reconstruction: Reconstruction loss.
         content_decay: Weight of the content penalty.
-        dtype: Type of the convolutions under autocast.
+        dtype: Autocast dtype of the convolutions.
     """
 
     def __init__(
@@ -39,11 +39,19 @@ class LatentGraph(nn.Module):
         pixels: Tensor,
         wanted: list[Tensor] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """[B, content_dim], [B, class_dim], uint8 [B, C, H, W] -> loss, reconstruction, penalty.
+        """Compute the loss.
 
-        `wanted` are the pixels' features, where they are cached.
-        The penalty is the mean over the batch of the noisy content code's sum of squares, as in
+        The penalty is the squared norm of the noisy content code, averaged over the batch, as in
         the published PyTorch code.
+
+        Args:
+            content_code: Content codes with noise, [B, content_dim].
+            class_code: Class codes, [B, class_dim].
+            pixels: Target images, uint8 [B, C, H, W].
+            wanted: Perceptual features of the targets if they are cached.
+
+        Returns:
+            The loss, and its two terms: the reconstruction loss and the weighted penalty.
         """
         with autocast(pixels.device, self.dtype):
             images = self.decoder(content_code, class_code)
@@ -61,8 +69,8 @@ class LatentStage(Stage):
         machine: Device, precision and threads.
 
     Raises:
-        ValueError: the configuration is not possible, or the store has fewer images than a
-            batch, one class only, or a class of one image.
+        ValueError: The networks, the loss or the optimizer cannot be built as configured. Or the
+            store has fewer images than a batch, a single class, or a class of one image.
     """
 
     name = "latent"
@@ -91,17 +99,17 @@ class LatentStage(Stage):
         self, image_ids: Tensor, class_ids: Tensor, now: Tensor, pixels: Tensor
     ) -> dict[str, Tensor]:
         """See `Stage.update`."""
-        # The codes are leaves of the graph. The content code has its noise.
+        # The codes are leaves of the graph. The content codes include noise.
         content_code = self.content.gather(image_ids, now)
         class_code = self.class_.gather(class_ids, now)
 
-        # Generate, compare, differentiate.
+        # Forward and backward pass.
         wanted = self.features(image_ids) if self.features else None
         loss, reconstruction, penalty = self.run_graph(content_code, class_code, pixels, wanted)
         loss.backward()
 
-        # Adam on the networks, and dense Adam at sparse cost on the codes (no image is twice in a
-        # batch, classes are).
+        # Adam on the networks, and dense Adam at sparse cost on the codes. An image occurs once in
+        # a batch, but a class can occur several times.
         optimizer.step(self.adam)
         self.content.scatter_adam_(image_ids, content_code, now, unique=True)
         self.class_.scatter_adam_(class_ids, class_code, now)
@@ -109,12 +117,12 @@ class LatentStage(Stage):
         return {name: value.detach() for name, value in scalars.items()}
 
     def grid_codes(self, step: int, columns: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Stage.grid_codes`; without noise."""
+        """See `Stage.grid_codes`. The content codes have no noise."""
         content = self.content.codes(step, columns.to(self.device))
         return content, self.class_.codes(step, self.store.class_ids[rows].to(self.device))
 
     def state(self) -> State:
-        """Networks, optimizer, both tables, and the scale of the perceptual taps."""
+        """Return the state of the networks, the optimizer, both tables and the loss."""
         return super().state() | {
             "content": self.content.state_dict(),
             "class": self.class_.state_dict(),
@@ -122,7 +130,7 @@ class LatentStage(Stage):
         }
 
     def load_state(self, state: State) -> None:
-        """Restore what `state` returned."""
+        """Restore a state from `state`."""
         super().load_state(state)
         self.content.load_state_dict(state["content"])
         self.class_.load_state_dict(state["class"])
@@ -130,21 +138,21 @@ class LatentStage(Stage):
 
 
 def check_trainable(store: ImageStore) -> None:
-    """Refuse stores that LORD cannot separate.
+    """Check that a store has several classes and several images of each.
 
     Raises:
-        ValueError: one class only, or a class of one image.
+        ValueError: The store has a single class, or a class has only one image.
     """
     if store.num_classes < 2:
         raise ValueError(
-            f"{store.path}: one class only ({store.class_names[0]}); LORD separates what differs "
-            f"between classes from what varies inside them, and needs at least two"
+            f"{store.path}: one class only ({store.class_names[0]}). LORD separates what differs "
+            f"between classes from what varies within a class, so it needs at least two classes"
         )
     counts = torch.bincount(store.class_ids, minlength=store.num_classes)
     alone = [store.class_names[i] for i in (counts < 2).nonzero()[:, 0].tolist()]
     if alone:
         raise ValueError(
             f"{store.path}: {len(alone)} of {store.num_classes} classes have one image "
-            f"({', '.join(alone[:5])}{', ...' if len(alone) > 5 else ''}), which has no content to "
-            f"tell from its class; pack again without them (--min-class-size 2)"
+            f"({', '.join(alone[:5])}{', ...' if len(alone) > 5 else ''}), so their content cannot "
+            f"be told from their class; pack again with --min-class-size 2 to leave them out"
         )

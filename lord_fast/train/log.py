@@ -1,4 +1,4 @@
-"""What a stage says of its steps: the console, stats.jsonl, TensorBoard if asked for."""
+"""Logs the steps of a stage to the console, to stats.jsonl and optionally to TensorBoard."""
 
 import time
 from collections.abc import Sequence
@@ -13,15 +13,15 @@ from lord_fast.run.stats import append_stats, forget_after
 from lord_fast.train.stage import Stage
 
 MOST_UNSEEN = 1000
-"""Losses that are kept on the device before the host looks at them."""
+"""Number of losses that may accumulate on the device before the host checks them."""
 
 
 class NotFinite(Exception):  # noqa: N818 (caught, and turned into another step)
-    """A step made something infinite or not a number.
+    """A step made the loss or a tensor infinite or NaN.
 
     Attributes:
-        step: Its number, counted from 1.
-        what: The loss, or a tensor as NAMESPACE/NAME.
+        step: Number of the step, counted from 1.
+        what: The loss, or the name of the tensor as NAMESPACE/NAME.
     """
 
     def __init__(self, step: int, what: str):
@@ -30,12 +30,12 @@ class NotFinite(Exception):  # noqa: N818 (caught, and turned into another step)
 
 
 class Log:
-    """Means over the steps since the last line, a line every few steps.
+    """Averages the scalars of a stage's steps and writes a line every few steps.
 
     Args:
-        stage: Whose steps.
+        stage: The stage.
         run: The run's folder.
-        console: Where progress goes.
+        console: Shows the progress.
     """
 
     def __init__(self, stage: Stage, run: Path, console: Console):
@@ -63,11 +63,11 @@ class Log:
             self.writer.close()
 
     def go_to(self, step: int, state: dict[str, Tensor] | None) -> None:
-        """Go on after `step` steps, with the sums that a checkpoint has kept.
+        """Continue after `step` steps, with the sums from a checkpoint.
 
         Args:
-            step: Steps done; lines of later ones are dropped.
-            state: What `state` returned; None: begin with the next step.
+            step: Number of completed steps. Lines of later steps are removed from stats.jsonl.
+            state: A state from `state`. None starts with empty sums.
         """
         forget_after(self.file, self.stage.name, step)
         self.losses, self.timed, self.since = [], 0, time.perf_counter()
@@ -83,13 +83,13 @@ class Log:
         }
 
     def state(self) -> dict[str, Tensor]:
-        """What the next line depends on."""
+        """Return the sums and counts that the next line depends on."""
         sums = {f"sum.{name}": value for name, value in self.sums.items()}
         counts = {"count": torch.tensor(self.count), "last_line": torch.tensor(self.last_line)}
         return sums | counts
 
     def add(self, done: int, scalars: dict[str, Tensor]) -> None:
-        """Take the scalars of a step; the host does not wait for them."""
+        """Add the scalars of a step without waiting for the device."""
         for name, value in scalars.items():
             self.sums[name] = self.sums.get(name, 0) + value.detach()
         self.losses.append((done, scalars["loss"].detach()))
@@ -100,10 +100,10 @@ class Log:
         self.progress.update(self.task, completed=done)
 
     def check_losses(self) -> None:
-        """Look at the losses since the last look.
+        """Check the losses since the last check.
 
         Raises:
-            NotFinite: names the first step whose loss is not.
+            NotFinite: A loss is not finite. The exception names the first such step.
         """
         if not self.losses:
             return
@@ -113,14 +113,14 @@ class Log:
         self.losses = []
 
     def write(self, done: int, skipped: Sequence[int] = ()) -> None:
-        """One line: the means over the steps since the last one, if there were any.
+        """Write a line with the means over the steps since the last line, if there were any.
 
         Args:
-            done: Steps done.
-            skipped: Steps that were left out; those since the last line are noted in it.
+            done: Number of completed steps.
+            skipped: All steps that were left out. The line lists those since the last line.
 
         Raises:
-            NotFinite: a loss since the last look was not.
+            NotFinite: A loss since the last check is not finite.
         """
         self.check_losses()
         if not self.count:

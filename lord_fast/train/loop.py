@@ -1,4 +1,4 @@
-"""What both stages share: steps, logging, grids, checkpoints, signals, resuming."""
+"""The training loop of both stages, with logging, grids, checkpoints, signals and resuming."""
 
 import signal
 from collections.abc import Iterator
@@ -14,23 +14,23 @@ from lord_fast.train.recovery import Recovery
 from lord_fast.train.stage import Stage
 
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
-"""Ctrl-C, a request to end, a closed terminal, Slurm's warning. Windows lacks the last two."""
+"""Sent by Ctrl-C, by `kill`, by a closed terminal and by Slurm. Windows lacks the last two."""
 
 
 def run_stage(stage: Stage, run: Path, console: Console, from_step: int | None = None) -> None:
-    """Run a stage from its last checkpoint, or from its start, to its end.
+    """Run a stage to its end, from its last checkpoint if it has one.
 
     Args:
-        stage: What to run; its state is restored and advanced.
+        stage: The stage. Its state is restored and advanced.
         run: The run's folder.
-        console: Where progress goes.
-        from_step: Go back to the checkpoint of this step; 0: to the start.
+        console: Shows the progress.
+        from_step: Go back to the checkpoint of this step. 0 starts the stage again.
 
     Raises:
-        Interrupted: a signal of `SIGNALS`; a checkpoint of the last step was written first,
-            unless that step is not finite.
-        ValueError: the steps are not finite, see `lord_fast.train.recovery`, or no checkpoint is
-            whole.
+        Interrupted: The process received one of `SIGNALS`. A checkpoint of the last step was
+            written before, unless a value in that step is not finite.
+        ValueError: Too many steps are not finite (see `lord_fast.train.recovery`), or every
+            checkpoint is damaged.
     """
     log = Log(stage, run, console)
     recovery = Recovery(stage, run, log, console)
@@ -45,7 +45,7 @@ def run_stage(stage: Stage, run: Path, console: Console, from_step: int | None =
             except NotFinite as found:
                 if caught:
                     saved = f"saved up to {recovery.good}" if recovery.good else "nothing saved"
-                    raise Interrupted(caught[0], done, f"{saved} since {found}") from found
+                    raise Interrupted(caught[0], done, f"{saved} because {found}") from found
                 done = recovery.go_back(found, done)
                 continue
             if stop and done < stage.total_steps:
@@ -55,7 +55,7 @@ def run_stage(stage: Stage, run: Path, console: Console, from_step: int | None =
 def _after_step(
     stage: Stage, run: Path, log: Log, recovery: Recovery, done: int, caught: list[int]
 ) -> bool:
-    """Write what is due after a step; whether it was saved because of a signal."""
+    """Write the outputs that are due after a step. Return whether a signal was received."""
     config, last = stage.config.logging, done == stage.total_steps
     recovery.check(done)
     if done % config.log_every == 0 or last:
@@ -70,9 +70,10 @@ def _after_step(
 
 @contextmanager
 def _signals() -> Iterator[list[int]]:
-    """Collect signals instead of dying; a second Ctrl-C ends at once.
+    """Collect signals, so that training can save before it ends.
 
-    A SIGHUP that is ignored, as nohup has it, stays ignored.
+    A second Ctrl-C ends the process at once. A SIGHUP that nohup made the process ignore stays
+    ignored.
     """
     caught: list[int] = []
 

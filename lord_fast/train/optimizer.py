@@ -1,4 +1,4 @@
-"""Adam for the dense parameters, its state as named tensors."""
+"""Adam for the dense parameters, with its state as named tensors."""
 
 import importlib
 from collections.abc import Callable, Iterable
@@ -12,28 +12,32 @@ from lord_fast.config import AdamConfig
 def adam(
     parameters: Iterable[nn.Parameter], config: AdamConfig, lr: float, captured: bool = False
 ) -> torch.optim.Optimizer:
-    """Fused Adam, PyTorch's or apex's.
+    """Create the fused Adam of PyTorch or of apex.
 
     Args:
-        parameters: What is learnt.
+        parameters: The parameters to train.
         config: Betas, epsilon and implementation.
-        lr: Learning rate at the start.
-        captured: Whether a CUDA graph will hold the step.
+        lr: Initial learning rate.
+        captured: Whether a CUDA graph will capture the step.
 
     Raises:
-        ValueError: --optimizer apex, and NVIDIA's apex is not there, or --cuda-graph is.
+        ValueError: --optimizer apex is given, but NVIDIA's apex is not installed or the step will
+            be captured.
     """
     betas = (config.beta1, config.beta2)
     if config.optimizer == "apex":
         if captured:
-            raise ValueError("--optimizer apex: not with --cuda-graph; leave --optimizer at torch")
+            raise ValueError(
+                "--optimizer apex: not with --cuda-graph; use --optimizer torch, the default"
+            )
         make = _apex_fused_adam()
         return make(parameters, lr=lr, betas=betas, eps=config.eps, adam_w_mode=False)
     parameters = list(parameters)
-    place = torch.tensor(lr, device=parameters[0].device)  # what a CUDA graph holds, not its value
+    # A CUDA graph would freeze a learning rate that is a Python float. It rereads a tensor.
+    lr_tensor = torch.tensor(lr, device=parameters[0].device)
     return torch.optim.Adam(
-        parameters, place if captured else lr, betas, config.eps,
-        fused=True, capturable=captured and place.is_cuda,
+        parameters, lr_tensor if captured else lr, betas, config.eps,
+        fused=True, capturable=captured and lr_tensor.is_cuda,
     )  # fmt: skip
 
 
@@ -44,13 +48,13 @@ def _apex_fused_adam() -> Callable[..., torch.optim.Optimizer]:
     except (ImportError, AttributeError) as error:
         raise ValueError(
             f"--optimizer apex: NVIDIA's apex with its CUDA extensions is needed ({error}); build "
-            f"it from https://github.com/NVIDIA/apex (the package named apex on PyPI is another "
-            f"project: do not install it), or leave --optimizer at torch"
+            f"it from https://github.com/NVIDIA/apex (the package named apex on PyPI is an "
+            f"unrelated project), or use --optimizer torch, the default"
         ) from error
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Of the updates to come."""
+    """Set the learning rate of all later updates."""
     for group in optimizer.param_groups:
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(lr)
@@ -59,28 +63,28 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 
 def step(optimizer: torch.optim.Optimizer) -> None:
-    """Update, and drop the gradients."""
+    """Update the parameters and clear their gradients."""
     optimizer.step()
     optimizer.zero_grad()
 
 
 def state_dict(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The state of every parameter as INDEX.NAME -> tensor; empty before the first step."""
+    """Return the optimizer's state as INDEX.NAME -> tensor. It is empty before the first step."""
     found = {
         f"{index}.{name}": tensor
         for index, state in optimizer.state_dict()["state"].items()
         for name, tensor in state.items()
     }
-    if "step" in optimizer.param_groups[0]:  # where apex counts
+    if "step" in optimizer.param_groups[0]:  # apex counts steps here
         found["step"] = torch.tensor(optimizer.param_groups[0]["step"])
     return found
 
 
 def load_state_dict(optimizer: torch.optim.Optimizer, state: dict[str, Tensor]) -> None:
-    """Restore what `state_dict` returned, in the memory layout of the parameters.
+    """Restore a state from `state_dict`, in the memory layout of the parameters.
 
-    (The fused kernel walks parameters and moments in storage order: a channels-last weight beside
-    moments that were saved contiguous would be updated with other elements' moments.)
+    The fused kernel reads parameters and moments in storage order. If a weight were channels-last
+    and its moments contiguous, it would update elements with the moments of others.
     """
     state = dict(state)
     if "step" in state:

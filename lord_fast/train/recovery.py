@@ -1,9 +1,9 @@
-"""A stage's checkpoints: only finite states are saved, and training goes back from others.
+"""Recovery from values that are not finite. Only finite states are saved.
 
-The rule. When a loss or a tensor is not finite, training goes back to the last good checkpoint and
-does the steps since then again, with a look at the loss and at everything that was updated after
-each of them. It goes back once more and leaves out the first step that is not finite. A run leaves
-out three steps at most; then it stops. The checkpoints remember the steps that were left out.
+When a loss or a tensor is not finite, training goes back to the last good checkpoint. It repeats
+the steps since then and checks the loss and every updated tensor after each step. At the first step
+that is not finite it goes back again and leaves this step out. A run that would have to leave out
+more than three steps stops. The checkpoints record which steps were left out.
 """
 
 from pathlib import Path
@@ -16,21 +16,21 @@ from lord_fast.train.log import Log, NotFinite
 from lord_fast.train.stage import Stage
 
 MOST_SKIPPED = 3
-"""Steps that a run may leave out."""
+"""Number of steps that a run may leave out."""
 
 
 class Recovery:
     """Saves a stage, restores it, and goes back when a step is not finite.
 
     Args:
-        stage: What is saved and restored.
+        stage: The stage to save and restore.
         run: The run's folder.
-        log: Its sums are saved with it.
-        console: Where it is said what happens.
+        log: The stage's log. Its sums are part of every checkpoint.
+        console: Shows what is restored and what is left out.
 
     Attributes:
         skipped: Steps that are left out, counted from 1.
-        good: The last checkpoint that was saved or read; None: there is none.
+        good: The last checkpoint that was saved or loaded, or None.
     """
 
     def __init__(self, stage: Stage, run: Path, log: Log, console: Console):
@@ -43,16 +43,17 @@ class Recovery:
         self._said_that_old_ones_stay = False
 
     def restore(self, from_step: int | None = None) -> int:
-        """Restore the newest checkpoint that is whole, or a given one.
+        """Restore the latest undamaged checkpoint, or a given one.
 
         Args:
-            from_step: Steps of the checkpoint; 0: begin anew; None: the newest.
+            from_step: Step of the checkpoint. 0 starts the stage again. None selects the latest
+                checkpoint.
 
         Returns:
-            Steps done.
+            Number of completed steps.
 
         Raises:
-            ValueError: no checkpoint is whole, or not that of the step.
+            ValueError: Every checkpoint is damaged, or the given one is missing or damaged.
         """
         if from_step is None:
             found = checkpoint.load_latest(self.folder, self.stage.name, self.console.print)
@@ -74,10 +75,10 @@ class Recovery:
         return found.step
 
     def save(self, done: int) -> None:
-        """Write a checkpoint, if the losses and everything updated since the last are finite.
+        """Write a checkpoint after checking the losses and all values updated since the last one.
 
         Raises:
-            NotFinite: they are not. Nothing was written.
+            NotFinite: A value is not finite. Nothing was written.
         """
         self.log.check_losses()
         state = self.stage.state()
@@ -91,10 +92,10 @@ class Recovery:
         self.good_step = done
 
     def check(self, done: int) -> None:
-        """Look at a step that is done again; nothing is looked at in other steps.
+        """Check a step that is being repeated. Other steps are not checked.
 
         Raises:
-            NotFinite: the step made its loss or a tensor not finite.
+            NotFinite: The loss of the step or a tensor that it updated is not finite.
         """
         if done > self.careful_until:
             return
@@ -104,17 +105,17 @@ class Recovery:
             raise NotFinite(done, wrong)
 
     def go_back(self, found: NotFinite, done: int) -> int:
-        """Restore the last good checkpoint, to find the step or to leave it out.
+        """Restore the last good checkpoint, to find the faulty step or to leave it out.
 
         Args:
-            found: What is not finite.
-            done: Steps done.
+            found: The value that is not finite.
+            done: Number of completed steps.
 
         Returns:
-            Steps of the checkpoint.
+            Number of completed steps at the checkpoint.
 
         Raises:
-            ValueError: there is no checkpoint, or three steps were left out already.
+            ValueError: There is no checkpoint, or three steps have been left out already.
         """
         done = max(done, found.step)
         known = done <= self.careful_until
@@ -129,7 +130,7 @@ class Recovery:
         else:
             self.noticed += 1
             self.careful_until = done
-            then = "looking at every step"
+            then = "checking every step"
         self.console.print(f"{found}; going back to {self.good}, {then}")
         step = self.restore(self.good_step)
         self.skipped = skipped
@@ -146,7 +147,7 @@ class Recovery:
         )
 
     def _say_once(self, line: str) -> None:
-        """An old checkpoint that cannot be removed is worth one line, not one a save."""
+        """Print only the first warning about an old checkpoint that cannot be removed."""
         if not self._said_that_old_ones_stay:
             self.console.print(line)
         self._said_that_old_ones_stay = True

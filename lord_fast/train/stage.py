@@ -1,4 +1,4 @@
-"""What both stages share: a stage adds its networks, its inputs and its update."""
+"""The base class of both stages. Each stage adds its networks, its inputs and its update."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -26,28 +26,28 @@ GRID_ROWS, GRID_COLUMNS = 8, 10
 
 
 class Stage(ABC):
-    """One stage of training, as `lord_fast.train.loop` runs it.
+    """A stage of training, which `lord_fast.train.loop` runs.
 
     Args:
         config: The stage's configuration.
         store: The images.
         machine: Device, precision and threads.
-        graph: The dense part of a step, from codes or pixels to the loss. One graph for
-            torch.compile.
+        graph: The dense part of a step, from codes or pixels to the loss. torch.compile compiles
+            it as one graph.
         decoder: Modulation and generator, a part of `graph`.
-        reconstruction: The loss of images against targets, a part of `graph`.
+        reconstruction: The reconstruction loss, a part of `graph`.
         adam: Betas, epsilon and implementation of Adam.
         lr: Learning rate of the networks at the first step.
-        min_lr: And after the last.
+        min_lr: Learning rate of the networks at the end of the cosine schedule.
 
     Attributes:
         name: latent or encoders.
-        total_steps: Where it ends.
-        steps_per_epoch: Steps of one pass over the images.
+        total_steps: Number of steps of the stage.
+        steps_per_epoch: Number of steps of one pass over the images.
         batch_size: Images per step.
 
     Raises:
-        ValueError: the store has fewer images than a batch.
+        ValueError: The store has fewer images than a batch.
     """
 
     name: StageName
@@ -72,7 +72,7 @@ class Stage(ABC):
         self.loader = Loader(store, self.sampler, machine.device)
         self.steps_per_epoch = self.sampler.steps_per_epoch
         self.total_steps = config.total_steps(store.num_images)
-        # A step's number is a view of this: creating it on the device would wait for the host.
+        # Step numbers are views of this tensor, which avoids a copy from the host at every step.
         self.steps = torch.arange(self.total_steps, device=machine.device)
 
         self.graph, self.decoder, self.reconstruction = graph, decoder, reconstruction
@@ -86,10 +86,13 @@ class Stage(ABC):
         self.run_update: Update = CudaGraph(self.update) if captured else self.update
 
     def step(self, step: int) -> dict[str, Tensor]:
-        """Do step number `step`, counted from 0. The host reads nothing of it.
+        """Train one step without waiting for the device.
+
+        Args:
+            step: Number of the step, counted from 0.
 
         Returns:
-            Scalars to log, `loss` and `reconstruction` among them.
+            Scalars to log, including `loss` and `reconstruction`.
         """
         image_ids, class_ids, pixels = self.loader.batch(step)
         optimizer.set_learning_rate(self.adam, self.learning_rate(step))
@@ -99,12 +102,14 @@ class Stage(ABC):
     def update(
         self, image_ids: Tensor, class_ids: Tensor, now: Tensor, pixels: Tensor
     ) -> dict[str, Tensor]:
-        """What a step does on the device. The host reads nothing, so that CUDA can capture it.
+        """Do the part of a step that runs on the device.
+
+        It must not read tensors on the host, so that a CUDA graph can capture it.
 
         Args:
             image_ids: int64 [B].
             class_ids: int64 [B].
-            now: Steps done so far, int64 scalar.
+            now: Number of completed steps, int64 scalar.
             pixels: uint8 [B, C, H, W].
 
         Returns:
@@ -113,31 +118,36 @@ class Stage(ABC):
 
     @abstractmethod
     def grid_codes(self, step: int, columns: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Content codes of the images `columns` and class codes of the images `rows`."""
+        """Return content codes of the images `columns` and class codes of the images `rows`."""
 
     def learning_rate(self, step: int) -> float:
-        """Learning rate of the networks at a step."""
+        """Return the learning rate of the networks at a step."""
         return float(self.lr[step])
 
     def state(self) -> State:
-        """Everything that the steps to come depend on."""
+        """Return everything that later steps depend on."""
         return {
             "decoder": self.decoder.state_dict(),
             "optimizer": optimizer.state_dict(self.adam),
         }
 
     def load_state(self, state: State) -> None:
-        """Restore what `state` returned."""
+        """Restore a state from `state`."""
         self.decoder.load_state_dict(state["decoder"])
         optimizer.load_state_dict(self.adam, state["optimizer"])
-        if isinstance(self.run_update, CudaGraph):  # it holds the moments' old places
+        if isinstance(self.run_update, CudaGraph):  # A graph refers to the old moments' memory.
             self.run_update = CudaGraph(self.update)
 
     @torch.no_grad()
     def grid(self, step: int) -> np.ndarray:
-        """A swap grid after `step` steps: content from above, class from the left.
+        """Generate a swap grid.
 
-        The images are the same each time, and the rows are of different classes.
+        An image takes its content from the source above its column and its class from the source
+        at the left of its row. The sources are the same in every grid, and each row has another
+        class.
+
+        Args:
+            step: Number of completed steps.
 
         Returns:
             uint8 [height, width, 3].
@@ -154,15 +164,15 @@ class Stage(ABC):
         return tile([[None, *above], *cells])
 
     def images_of(self, image_ids: Tensor) -> Iterator[Tensor]:
-        """Images of the store in batches, float32 [B, C, H, W] on the device."""
+        """Yield images of the store in batches, float32 [B, C, H, W] on the device."""
         for part in image_ids.split(self.batch_size):
             yield as_float(self.store.images(part).to(self.device))
 
     def cache_features(self) -> FeatureCache:
-        """The perceptual features of every training image, computed once.
+        """Compute the perceptual features of all training images.
 
         Raises:
-            ValueError: the loss has none, or they do not fit the memory.
+            ValueError: The loss has no features, or they do not fit in memory.
         """
         if not isinstance(self.reconstruction, PerceptualLoss):
             raise ValueError("--cache-target-features: this loss has no features; it needs --loss vgg16")

@@ -1,4 +1,4 @@
-"""A stage from a run's folder: what is checked, set up and said before its first step."""
+"""Starts a stage in a run's folder. Everything is checked, set up and printed before training."""
 
 from pathlib import Path
 from typing import TypeVar
@@ -45,23 +45,23 @@ def train_latent(
     command: Command | None = None,
     from_step: int | None = None,
 ) -> int | None:
-    """Stage 1 from its last checkpoint, or from its start, to its end.
+    """Train stage 1 to its end, from its last checkpoint if it has one.
 
     Args:
         store_path: A packed store.
-        run: The run's folder, made if need be.
-        config: What is trained. A run that exists must be of the same.
-        console: Where the header and the progress go.
-        command: Recorded in the run's history before the first step.
-        from_step: Go back to the checkpoint of this step; 0: to the start.
+        run: The run's folder. It is created if it does not exist.
+        config: The configuration. An existing run must have the same one.
+        console: Shows the header and the progress.
+        command: Command to record in the run's history before the first step.
+        from_step: Go back to the checkpoint of this step. 0 starts the stage again.
 
     Returns:
-        Steps of the stage; None where it was finished before.
+        Number of steps of the stage, or None if it was finished before.
 
     Raises:
-        ValueError: the store or the configuration is not possible, the run is of another, or
-            another process trains in it.
-        Interrupted: Ctrl-C or a signal; everything is saved.
+        ValueError: The store cannot be trained on, an option is not available, the run has another
+            configuration or store, or another process trains in it.
+        Interrupted: The process received a signal. Training was saved.
     """
     store = ImageStore(store_path)
     data = store.describe()
@@ -74,7 +74,7 @@ def train_latent(
     sha256 = _weights_of(stage)
     check_weights(run, sha256)
     with hold_run(run):
-        check_run(run, config, data)  # as another process may have left it since
+        check_run(run, config, data)  # Another process may have changed it before the lock.
         write_run(run, config, {**data, "perceptual_sha256": sha256})
         _record(command, run)
         console.print(header(config, store, run, machine))
@@ -90,23 +90,23 @@ def train_encoders(
     command: Command | None = None,
     from_step: int | None = None,
 ) -> int | None:
-    """Stage 2 from its last checkpoint, or from the end of stage 1, to its end.
+    """Train stage 2 to its end, from its last checkpoint if it has one.
 
     Args:
         run: A run whose stage 1 is finished.
-        config: What is trained. A stage 2 that exists must be of the same.
-        store_path: Where the run's store is now, if it has moved.
-        console: Where the header and the progress go.
-        command: Recorded in the run's history before the first step.
-        from_step: Go back to the checkpoint of this step; 0: to the start.
+        config: The configuration. An existing stage 2 must have the same one.
+        store_path: New path of the run's store, if the store has moved.
+        console: Shows the header and the progress.
+        command: Command to record in the run's history before the first step.
+        from_step: Go back to the checkpoint of this step. 0 starts the stage again.
 
     Returns:
-        Steps of the stage; None where it was finished before.
+        Number of steps of the stage, or None if it was finished before.
 
     Raises:
-        ValueError: stage 1 is not finished, the configuration is not possible or another, or
-            another process trains in the run.
-        Interrupted: Ctrl-C or a signal; everything is saved.
+        ValueError: Stage 1 is not finished, an option is not available, stage 2 has another
+            configuration, or another process trains in the run.
+        Interrupted: The process received a signal. Training was saved.
     """
     run_config, data = load_config(run / "config.yaml")
     check_encoders(run, config)
@@ -119,7 +119,7 @@ def train_encoders(
     stage = EncoderStage(config, run_config, store, latent.step, latent.state, machine)
     check_weights(run, _weights_of(stage))
     with hold_run(run):
-        check_encoders(run, config)  # as another process may have left it since
+        check_encoders(run, config)  # Another process may have changed it before the lock.
         save_encoder_config(run / "encoders.yaml", config)
         _record(command, run)
         console.print(header(config, store, run, machine))
@@ -128,10 +128,10 @@ def train_encoders(
 
 
 def _is_done(run: Path, stage: StageName, end: int, from_step: int | None) -> bool:
-    """Whether a stage is finished, and nobody wants to go back.
+    """Return whether a stage is finished and `from_step` does not ask to go back.
 
     Raises:
-        ValueError: there is no checkpoint to go back to.
+        ValueError: There is no checkpoint of `from_step`.
     """
     if from_step is None:
         return checkpoint.is_finished(run / "checkpoints", stage, end)
@@ -141,10 +141,10 @@ def _is_done(run: Path, stage: StageName, end: int, from_step: int | None) -> bo
 
 
 def _end_of_latent(run: Path, config: TrainConfig, store: ImageStore) -> checkpoint.Loaded:
-    """The last checkpoint of stage 1.
+    """Load the last checkpoint of stage 1.
 
     Raises:
-        ValueError: stage 1 is not finished, or the checkpoint is damaged.
+        ValueError: Stage 1 is not finished, or the checkpoint is damaged.
     """
     end, checkpoints = config.total_steps(store.num_images), run / "checkpoints"
     done, found = checkpoint.steps_done(checkpoints, "latent"), None
@@ -160,7 +160,7 @@ def _end_of_latent(run: Path, config: TrainConfig, store: ImageStore) -> checkpo
 
 
 def header(config: StageConfig, store: ImageStore, run: Path, machine: Machine) -> str:
-    """Configuration, data, device, live kernels and output folder, a line or more each."""
+    """Describe the configuration, the data, the device, the kernels and the output folder."""
     shape = f"{store.size} x {store.size} x {store.channels}"
     if store.encoded:
         shape += f", encoded, decoded by {store.describe_decoder()}"
@@ -176,19 +176,19 @@ def header(config: StageConfig, store: ImageStore, run: Path, machine: Machine) 
 
 
 def _set_up(config: AnyStage, store: ImageStore, precision: str | None) -> tuple[Machine, AnyStage]:
-    """The machine, the store's decoder and place, and the kernels that a configuration names.
+    """Set up the device, the store's decoder and location, and the kernels.
 
     Args:
-        config: The stage's.
-        store: Its images.
-        precision: What the stage has run with so far; None: it has not run.
+        config: The stage's configuration.
+        store: The stage's images.
+        precision: Precision of the stage's earlier steps, or None before the first step.
 
     Returns:
-        The machine, and the configuration with the precision that was chosen: resuming on another
-        machine keeps it.
+        The machine, and the configuration with the chosen precision. The precision is recorded so
+        that it stays the same when training resumes on another machine.
 
     Raises:
-        ValueError: one of them is not to be had.
+        ValueError: An option is not available on this machine.
     """
     if precision is not None:
         config = replace(config, precision=precision)
@@ -200,7 +200,7 @@ def _set_up(config: AnyStage, store: ImageStore, precision: str | None) -> tuple
 
 
 def _precision_of(run: Path, stage: StageName) -> str | None:
-    """The precision that a run's stage was started with; None before its first checkpoint."""
+    """Return the precision of a stage, or None before its first checkpoint."""
     if not has_begun(run, stage):
         return None
     if stage == "encoders":
