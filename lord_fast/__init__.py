@@ -19,7 +19,7 @@ if not _KERNELS.is_dir():
 
 
 def __getattr__(name: str):
-    """Import `Lord` (and with it torch) when it is first used: the command line starts at once."""
+    """Import `Lord` on first use, so that the command line starts without importing torch."""
     if name == "Lord":
         from lord_fast.lord import Lord
 

@@ -1,4 +1,4 @@
-"""python -m lord_fast: the same as the command lord-fast."""
+"""`python -m lord_fast` does the same as the command `lord-fast`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""A trained model applied to image files: what the verbs encode, translate, fit and so on write."""
+"""Applies a trained model to image files, for the verbs encode, translate, fit and others."""
 
 import math
 from collections.abc import Sequence
@@ -14,18 +14,18 @@ from lord_fast.run.codes import save_codes
 
 
 def encode_files(lord: Lord, paths: Sequence[Path], out: Path) -> list[Path]:
-    """Write the codes of images by the encoders of stage 2.
+    """Encode images with the encoders of stage 2 and write their codes.
 
     Args:
-        lord: With stage 2.
+        lord: A model with stage 2.
         paths: Images, or folders of images.
-        out: The file of codes, see `lord_fast.run.codes.save_codes`.
+        out: The file to write, see `lord_fast.run.codes.save_codes`.
 
     Returns:
-        The images, in the order of their codes.
+        The image files, in the order of their codes.
 
     Raises:
-        ValueError: there is no stage 2, or an image cannot be read.
+        ValueError: The model has no stage 2, or an image cannot be read.
     """
     files = list_images(paths)
     pairs = [
@@ -43,20 +43,20 @@ def translate_files(
     out: Path,
     singles: Path | None = None,
 ) -> tuple[int, int]:
-    """Write a labelled grid: a row has the class of an image, a column the content of another.
+    """Write a labelled grid that combines the class of each row with the content of each column.
 
     Args:
-        lord: With stage 2.
-        content: Images, or folders of images: the columns.
-        class_: Images, or folders of images: the rows.
-        out: The grid, a PNG.
-        singles: A folder that every translated image is written to as well.
+        lord: A model with stage 2.
+        content: Images, or folders of images, that give the columns their content.
+        class_: Images, or folders of images, that give the rows their class.
+        out: The PNG file to write.
+        singles: A folder for the translated images as single files.
 
     Returns:
-        The number of rows and of columns.
+        The number of rows and the number of columns.
 
     Raises:
-        ValueError: there is no stage 2, or an image cannot be read.
+        ValueError: The model has no stage 2, or an image cannot be read.
     """
     columns, rows = list_images(content), list_images(class_)
     above, left = read_images(columns, lord.shape), read_images(rows, lord.shape)
@@ -81,22 +81,22 @@ def fit_files(
     seed: int = 0,
     perceptual_weights: Path | None = None,
 ) -> tuple[list[Path], float]:
-    """Write the codes of images, optimized with stage 1 frozen.
+    """Optimize the codes of images with `Lord.fit` and write them.
 
     Args:
-        lord: With stage 1.
+        lord: A trained model.
         paths: Images, or folders of images.
-        out: The file of codes, see `lord_fast.run.codes.save_codes`.
-        new_class: See `Lord.fit`, as for what follows.
-        steps: Of the optimization.
-        seed: Of its start and noise.
-        perceptual_weights: VGG16 weights.
+        out: The file to write, see `lord_fast.run.codes.save_codes`.
+        new_class: All images show one class that was not in training.
+        steps: Number of optimization steps.
+        seed: Seed of the initial codes and of the noise.
+        perceptual_weights: File with VGG16 weights. Defaults to the weights of the run.
 
     Returns:
-        The images in the order of their codes, and the PSNR of their reconstruction in dB.
+        The image files in the order of their codes, and the PSNR of the reconstructions in dB.
 
     Raises:
-        ValueError: an image or the weights cannot be read.
+        ValueError: An image or the weights cannot be read.
     """
     files = list_images(paths)
     images = read_images(files, lord.shape)
@@ -114,18 +114,18 @@ def sample_grid(
     density: Kind = "mixture",
     seed: int = 0,
 ) -> None:
-    """Write a grid of new images.
+    """Generate new images with `Lord.sample` and write them as a grid.
 
     Args:
-        lord: With stage 1.
+        lord: A trained model.
         n: Number of images.
-        out: The grid, a PNG.
-        new_classes: See `Lord.sample`, as for what follows.
+        out: The PNG file to write.
+        new_classes: Whether to draw new class codes as well.
         density: mixture or training.
-        seed: Of everything that is drawn.
+        seed: Seed of the random draws.
 
     Raises:
-        ValueError: new classes of the training density, which has none.
+        ValueError: New classes are requested from the training density, which has none.
     """
     images = list(lord.sample(n, new_classes, density, seed).cpu())
     columns = math.ceil(math.sqrt(n))
@@ -134,17 +134,17 @@ def sample_grid(
 
 
 def interpolate_files(lord: Lord, first: Path, second: Path, out: Path, steps: int = 8) -> None:
-    """Write a grid: content goes from one image to the other across, class down.
+    """Write a grid that interpolates between two images, content along rows, class along columns.
 
     Args:
-        lord: With stage 2.
-        first: An image.
-        second: An image.
-        out: The grid, a PNG.
-        steps: Images in a row and in a column, at least 2.
+        lord: A model with stage 2.
+        first: The image at the upper left.
+        second: The image at the lower right.
+        out: The PNG file to write.
+        steps: Number of rows and of columns, at least 2.
 
     Raises:
-        ValueError: there is no stage 2, or the paths are not two images.
+        ValueError: The model has no stage 2, or the paths are not two images.
     """
     files = list_images([first, second])
     if len(files) != 2:

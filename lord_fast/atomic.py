@@ -1,4 +1,4 @@
-"""Files and folders that are there whole or not at all, whatever interrupts their writing."""
+"""Writes files and folders atomically. After a crash they are either complete or absent."""
 
 import os
 import shutil
@@ -11,18 +11,18 @@ from typing import BinaryIO
 from lord_fast.errors import naming
 
 MARKER = ".lord-fast-partial"
-"""A file in every unfinished folder that lord-fast makes: only what holds it is removed."""
+"""A file in every unfinished folder of lord-fast. A folder without it is never removed."""
 
 
 def atomic_write(path: Path, content: bytes | str | Callable[[BinaryIO], object]) -> None:
-    """Write a file: aside, synced, renamed, the rename synced.
+    """Write a file atomically. It is written and synced under another name, then renamed.
 
     Args:
-        path: Replaced if it exists. Its folder is made if need be.
-        content: The bytes, the text (UTF-8), or a function that writes to a stream.
+        path: The file. An existing file is replaced, and its folder is created if needed.
+        content: Bytes, text (written as UTF-8), or a function that writes to a stream.
 
     Raises:
-        OSError: the disk is full or not writable. Nothing is left beside `path`.
+        OSError: The disk is full or not writable. The temporary file is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
@@ -45,16 +45,16 @@ def atomic_write(path: Path, content: bytes | str | Callable[[BinaryIO], object]
 
 @contextmanager
 def atomic_folder(out: Path) -> Iterator[Path]:
-    """A new folder to fill, which becomes `out` when the block ends.
+    """Create a folder atomically. The caller fills a temporary folder, which is renamed at the end.
 
-    Every file in it is synced before the rename. An error removes the folder. What a killed
-    process left there before is removed first, if it carries lord-fast's marker.
+    Every file is synced before the rename. An error removes the temporary folder. A temporary
+    folder that a killed process left is removed first if it holds lord-fast's marker.
 
     Args:
-        out: Must not exist. Its parent is made if need be.
+        out: The folder to create. It must not exist. Its parent is created if needed.
 
     Yields:
-        The folder to fill, beside `out`.
+        The temporary folder, beside `out`.
 
     Raises:
         ValueError: `out` exists, or another program's folder is in the way.
@@ -74,9 +74,10 @@ def atomic_folder(out: Path) -> Iterator[Path]:
 
 
 def finish_folder(partial: Path, out: Path) -> None:
-    """Sync a filled folder and give it its name.
+    """Sync a temporary folder and rename it to `out`.
 
-    The marker goes last: a folder that is still called partial has it, whatever kills the process.
+    The marker is removed after the rename, so that every temporary folder has it even after a
+    crash.
     """
     for path in partial.rglob("*"):
         sync(path)
@@ -87,15 +88,15 @@ def finish_folder(partial: Path, out: Path) -> None:
 
 
 def refuse_overlap(source: Path, out: Path) -> None:
-    """Refuse to make a folder where that would destroy or change what it is made from.
+    """Check that writing a folder cannot overwrite or change its source.
 
     Args:
-        source: What is read: a file or a folder.
-        out: The folder to make.
+        source: The file or folder that is read.
+        out: The folder to create.
 
     Raises:
-        ValueError: the source is `out` or its unfinished folder, lies inside one of them, or
-            `out` lies inside the source.
+        ValueError: The source is `out` or its temporary folder, lies inside one of them, or `out`
+            lies inside the source.
     """
     for made in (out, partial_of(out)):
         if _is_inside(source, made):
@@ -107,7 +108,7 @@ def refuse_overlap(source: Path, out: Path) -> None:
 
 
 def _is_inside(path: Path, folder: Path) -> bool:
-    """Whether a path is a folder or lies in it, by whichever names and links."""
+    """Return whether a path is the folder or lies inside it, after resolving links."""
     if not folder.exists():
         return False
     path = path.resolve()
@@ -115,15 +116,15 @@ def _is_inside(path: Path, folder: Path) -> bool:
 
 
 def partial_of(out: Path) -> Path:
-    """Where `out` is made before it has its name."""
+    """Return the temporary path under which `out` is created."""
     return out.with_name(out.name + ".partial")
 
 
 def remove_partial(partial: Path) -> None:
-    """Remove an unfinished folder that lord-fast made.
+    """Remove an unfinished folder that lord-fast created.
 
     Raises:
-        ValueError: something else has that name.
+        ValueError: The path was not created by lord-fast.
     """
     if not partial.exists() and not partial.is_symlink():
         return
@@ -135,10 +136,10 @@ def remove_partial(partial: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Have the system write a file or folder to the disk."""
-    if os.name == "nt" and path.is_dir():  # Windows opens no folders
+    """Flush a file or folder to the disk with fsync."""
+    if os.name == "nt" and path.is_dir():  # Windows cannot open folders.
         return
-    # Windows syncs only what is open for writing.
+    # Windows can only sync a file that is open for writing.
     descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         with naming(path):
@@ -148,7 +149,7 @@ def sync(path: Path) -> None:
 
 
 def let_others_read(file: Path) -> None:
-    """Give a file the mode that the umask allows, where a library made it private."""
+    """Give a file the permissions of the umask, because some libraries create private files."""
     file.chmod(0o666 & ~_umask())
 
 

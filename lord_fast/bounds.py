@@ -1,4 +1,4 @@
-"""Bounds of an option's value, written in its annotation and checked when it is set."""
+"""Bounds of option values, which are written in annotations and checked when a value is set."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -8,12 +8,12 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 @dataclass(frozen=True)
 class MoreThan:
-    """The value must be greater."""
+    """The value must be greater than a limit."""
 
     limit: float
 
     def allows(self, value: float) -> bool:
-        """Whether a value lies inside; NaN does not."""
+        """Return whether a value is within the bound. NaN never is."""
         return value > self.limit
 
     def __str__(self) -> str:
@@ -22,12 +22,12 @@ class MoreThan:
 
 @dataclass(frozen=True)
 class AtLeast:
-    """The value must be as large or greater."""
+    """The value must be equal to a limit or greater."""
 
     limit: float
 
     def allows(self, value: float) -> bool:
-        """Whether a value lies inside; NaN does not."""
+        """Return whether a value is within the bound. NaN never is."""
         return value >= self.limit
 
     def __str__(self) -> str:
@@ -36,12 +36,12 @@ class AtLeast:
 
 @dataclass(frozen=True)
 class Below:
-    """The value must be less."""
+    """The value must be less than a limit."""
 
     limit: float
 
     def allows(self, value: float) -> bool:
-        """Whether a value lies inside; NaN does not."""
+        """Return whether a value is within the bound. NaN never is."""
         return value < self.limit
 
     def __str__(self) -> str:
@@ -50,12 +50,12 @@ class Below:
 
 @dataclass(frozen=True)
 class OneOf:
-    """The value must be one of some names, which are found out when they are needed."""
+    """The value must be one of some names. A function returns the names when they are needed."""
 
     names: Callable[[], Sequence[str]]
 
     def allows(self, value: str) -> bool:
-        """Whether a value is one of them."""
+        """Return whether a value is one of the names."""
         return value in self.names()
 
     def __str__(self) -> str:
@@ -66,16 +66,17 @@ Bound = MoreThan | AtLeast | Below | OneOf
 
 
 class Checked:
-    """A dataclass of options that refuses values out of their bounds.
+    """A base class for dataclasses of options that raises an error for values out of bounds.
 
-    A bound stands in the annotation: `Annotated[int, MoreThan(0)]`. None is always allowed.
+    Write the bound in the annotation, such as `Annotated[int, MoreThan(0)]`. None is always
+    allowed.
     """
 
     def __post_init__(self) -> None:
         """Check every field.
 
         Raises:
-            ValueError: names the flag, its value and its bounds.
+            ValueError: A value is out of bounds. The error names the flag and the bounds.
         """
         check(type(self), vars(self))
 
@@ -84,11 +85,11 @@ def check(kind: Any, values: Mapping[str, Any]) -> None:
     """Check the fields of a dataclass, or the arguments of a function.
 
     Args:
-        kind: Has the bounds in its annotations.
-        values: Name -> value.
+        kind: A dataclass or function with bounds in its annotations.
+        values: Maps names to values.
 
     Raises:
-        ValueError: names the flag, its value and its bounds.
+        ValueError: A value is out of bounds. The error names the flag and the bounds.
     """
     for name, bounds in _bounds(kind).items():
         value = values.get(name)
@@ -97,7 +98,7 @@ def check(kind: Any, values: Mapping[str, Any]) -> None:
 
 
 def flag(name: str) -> str:
-    """An option's name on the command line, such as `--batch-size`."""
+    """Return an option's name on the command line, such as `--batch-size`."""
     return "--" + name.replace("_", "-")
 
 

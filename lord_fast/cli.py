@@ -1,4 +1,4 @@
-"""The command line: the table of verbs, and `main`."""
+"""The table of verbs and the entry point of the command line."""
 
 import difflib
 import os
@@ -43,21 +43,21 @@ VERBS: dict[str, ModuleType] = {
     for module in group
 }
 CLOSED_PIPE = 141
-"""Exit code of a program that the shell ends because nobody reads what it writes."""
+"""Exit code that shells report when a closed pipe ends a program."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb.
 
     Args:
-        arguments: Without the program's name; default: those of the process.
+        arguments: The words after the program's name. Defaults to those of the process.
 
     Returns:
-        The exit code: 0 done, 1 an unforeseen error, 2 usage or bad input, 130 interrupted, 141
-        nobody reads what is printed, 143 terminated.
+        The exit code. 0 means success, 1 an unexpected error, 2 wrong usage or bad input, 130
+        interrupted, 141 a closed pipe and 143 terminated.
 
     Raises:
-        SystemExit: tyro printed the help of a verb, or what is wrong with its flags.
+        SystemExit: tyro printed the help of a verb or an error about its flags.
     """
     try:
         try:
@@ -115,7 +115,7 @@ def _overview() -> str:
 
 
 def _close_pipes() -> None:
-    """Send what is still to be written nowhere, or Python would complain when it exits."""
+    """Discard remaining output, which would make Python print an error at exit."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):

@@ -1,6 +1,6 @@
-"""Where lord-fast prints: tables and results to stdout, everything else to stderr.
+"""The consoles of lord-fast. Results go to stdout and everything else goes to stderr.
 
-Markup and emoji codes are off, so that a name with brackets or colons in it is printed as it is.
+Markup and emoji codes are off, so that names with brackets or colons are printed unchanged.
 """
 
 from rich.console import Console
@@ -8,7 +8,7 @@ from rich.console import Console
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        """Leave a closed pipe to `lord_fast.cli.main`; rich itself would exit here."""
+        """Let `lord_fast.cli.main` handle a closed pipe. By default rich would exit here."""
         raise
 
 

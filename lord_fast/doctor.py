@@ -1,4 +1,4 @@
-"""What this machine has, what is missing and how to get it."""
+"""Finds out what this machine has, and says what is missing and how to get it."""
 
 import importlib.util
 import platform
@@ -16,24 +16,24 @@ PACKAGES = (
 
 
 def findings() -> list[tuple[str, str]]:
-    """What was looked for and what was found."""
+    """Return pairs of an item and what was found about it."""
     return [*_machine(), *((name, version(name)) for name in PACKAGES)]
 
 
 def version(name: str) -> str:
-    """The version of a package. A module may be there without the metadata of a distribution."""
+    """Return the version of a package, or a note if it is missing or has no metadata."""
     known = package_version(name)
     if known is not None:
         return known
     is_module = name.isidentifier() and importlib.util.find_spec(name) is not None
-    return "installed, of an unknown version" if is_module else "not installed"
+    return "installed, version unknown" if is_module else "not installed"
 
 
 def _machine() -> list[tuple[str, str]]:
     threads = cpu_count()
-    bf16 = "fast" if has_fast_bf16("cpu") else "slow (auto takes float32)"
+    bf16 = "fast" if has_fast_bf16("cpu") else "slow (--precision auto uses float32)"
     cpu = f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}, {threads} cores"
-    gpu = "none that PyTorch sees"
+    gpu = "PyTorch finds none"
     if torch.cuda.is_available():
         capability = ".".join(map(str, torch.cuda.get_device_capability()))
         gpu = f"{torch.cuda.get_device_name()}, sm {capability}, CUDA {torch.version.cuda}"

@@ -1,4 +1,4 @@
-"""Exceptions that the command line turns into exit codes (bad input is a plain ValueError)."""
+"""Turns exceptions into exit codes and error messages. Bad input raises a plain ValueError."""
 
 import errno
 import os
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 TRACEBACK = "LORD_FAST_TRACEBACK"
-"""Environment variable that shows where an error comes from."""
+"""Environment variable that makes errors print a traceback."""
 LESS = {
     "train": "lower --batch-size",
     "train-encoders": "lower --batch-size",
@@ -22,27 +22,33 @@ LESS = {
     "encode": "give fewer files",
     "translate": "give fewer files",
 }
-"""What a verb that ran out of memory can do with."""
+"""Advice for each verb when memory runs out."""
 
 
 class Interrupted(Exception):  # noqa: N818 (not an error)
-    """A signal ended a run; its state is saved.
+    """A signal ended a command after its state was saved.
 
     Attributes:
         signum: The signal's number.
     """
 
     def __init__(self, signum: int, where: int | str, saved: str = "all saved"):
-        """Say which signal, after how many steps or at what, and what is saved."""
+        """Create the exception.
+
+        Args:
+            signum: The signal's number.
+            where: The number of completed steps, or a phrase such as "while packing STORE".
+            saved: Says what was saved.
+        """
         name = signal.Signals(signum).name
         after = f"after step {where}" if isinstance(where, int) else where
-        super().__init__(f"stopped by {name} {after}, {saved}; run it again to go on")
+        super().__init__(f"stopped by {name} {after}, {saved}; repeat the command to continue")
         self.signum = signum
 
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Give an OSError that names no file, as of a full disk, the name of what was written."""
+    """Add a path to OSErrors that name no file, such as those of a full disk."""
     try:
         yield
     except BrokenPipeError:
@@ -54,36 +60,36 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def explain(error: BaseException, verb: str) -> tuple[int, str]:
-    """What the command line makes of an exception.
+    """Return the exit code and the error message for an exception.
 
     Args:
-        error: What ended a verb.
-        verb: Such as train.
+        error: The exception that ended a verb.
+        verb: The verb's name, such as train.
 
     Returns:
-        The exit code, and one line for stderr; empty: nothing is to be said.
+        The exit code, and one line for stderr, which is empty if nothing should be printed.
     """
     if isinstance(error, KeyboardInterrupt):
         return 130, ""
     if isinstance(error, Interrupted):
         return 128 + error.signum, str(error)
     if _is_out_of_memory(error):
-        return 2, f"out of memory; {LESS.get(verb, 'close other programs, or take less data')}"
+        return 2, f"out of memory; {LESS.get(verb, 'close other programs, or use less data')}"
     if isinstance(error, OSError) and error.strerror:
         return 2, ": ".join(filter(None, (_name(error), error.strerror)))
     if isinstance(error, ValueError | OSError):
         return 2, str(error)
     what = " ".join(f"{type(error).__name__}: {error}".split())
     return 1, (
-        f"unforeseen error ({what}). Please report it with the output of lord-fast doctor; "
-        f"{TRACEBACK}=1 shows where it happened"
+        f"unexpected error ({what}). Please report it with the output of lord-fast doctor. "
+        f"Set {TRACEBACK}=1 to see where it happened"
     )
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
     torch = sys.modules.get("torch")
     of_torch = torch is not None and isinstance(error, torch.OutOfMemoryError)
-    # PyTorch's allocator for the CPU has no type of its own.
+    # PyTorch's CPU allocator raises a plain RuntimeError.
     of_cpu = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
     of_system = isinstance(error, OSError) and error.errno == errno.ENOMEM
     return isinstance(error, MemoryError) or of_torch or of_cpu or of_system

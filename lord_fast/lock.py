@@ -1,4 +1,4 @@
-"""One process a folder: a second one that would write there is refused."""
+"""Locks a folder, so that only one process writes to it."""
 
 import errno
 import os
@@ -11,26 +11,27 @@ from pathlib import Path
 from lord_fast.console import err
 
 LOCK = ".lock"
-"""A file in a locked folder: who has locked it. It stays there; the system ends the lock."""
+"""Lock file, which names the process that holds the folder. It remains after the lock ends."""
 _FAR = 1 << 20
-"""Windows locks bytes, and a locked byte cannot be read: this one lies behind the text."""
+"""Offset of the byte that is locked on Windows. A locked byte cannot be read, so it must lie
+behind the text."""
 _held: set[int] = set()
 
 
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """Hold a folder for this process.
+    """Lock a folder for this process.
 
-    The system ends the lock with the process, so a file that a killed process left is no
-    obstacle. A network file system keeps other hosts out if its server supports locks; where
-    there are none, one line says so and the block runs.
+    The system releases the lock when the process ends, so the lock file of a killed process does
+    no harm. On a network file system the lock also works between hosts if the server supports
+    locks. If the file system has no locks, one line says so and the block runs without one.
 
     Args:
-        folder: Must exist.
+        folder: An existing folder.
 
     Raises:
-        ValueError: another process holds the folder; its id and host are named.
-        OSError: the lock file cannot be written.
+        ValueError: Another process holds the folder. The error names its id and host.
+        OSError: The lock file cannot be written.
     """
     descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
     _held.add(descriptor)
@@ -52,7 +53,7 @@ def folder_lock(folder: Path) -> Iterator[None]:
 
 
 def _take(descriptor: int, folder: Path) -> bool:
-    """Lock an open file without waiting; False where another process has locked it."""
+    """Lock an open file without waiting. Return whether it succeeded."""
     if sys.platform == "win32":
         import msvcrt
 
@@ -72,14 +73,14 @@ def _take(descriptor: int, folder: Path) -> bool:
         if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
             raise
         err.print(
-            f"{folder}: this file system has no locks ({error.strerror}); start no second process "
-            f"that writes there"
+            f"{folder}: this file system has no locks ({error.strerror}); do not start a second "
+            f"process that writes to this folder"
         )
     return True
 
 
 def _forget_in_child() -> None:
-    """A forked worker must not hold the lock when its parent was killed."""
+    """Close the lock files in a forked worker, which would keep the lock after its parent died."""
     for descriptor in _held:
         os.close(descriptor)
     _held.clear()

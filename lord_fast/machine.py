@@ -1,4 +1,4 @@
-"""The machine a command runs on: device, precision, threads and the memory allocator."""
+"""Sets up the device, the precision, the threads and the memory allocator."""
 
 import ctypes
 import sys
@@ -15,12 +15,12 @@ _M_MMAP_MAX, _M_TRIM_THRESHOLD, _M_ARENA_MAX = -4, -1, -8
 
 @dataclass(frozen=True)
 class Machine:
-    """What was found and chosen.
+    """The device and precision that a command uses.
 
     Attributes:
-        device: Where tensors live.
-        dtype: Type of the convolutions under autocast.
-        threads: CPU threads.
+        device: Device of the tensors.
+        dtype: Autocast dtype of the convolutions.
+        threads: Number of CPU threads.
         tf32: Whether CUDA rounds the inputs of float32 products to TF32's 10 bits of mantissa.
     """
 
@@ -31,11 +31,11 @@ class Machine:
 
     @property
     def precision(self) -> str:
-        """As --precision names it: float32, tf32 or bf16."""
+        """The value of --precision, one of float32, tf32 and bf16."""
         return "tf32" if self.tf32 else {torch.bfloat16: "bf16"}.get(self.dtype, "float32")
 
     def describe(self) -> str:
-        """One line for a run's header."""
+        """Return one line for a run's header."""
         if self.device.type == "cuda":
             name = torch.cuda.get_device_name(self.device)
         elif self.device.type == "mps":
@@ -46,19 +46,19 @@ class Machine:
 
 
 def set_up(device: str = "auto", precision: str = "auto", threads: int = 0) -> Machine:
-    """Choose device and precision, set the threads, and keep freed memory in the process.
+    """Choose device and precision, set the number of threads, and keep freed memory in the process.
 
     Args:
-        device: auto (cuda if there is one, then mps, then cpu), cpu, cuda or mps.
-        precision: auto, float32 (IEEE's, also on CUDA), tf32 or bf16.
-        threads: 0: one for each core this process may use.
+        device: cpu, cuda, mps or auto. auto prefers cuda, then mps, then cpu.
+        precision: auto, float32, tf32 or bf16. float32 means IEEE arithmetic, also on CUDA.
+        threads: Number of CPU threads. 0 means one for each core that this process may use.
 
     Raises:
-        ValueError: `cuda` or `mps` is asked for and there is none, or tf32 without CUDA.
+        ValueError: The requested device is not available, or tf32 is requested without CUDA.
     """
     device = choose_device(device)
     if precision == "tf32" and device != "cuda":
-        raise ValueError("--precision tf32: only CUDA has it; take float32 or bf16")
+        raise ValueError("--precision tf32: only CUDA supports it; use float32 or bf16")
     fast = has_fast_bf16(device)
     if precision == "auto":
         precision = "bf16" if fast else "float32"
@@ -71,12 +71,12 @@ def set_up(device: str = "auto", precision: str = "auto", threads: int = 0) -> M
 
 
 def choose_device(device: str) -> str:
-    """Type of the device for --device: cpu, cuda or mps.
+    """Return the device type for a value of --device, one of cpu, cuda and mps.
 
     mps is Apple's GPU. Its latent tables run on the reference kernels.
 
     Raises:
-        ValueError: `cuda` or `mps` is asked for and there is none.
+        ValueError: The requested device is not available.
     """
     if device == "auto":
         if torch.cuda.is_available():
@@ -90,26 +90,27 @@ def choose_device(device: str) -> str:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until a GPU has done what it was given. A CPU never has to wait."""
+    """Wait until a GPU has finished its work. On a CPU this does nothing."""
     if device.type != "cpu":
         torch.get_device_module(device).synchronize()
 
 
 def use_tf32(wanted: bool) -> None:
-    """Say whether CUDA may compute float32 products in TF32.
+    """Set whether CUDA may compute float32 products in TF32.
 
-    PyTorch's own default is TF32 for convolutions and IEEE for matrix products. Its newer
-    `fp32_precision` stops torch.export, which asks for `allow_tf32` and finds the two at odds.
+    PyTorch's default is TF32 for convolutions and IEEE for matrix products. This uses `allow_tf32`
+    because torch.export fails if the newer `fp32_precision` is set.
     """
     torch.backends.cuda.matmul.allow_tf32 = wanted
     torch.backends.cudnn.allow_tf32 = wanted
 
 
 def set_up_for(config: MachineConfig) -> Machine:
-    """`set_up` with the options of a run.
+    """Call `set_up` with the options of a run.
 
     Raises:
-        ValueError: see `set_up`; or a CUDA graph is asked for without CUDA.
+        ValueError: The device or precision is not available, or a CUDA graph is requested without
+            CUDA.
     """
     machine = set_up(config.device, config.precision, config.threads)
     if config.cuda_graph and machine.device.type != "cuda":
@@ -118,14 +119,15 @@ def set_up_for(config: MachineConfig) -> Machine:
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
-    """What convolutions of a type run under."""
+    """Return an autocast context for a dtype. It is disabled for float32."""
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
 
 
 def has_fast_bf16(device: str) -> bool:
-    """Whether the device multiplies bf16 in hardware (a CPU without it is 10-20 times slower).
+    """Return whether the device multiplies bf16 in hardware.
 
-    mps counts as without: nothing was measured there, and float32 is the safe choice.
+    A CPU without this support is 10-20 times slower with bf16. The result is False for mps, because
+    bf16 was not measured there.
     """
     if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
@@ -136,11 +138,11 @@ def has_fast_bf16(device: str) -> bool:
 
 
 def keep_freed_memory() -> None:
-    """Tell glibc not to hand freed memory back to the system between steps.
+    """Tell glibc not to return freed memory to the system between steps.
 
-    By default every tensor over 32 MB is mapped anew and its pages are zeroed by the kernel at
-    first touch, at every step: on 2 cores the element-wise operations of a 64 px step take three
-    to five times as long. Other C libraries: nothing is done.
+    By default glibc maps every tensor over 32 MB again at every step, and the system zeroes its
+    pages at first touch. On 2 cores this makes the element-wise operations of a 64 px step three
+    to five times as slow. With other C libraries this function does nothing.
     """
     if not sys.platform.startswith("linux"):
         return

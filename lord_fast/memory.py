@@ -1,4 +1,4 @@
-"""Memory: how much is free, and large pages for large tables."""
+"""Measures free memory and requests huge pages for large tables."""
 
 import ctypes
 import sys
@@ -9,16 +9,15 @@ from torch import Tensor
 
 PAGE = 2**21
 _MADV_HUGEPAGE = 14
-"""Linux's name for an advice of madvise(2)."""
+"""Value of MADV_HUGEPAGE for madvise(2) on Linux."""
 
 
 def ask_for_huge_pages(tensor: Tensor) -> None:
-    """Ask Linux to back a tensor that nothing was written to with pages of 2 MiB.
+    """Ask Linux to back a tensor with pages of 2 MiB. Call this before anything is written to it.
 
-    The rows of a batch lie anywhere in a table. With pages of 4 KiB the processor spends as long
-    finding a row's address as reading it, and longer for larger tables. This is only an advice:
-    nothing changes on another system or device, or where
-    /sys/kernel/mm/transparent_hugepage/enabled says never.
+    The rows of a batch are scattered over a table. With pages of 4 KiB, translating a row's address
+    takes as long as reading the row, and longer in larger tables. The request has no effect on
+    other systems and devices, or if /sys/kernel/mm/transparent_hugepage/enabled is set to never.
     """
     if not sys.platform.startswith("linux") or tensor.device.type != "cpu":
         return
@@ -30,9 +29,9 @@ def ask_for_huge_pages(tensor: Tensor) -> None:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that can still be allocated on a device.
+    """Return the number of bytes that can still be allocated on a device.
 
-    On a CPU that includes the file cache, which the system gives back when it is needed. An Apple
+    On a CPU this includes the file cache, which the system frees when memory is needed. An Apple
     GPU shares its memory with the CPU.
     """
     if device.type == "cuda":

@@ -1,4 +1,4 @@
-"""How a command line becomes the arguments of a verb: tyro, with help that fits a terminal."""
+"""Parses a command line into the arguments of a verb with tyro."""
 
 import dataclasses
 import inspect
@@ -19,20 +19,20 @@ MARKERS = (OmitArgPrefixes, PositionalMetavarFromFieldName)
 
 
 class _RefusedError(Exception):
-    """A ValueError of a configuration on its way through tyro, which would frame it."""
+    """Carries a ValueError of a configuration through tyro, which would print it in a box."""
 
 
 def call(verb: ModuleType, arguments: Sequence[str]) -> None:
     """Parse a verb's command line and run the verb.
 
     Args:
-        verb: A module of `lord_fast.commands`. It holds a function of its own name, and may hold
-            `defaults(arguments)`, which gives parameters other defaults, and `notes()`, which its
-            help shows below the examples.
-        arguments: What follows the verb on the command line.
+        verb: A module of `lord_fast.commands` with a function of the same name. It may also have
+            `defaults(arguments)`, which returns other defaults of parameters, and `notes()`, which
+            returns text for the end of the help.
+        arguments: The words after the verb on the command line.
 
     Raises:
-        ValueError: an option is out of its bounds, or whatever the verb refuses.
+        ValueError: An option is out of bounds, or the verb raised the error.
         SystemExit: tyro printed help or an error.
     """
     name = verb.__name__.rpartition(".")[2]
@@ -55,18 +55,18 @@ def read(
     """Parse a command line into the arguments of a function.
 
     Args:
-        function: A parameter is a flag, and a field of a configuration is a flag. A parameter
-            called `command` is neither.
-        arguments: The command line after the verb.
-        defaults: Of some parameters, instead of the function's own.
-        notes: Shown by the help below the examples.
-        partly: Leave aside what the function does not know, -h included.
+        function: The function. Its parameters become flags, and so do the fields of parameters
+            that are configurations. A parameter called `command` is skipped.
+        arguments: The words after the verb on the command line.
+        defaults: Defaults of parameters that replace those of the function.
+        notes: Text that the help shows below the examples.
+        partly: Whether to ignore flags that the function does not have, including -h.
 
     Returns:
-        Name -> value, and what was left aside.
+        The values by name, and the ignored words.
 
     Raises:
-        ValueError: an option is out of its bounds.
+        ValueError: An option is out of bounds.
         SystemExit: tyro printed help or an error.
     """
     verb = function.__name__.replace("_", "-")
@@ -92,7 +92,7 @@ def read(
 
 
 def describe(function: Callable[..., None]) -> str:
-    """What a function's docstring says above its arguments, and its examples."""
+    """Return the description and the examples from a function's docstring."""
     parsed = docstring_parser.parse(function.__doc__ or "")
     blocks = [one_line(parsed.short_description), *(parsed.long_description or "").split("\n\n")]
     text = "\n\n".join(one_line(block) for block in blocks if block)
@@ -103,7 +103,7 @@ def describe(function: Callable[..., None]) -> str:
 
 
 def one_line(text: str | None) -> str:
-    """A paragraph without the line breaks of the source."""
+    """Join the lines of a paragraph."""
     return " ".join((text or "").split())
 
 
@@ -126,7 +126,7 @@ def _of_function(function: Callable[..., None], defaults: dict[str, Any]) -> Str
 
 
 def _of_config(kind: type[Checked], instance: Any) -> StructConstructorSpec:
-    """A configuration: its own options first, then the groups, those that it inherits last."""
+    """Specify a configuration. Its own options come first, then its groups, inherited ones last."""
     hints = get_type_hints(kind, include_extras=True)
     documented: dict[str, str] = {}
     for base in reversed(kind.__mro__[:-1]):
@@ -152,7 +152,7 @@ def _field(name: str, hint: Any, default: Any, documented: dict[str, str]) -> St
         hint = Annotated[hint, arg(metavar=shown)]
     if default is None or default == ():
         hint = Annotated[hint, arg(help_behavior_hint="")]
-    # A group says what the docstring of its own class says.
+    # The help of a group is the docstring of the group's class.
     helptext = default.__doc__ if isinstance(default, Checked) else documented.get(name)
     return StructFieldSpec(name, hint, default, helptext)
 
@@ -163,7 +163,7 @@ def _split(hint: Any) -> tuple[Any, tuple[Any, ...]]:
 
 
 def _metavar(kind: Any) -> str | None:
-    """What stands for the value of an option that may be None; None: tyro's own is good."""
+    """Return the placeholder for an optional value. None means that tyro's placeholder is used."""
     if get_origin(kind) not in (Union, UnionType) or NoneType not in get_args(kind):
         return None
     inner = next(part for part in get_args(kind) if part is not NoneType)
@@ -175,7 +175,7 @@ def _metavar(kind: Any) -> str | None:
 
 
 def _documented(documented: Any) -> dict[str, str]:
-    """What the docstring of a function, or those of a class's fields, say of each option."""
+    """Return the description of each option from the docstrings of a function or of fields."""
     found = docstring_parser.parse_from_object(documented).params
     return {each.arg_name: one_line(each.description) for each in found if each.description}
 

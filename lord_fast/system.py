@@ -1,21 +1,21 @@
-"""What the operating system says about this machine. Nothing here imports torch."""
+"""Asks the operating system about this machine, without importing torch."""
 
 import importlib.metadata
 import os
 
 
 def cpu_count() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # Linux; macOS and Windows do not have it
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # only on Linux
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def package_version(name: str) -> str | None:
-    """The version of an installed distribution, or None.
+    """Return the version of an installed distribution, or None.
 
-    A module can be there without a distribution of its name: nightly, ROCm and Windows builds of
-    Triton are distributed as pytorch-triton, pytorch-triton-rocm and triton-windows.
+    A module can be installed by a distribution with another name. For example, nightly, ROCm and
+    Windows builds of Triton are called pytorch-triton, pytorch-triton-rocm and triton-windows.
     """
     try:
         return importlib.metadata.version(name)

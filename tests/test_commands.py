@@ -207,7 +207,7 @@ def test_a_module_without_a_distribution(monkeypatch, capsys):
     assert main(["doctor"]) == 0
     rows = [line.split("│") for line in capsys.readouterr().out.splitlines() if "│" in line]
     found = {row[1].strip(): row[2].strip() for row in rows}
-    assert found["torch"] == "installed, of an unknown version"
+    assert found["torch"] == "installed, version unknown"
     assert found["nvidia-dali-cuda130"] == "not installed"
 
 
@@ -386,7 +386,7 @@ def raising(monkeypatch, error: BaseException) -> None:
         (OSError("checkpoint: cannot be written"), 2, "checkpoint: cannot be written"),
         (MemoryError(), 2, "out of memory; close other programs"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 2, "out of memory; "),
-        (KeyError("tap"), 1, "unforeseen error (KeyError: 'tap'). Please report it"),
+        (KeyError("tap"), 1, "unexpected error (KeyError: 'tap'). Please report it"),
         (KeyboardInterrupt(), 130, ""),
         (Interrupted(15, 3), 143, "stopped by SIGTERM after step 3"),
     ],

@@ -154,7 +154,7 @@ def test_a_triton_without_a_distribution_of_its_name(without_versions, capsys):
     assert str(kernels.live("cuda")) == "triton (Triton of an unknown version)"
     assert main(["doctor"]) == 0
     found = capsys.readouterr().out
-    assert re.search(r"│ triton +│ installed, of an unknown version", found)
+    assert re.search(r"│ triton +│ installed, version unknown", found)
     assert re.search(r"│ tensorboard +│ not installed", found)
 
 

@@ -43,7 +43,7 @@ def apex(monkeypatch):
 
 
 def test_apex_is_asked_for_by_name_and_missing():
-    with pytest.raises(ValueError, match=r"--optimizer apex: .*amp_C.*another project"):
+    with pytest.raises(ValueError, match=r"--optimizer apex: .*amp_C.*unrelated project"):
         optimizer.adam([torch.nn.Parameter(torch.zeros(2))], APEX, LR)
 
 
