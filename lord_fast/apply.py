@@ -134,7 +134,9 @@ def sample_grid(
 
 
 def interpolate_files(lord: Lord, first: Path, second: Path, out: Path, steps: int = 8) -> None:
-    """Write a grid that interpolates between two images, content along rows, class along columns.
+    """Write a grid of images that interpolate between two images.
+
+    The content changes from left to right and the class from top to bottom.
 
     Args:
         lord: A model with stage 2.

@@ -1,8 +1,8 @@
-"""What every stage shares: the options of a run, their groups, and the presets.
+"""The options of training, their groups, and the presets.
 
-A field is a flag of the command line and a key of the run's config.yaml. Its name is unique among
-the groups of a configuration. Options of one part only live with that part, such as
-`lord_fast.data.options`.
+Every field is a flag of the command line and a key of the run's config.yaml. Its name is unique
+among the groups of a configuration. Options of other commands are defined next to their code, such
+as in `lord_fast.data.options`.
 """
 
 import dataclasses
@@ -26,14 +26,14 @@ class ModelConfig(Checked):
     class_dim: Annotated[int, MoreThan(0)] = 128
     """Length of a class code (one per class)."""
     adain_dim: Annotated[int, MoreThan(0)] = 64
-    """Channels of the generator's AdaIN layers, a multiple of 8."""
+    """Number of channels of the generator's AdaIN layers. It must be a multiple of 8."""
     leaky_slope: Annotated[float, AtLeast(0)] = 0.01
     """Negative slope of every LeakyReLU."""
     adain_init: Literal["identity", "linear"] = "identity"
-    """Initial modulation. identity: scale 1 and bias 0 for every class. linear: PyTorch's default
-    for a linear layer, as published."""
+    """Initial AdaIN parameters. identity gives every class a scale of 1 and a bias of 0. linear is
+    PyTorch's default for a linear layer, as in the published code."""
     content_std: Annotated[float, AtLeast(0)] = 1.0
-    """Standard deviation of the Gaussian noise on content codes during training."""
+    """Standard deviation of the Gaussian noise that is added to content codes during training."""
 
 
 @dataclass(frozen=True)
@@ -41,27 +41,28 @@ class LossConfig(Checked):
     """The reconstruction loss and the penalty on content codes."""
 
     loss: Literal["vgg16", "pyramid"] = "vgg16"
-    """vgg16: differences of VGG16 features and of pixels. pyramid: L1 at several scales, which
-    needs no weights."""
+    """Reconstruction loss. vgg16 compares VGG16 features and pixels. pyramid compares images at
+    several scales and needs no pretrained weights."""
     pixel_weight: Annotated[float, AtLeast(0)] = 1.0
-    """vgg16: weight of the mean absolute difference of pixels."""
+    """Weight of the mean absolute difference of pixels (only for vgg16)."""
     perceptual_weight: Annotated[float, AtLeast(0)] = 0.1
-    """vgg16: weight of the mean absolute difference at each layer."""
+    """Weight of the mean absolute difference at each layer (only for vgg16)."""
     perceptual_taps: tuple[str, ...] = ("relu1_2", "relu2_2", "relu3_2")
-    """vgg16: the layers that are compared. Choose from relu1_2 relu2_2 relu3_2 relu3_3 relu4_3
-    pool5."""
+    """Layers to compare (only for vgg16). Choose from relu1_2, relu2_2, relu3_2, relu3_3, relu4_3
+    and pool5."""
     perceptual_scale: Literal["normalized", "raw"] = "normalized"
-    """vgg16: divide each layer's difference by its mean activation on the training images, or
-    leave it unscaled."""
+    """Scale of each layer's difference (only for vgg16). normalized divides it by the layer's mean
+    activation on the training images. raw leaves it unscaled."""
     perceptual_input: PerceptualInput = "caffe"
-    """vgg16: how the weights want their input. caffe: ImageNet mean subtracted, 0-255. imagenet:
-    torchvision's mean and standard deviation. unit: RGB in [0, 1], as published."""
+    """Input that the weights expect (only for vgg16). caffe subtracts the ImageNet mean from values
+    in 0-255. imagenet uses torchvision's mean and standard deviation. unit is RGB in [0, 1], as in
+    the published code."""
     perceptual_weights: Path | None = None
-    """vgg16: file of the weights (safetensors or a torch state dict with torchvision's names).
-    Without it the weights that go with --perceptual-input are downloaded once."""
+    """File of VGG16 weights, safetensors or a torch state dict with torchvision's names (only for
+    vgg16). If not given, the weights for --perceptual-input are downloaded once."""
     content_decay: Annotated[float, AtLeast(0)] = 1e-4
-    """Weight of the penalty on content codes: the mean over the batch of the noisy code's sum of
-    squares."""
+    """Weight of the penalty on content codes, which is the squared norm of the noisy code, averaged
+    over the batch."""
 
 
 @dataclass(frozen=True)
@@ -69,131 +70,137 @@ class AdamConfig(Checked):
     """Adam and its learning rates."""
 
     optimizer: Literal["torch", "apex"] = "torch"
-    """Fused Adam of the networks. apex needs NVIDIA's apex, built on this machine, and CUDA."""
+    """Implementation of fused Adam for the networks. apex requires CUDA and NVIDIA's apex, which
+    must be built on this machine."""
     lr: Annotated[float, MoreThan(0)] = 2e-3
-    """Learning rate of generator and modulation."""
+    """Initial learning rate of generator and modulation."""
     latent_lr: Annotated[float, MoreThan(0)] = 8e-2
-    """Learning rate of the content codes."""
+    """Initial learning rate of the content codes."""
     class_lr: Annotated[float, MoreThan(0)] = 2e-2
-    """Learning rate of the class codes."""
+    """Initial learning rate of the class codes."""
     min_lr: Annotated[float, AtLeast(0)] = 1e-5
-    """Final value of all three cosine schedules."""
+    """Final learning rate of all three cosine schedules."""
     beta1: Annotated[float, AtLeast(0), Below(1)] = 0.5
-    """Decay of Adam's first moment."""
+    """Decay rate of Adam's first moment."""
     beta2: Annotated[float, AtLeast(0), Below(1)] = 0.999
-    """Decay of Adam's second moment."""
+    """Decay rate of Adam's second moment."""
     eps: Annotated[float, MoreThan(0)] = 1e-8
-    """Adam's epsilon."""
+    """Adam's epsilon, which is added to the denominator."""
 
 
 @dataclass(frozen=True)
 class MachineConfig(Checked):
-    """Where and how a stage runs."""
+    """Device, precision and other settings of the machine."""
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Device to train on. auto: cuda if there is one, then mps (Apple silicon), then cpu."""
+    """Device to train on. auto prefers cuda, then mps (Apple silicon), then cpu."""
     precision: Literal["auto", "float32", "tf32", "bf16"] = "auto"
-    """Type of the convolutions. auto: bf16 where the device is fast at it, else float32. tf32:
-    float32 with 10 bits of mantissa in products, CUDA only. Fixed once a run has started."""
+    """Precision of the convolutions. auto selects bf16 if the hardware supports it, else float32.
+    tf32 is float32 with products of 10 mantissa bits and requires CUDA. A run keeps its precision
+    when it resumes."""
     kernels: Literal["auto", "reference", "native", "triton"] = "auto"
-    """Implementation of the latent tables. reference: plain PyTorch. native: C++ on the CPU.
-    triton: CUDA. auto: the fastest that the device has."""
+    """Implementation of the latent tables. reference is plain PyTorch, native is C++ for the CPU,
+    and triton is for CUDA. auto selects the fastest that the device supports."""
     decoder: Literal["auto", "dali", "pillow"] = "auto"
-    """Image decoder for encoded stores. auto: the one that packed the store."""
+    """Image decoder for stores that were packed with --encoded. auto selects the decoder that
+    packed the store."""
     store_device: Literal["auto", "cuda", "pinned", "disk"] = "auto"
-    """Where the images are kept for a GPU. cuda: on it, as bytes. pinned: in page-locked host
-    memory. disk: memory-mapped. auto: the first of these that fits half of the free memory. A CPU
-    reads from disk."""
+    """Location of the images during training on a GPU. cuda keeps them in GPU memory, pinned in
+    page-locked host memory, and disk reads them from a memory-mapped file. auto selects the first
+    of these that takes at most half of the free memory. Training on a CPU always uses disk."""
     cache_target_features: bool = False
-    """vgg16: compute the features of the training images once and keep them in memory (1.8 MB for
-    a 64 px image with the default layers in float32). The losses stay the same."""
+    """Compute the VGG16 features of all training images once and keep them in memory (only for
+    vgg16). This takes 1.8 MB per 64 px image with the default layers in float32. The losses stay
+    the same."""
     compile: bool = False
-    """Compile the step with torch.compile (half a minute at the start)."""
+    """Compile the training step with torch.compile, which takes half a minute at the start."""
     cuda_graph: bool = False
-    """Capture the whole step in a CUDA graph and replay it."""
+    """Capture the training step as a CUDA graph and replay it, which saves launch time."""
     threads: Annotated[int, AtLeast(0)] = 0
-    """CPU threads. 0: one for each core."""
+    """Number of CPU threads. 0 uses one for each core."""
 
 
 @dataclass(frozen=True)
 class LoggingConfig(Checked):
-    """What a stage writes while it runs."""
+    """Logs, checkpoints and grids that training writes."""
 
     log_every: Annotated[int, MoreThan(0)] = 50
-    """Steps between lines of stats.jsonl."""
+    """Number of steps between lines of stats.jsonl."""
     save_every: Annotated[int, MoreThan(0)] = 500
-    """Steps between checkpoints."""
+    """Number of steps between checkpoints."""
     keep: Annotated[int, MoreThan(0)] = 2
-    """Checkpoints of a stage that are kept; older ones are removed."""
+    """Number of checkpoints to keep for each stage. Older ones are removed."""
     grid_every: Annotated[int, MoreThan(0)] = 500
-    """Steps between swap grids."""
+    """Number of steps between swap grids, which are pictures in RUN/grids."""
     tensorboard: bool = False
-    """Also write TensorBoard events to RUN/tensorboard (needs the tensorboard extra)."""
+    """Also write TensorBoard events to RUN/tensorboard. This requires the tensorboard extra."""
 
 
 @dataclass(frozen=True)
 class StageConfig(Checked):
-    """What the configurations of both stages have in common."""
+    """The options that both stages share."""
 
     machine: MachineConfig = field(default_factory=MachineConfig)
-    """Where and how it runs."""
+    """Settings of the machine."""
     logging: LoggingConfig = field(default_factory=LoggingConfig)
-    """What it writes."""
+    """Settings of logs and checkpoints."""
     batch_size: Annotated[int, MoreThan(0)] = 32
     """Images per step."""
     epochs: Annotated[int, MoreThan(0)] = 45
     """Passes over the images. A last partial batch is dropped."""
     steps: Annotated[int, MoreThan(0)] | None = None
-    """Number of steps, instead of --epochs."""
+    """Number of steps. It overrides --epochs."""
     seed: Annotated[int, AtLeast(0)] = 0
-    """Seed of the initial weights and codes, the order of the images and the noise."""
+    """Seed of the initial weights and codes, of the order of the images and of the noise."""
 
     def total_steps(self, num_images: int) -> int:
-        """--steps, or the steps of --epochs over `num_images` images."""
+        """Return --steps if given, else the number of steps of --epochs over the images."""
         return self.steps or self.epochs * (num_images // self.batch_size)
 
 
 @dataclass(frozen=True)
 class TrainConfig(StageConfig):
-    """Stage 1: latent optimization. The defaults are those of the `laptop` preset."""
+    """Options of stage 1 (latent optimization). The defaults are those of the `laptop` preset."""
 
     preset: Preset = "laptop"
-    """Defaults of all other flags. laptop: 64 px photographs on a CPU. demo: 32 px glyphs in
-    minutes. paper: the published PyTorch settings. a100: paper in bf16, compiled, on CUDA."""
+    """Selects the defaults of all other flags. laptop suits 64 px photographs on a CPU. demo suits
+    32 px glyphs and takes minutes. paper has the settings of the published PyTorch code. a100 is
+    paper with bf16 and torch.compile on CUDA."""
     model: ModelConfig = field(default_factory=ModelConfig)
-    """Sizes."""
+    """Sizes of codes and networks."""
     loss: LossConfig = field(default_factory=LossConfig)
-    """What is minimized."""
+    """Settings of the loss."""
     adam: AdamConfig = field(default_factory=AdamConfig)
-    """How."""
+    """Settings of the optimizer."""
 
 
 @dataclass(frozen=True)
 class EncoderConfig(StageConfig):
-    """Stage 2: the encoders. The preset of the run sets the defaults."""
+    """Options of stage 2 (the encoders). The preset of the run sets the defaults."""
 
     encoder_dim: Annotated[int, MoreThan(0)] = 128
-    """Channels of the encoders' last three convolutions and width of their fully connected
-    layers, a multiple of 4. The first two convolutions have a quarter and a half of it."""
+    """Width of the encoders' fully connected layers and number of channels of their last three
+    convolutions. It must be a multiple of 4. The first two convolutions have a quarter and a half
+    of it."""
     content_weight: Annotated[float, AtLeast(0)] = 0.03
-    """Weight of the content code's mean squared error (published: 10, for codes that are ten times
-    smaller)."""
+    """Weight of the content code's mean squared error. The published value is 10, for codes that
+    are ten times smaller."""
     class_weight: Annotated[float, AtLeast(0)] = 1.0
-    """Weight of the class code's mean squared error (published: 10)."""
+    """Weight of the class code's mean squared error. The published value is 10."""
     lr: Annotated[float, MoreThan(0)] = 5e-4
-    """Learning rate of encoders, generator and modulation."""
+    """Initial learning rate of encoders, generator and modulation."""
     min_lr: Annotated[float, AtLeast(0)] = 1e-5
-    """Final value of its cosine schedule."""
+    """Final learning rate of the cosine schedule."""
     batch_size: Annotated[int, MoreThan(0)] = 64
     """Images per step."""
     epochs: Annotated[int, MoreThan(0)] = 50
     """Passes over the images. A last partial batch is dropped."""
     perceptual_weights: Path | None = None
-    """vgg16: file of the weights. Without it the file that the run was trained with."""
+    """File of VGG16 weights (only for vgg16). Defaults to the file of stage 1."""
 
 
 def options(config: Checked) -> dict[str, Any]:
-    """Every option of a configuration and its groups: name -> value."""
+    """Return all options of a configuration and its groups by name."""
     found: dict[str, Any] = {}
     for name, value in vars(config).items():
         found |= options(value) if isinstance(value, Checked) else {name: value}
@@ -201,11 +208,11 @@ def options(config: Checked) -> dict[str, Any]:
 
 
 def replace(config: AnyConfig, **changes: Any) -> AnyConfig:
-    """A copy with some options changed, each in whichever group holds it.
+    """Return a copy with some options changed, including options of groups.
 
     Raises:
-        ValueError: a value is out of its bounds.
-        KeyError: there is no option of that name.
+        ValueError: A value is out of bounds.
+        KeyError: An option does not exist.
     """
     unknown = set(changes) - set(options(config))
     if unknown:
@@ -267,6 +274,6 @@ ENCODER_PRESETS["a100"] = ENCODER_PRESETS["paper"]
 
 
 def encoder_defaults(config: TrainConfig) -> EncoderConfig:
-    """Stage 2 of a run: the defaults of its preset, on the machine that stage 1 was set to."""
+    """Return the defaults of stage 2, from the preset and the machine settings of stage 1."""
     preset = ENCODER_PRESETS[config.preset]
     return dataclasses.replace(preset, machine=config.machine, logging=config.logging)

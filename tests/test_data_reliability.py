@@ -339,7 +339,7 @@ def test_split_says_what_was_there(glyph_store, tmp_path, capsys):
     arguments = ["split", str(glyph_store), *map(str, parts), "--images", "0.25"]
     assert main(arguments) == 0
     printed = capsys.readouterr().err
-    assert "train: 120 images (made by an earlier call that was cut off)" in printed
+    assert "train: 120 images (created by an earlier, interrupted command)" in printed
     assert "test: 40 images\n" in printed
 
 

@@ -1,7 +1,7 @@
-"""The verbs: a module each, with a function of the verb's name.
+"""The verbs of the command line. Each module holds a function with the verb's name.
 
-A verb's parameters are its flags, and its docstring is its help. It calls Python functions of the
-other rooms and prints what they return. A parameter `command` is the command line itself, for the
-history of the run or the store that the verb writes. Nothing heavy is imported outside functions,
-so that help answers at once.
+The parameters of the function are the verb's flags, and its docstring is the verb's help. The
+function calls other packages of lord-fast and prints their results. A parameter `command` receives
+the command line, which is recorded in the history of the run or store. Slow imports stay inside
+functions, so that help is printed quickly.
 """

@@ -12,17 +12,18 @@ def bench(
     config: Annotated[BenchConfig, arg(name="")],
     what: Annotated[Positional[What], arg(metavar="[step|latent|data|train]")] = "step",
 ) -> None:
-    """Measure on this machine and print a table.
+    """Run a benchmark on this machine and print a table.
 
     Examples:
         lord-fast bench step --no-scaling --json step.json
         lord-fast bench latent --threads 2
 
     Args:
-        what: step: a training step of the paper preset at 64 px beside the published one, and
-            over the number of images and classes. latent: one step of a table of codes beside
-            other optimizers. data: decoding images, reading stores, and how long a training step
-            waits for them. train: the losses of some hundred steps beside the published ones.
+        what: What to measure. step compares a training step of the paper preset at 64 px with the
+            published code, and measures it for several numbers of images and classes. latent
+            compares one step of a table of codes with other optimizers. data measures decoding,
+            reading stores, and how long a training step waits for images. train compares the
+            losses of some hundred steps with those of the published code.
     """
     from lord_fast.bench.measure import table
     from lord_fast.bench.run import run_bench

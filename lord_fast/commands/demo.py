@@ -1,4 +1,4 @@
-"""lord-fast demo: other verbs in turn, on the embedded glyphs."""
+"""lord-fast demo runs other verbs in turn on the embedded glyphs."""
 
 from pathlib import Path
 from types import ModuleType
@@ -9,19 +9,19 @@ from lord_fast.parser import call
 from lord_fast.run.history import Command
 
 HELD_OUT = 0.1
-"""Share of each class's images that training does not see."""
+"""Fraction of each class's images that are held out from training."""
 
 
 def demo(run: Path = Path("runs/demo")) -> None:
-    """Try everything on embedded glyphs: pack, train, report.
+    """Try lord-fast on embedded glyphs, from packing to a report.
 
-    The same command continues after an interruption.
+    Repeat the command to continue after an interruption.
 
     Examples:
         lord-fast demo
 
     Args:
-        run: The run's folder. The stores are made beside it.
+        run: The run's folder. The stores are created next to it.
     """
     for verb, arguments in sequence(run):
         err.rule(str(Command(arguments)))
@@ -29,10 +29,10 @@ def demo(run: Path = Path("runs/demo")) -> None:
 
 
 def sequence(run: Path) -> list[tuple[ModuleType, tuple[str, ...]]]:
-    """The verbs of the demo and their command lines, as one would type them.
+    """Return the verbs of the demo and their command lines.
 
     Args:
-        run: The run's folder. Stores that are there already are not made again.
+        run: The run's folder. Stores that exist already are not created again.
     """
     store, trained, held_out = (
         run.with_name(f"{run.name}-{part}") for part in ("store", "train", "heldout")

@@ -11,7 +11,7 @@ from lord_fast.errors import naming
 def encode(
     run: Positional[Path], files: Positional[list[Path]], out: Path = Path("codes.npz")
 ) -> None:
-    """Write the codes of images, by the encoders of stage 2.
+    """Write the codes that the encoders predict for images.
 
     Examples:
         lord-fast encode runs/photos photos --out codes.npz
@@ -19,7 +19,8 @@ def encode(
     Args:
         run: A run with stage 2.
         files: Images, or folders of images.
-        out: The file to write: names, content [N, content_dim], class_ [N, class_dim].
+        out: The npz file to write. It holds the arrays names [N], content [N, content_dim] and
+            class_ [N, class_dim].
     """
     from lord_fast.apply import encode_files
     from lord_fast.lord import Lord

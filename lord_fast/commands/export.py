@@ -16,9 +16,10 @@ def export(run: Positional[Path], out: Path, onnx: bool = True) -> None:
         lord-fast export runs/photos --out model --no-onnx
 
     Args:
-        run: The run's folder. Stage 2 is exported where the run has it.
-        out: The folder to make.
-        onnx: Also write the networks as ONNX, checked against PyTorch (needs the onnx extra).
+        run: The run's folder. Stage 2 is exported if the run has it.
+        out: The folder to create.
+        onnx: Also write the networks as ONNX and compare them with PyTorch. This requires the onnx
+            extra.
     """
     from lord_fast.interchange.export import export as export_run
     from lord_fast.lord import Lord
@@ -26,5 +27,5 @@ def export(run: Positional[Path], out: Path, onnx: bool = True) -> None:
     with naming(out):
         differences = export_run(Lord.load(run, device="cpu"), run, out, onnx)
     for file, difference in differences.items():
-        err.print(f"{out / file}: within {difference:.1e} of PyTorch")
-    err.print(f"{out}: model.safetensors, config.json, README.md")
+        err.print(f"{out / file}: differs from PyTorch by at most {difference:.1e}")
+    err.print(f"{out}: wrote model.safetensors, config.json, README.md")

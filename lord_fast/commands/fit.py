@@ -19,7 +19,9 @@ def fit(
     seed: Annotated[int, AtLeast(0)] = 0,
     perceptual_weights: Path | None = None,
 ) -> None:
-    """Write the codes of images, by optimization with stage 1.
+    """Optimize the codes of new images and write them.
+
+    This needs only stage 1, whose networks stay unchanged.
 
     Examples:
         lord-fast fit runs/photos new-photos --out codes.npz
@@ -28,11 +30,12 @@ def fit(
     Args:
         run: The run's folder.
         files: Images, or folders of images.
-        out: The file to write: names, content [N, content_dim], class_ [N or 1, class_dim].
-        new_class: The images show one class, unseen in training, and share one class code.
-        steps: Steps of the optimization.
-        seed: Seed of its start and its noise.
-        perceptual_weights: File of VGG16 weights. Without it those of the run.
+        out: The npz file to write. It holds the arrays names [N], content [N, content_dim] and
+            class_ [N, class_dim], or class_ [1, class_dim] with --new-class.
+        new_class: All images show one class that was not in training. They share one class code.
+        steps: Number of optimization steps.
+        seed: Seed of the initial codes and of the noise.
+        perceptual_weights: File of VGG16 weights. Defaults to the weights of the run.
     """
     from lord_fast.apply import fit_files
     from lord_fast.lord import Lord
@@ -41,6 +44,6 @@ def fit(
         found, psnr = fit_files(
             Lord.load(run, stage="latent"), files, out, new_class, steps, seed, perceptual_weights
         )
-    what = "one class code" if new_class else "as many class codes"
-    err.print(f"{out}: content codes of {len(found)} images and {what}; "
+    what = "one class code" if new_class else "class codes"
+    err.print(f"{out}: {what} and content codes of {len(found)} images, "
               f"reconstruction {psnr:.2f} dB")  # fmt: skip

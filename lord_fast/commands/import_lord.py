@@ -16,9 +16,9 @@ def import_lord(command: Command, checkpoint: Positional[Path], run: Path) -> No
         lord-fast import-lord lord-pytorch/model --run runs/theirs
 
     Args:
-        checkpoint: The model directory (latent.pth, amortized.pth). Its pickled configuration is
-            not opened.
-        run: The run's folder to make.
+        checkpoint: The model directory with latent.pth and amortized.pth. Its pickled
+            configuration is not opened.
+        run: The run's folder to create.
     """
     from lord_fast.interchange.lord_pytorch import import_published
 

@@ -17,7 +17,9 @@ def interpolate(
     out: Path = Path("grid.png"),
     steps: Annotated[int, AtLeast(2)] = 8,
 ) -> None:
-    """Go from one image to another: content across, class down.
+    """Write a grid of images that interpolate between two images.
+
+    The content changes from left to right and the class from top to bottom.
 
     Examples:
         lord-fast interpolate runs/photos a.png b.png --out between.png
@@ -26,12 +28,15 @@ def interpolate(
         run: A run with stage 2.
         first: The image at the upper left.
         second: The image at the lower right.
-        out: The grid to write, a PNG.
-        steps: Images in a row and in a column.
+        out: The PNG file to write.
+        steps: Number of images in a row and in a column.
     """
     from lord_fast.apply import interpolate_files
     from lord_fast.lord import Lord
 
     with naming(out):
         interpolate_files(Lord.load(run, stage="encoders"), first, second, out, steps)
-    err.print(f"{out}: content from {first.name} to {second.name} across, class down")
+    err.print(
+        f"{out}: from {first.name} to {second.name}. The content changes from left to right and "
+        f"the class from top to bottom"
+    )

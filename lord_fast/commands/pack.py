@@ -18,7 +18,7 @@ from lord_fast.run.history import Command
 
 
 def source_options() -> Checked:
-    """The options that single formats have, a group each, as one configuration."""
+    """Return the options of all formats as one configuration, with a group for each format."""
     groups = [
         (name, form.options, dataclasses.field(default_factory=form.options))
         for name, form in formats().items()
@@ -35,7 +35,7 @@ def pack(
     store: Positional[Path | None] = None,
     verify: Path | None = None,
 ) -> None:
-    """Turn images or a data set into a store to train on.
+    """Convert images or a data set into a store to train on.
 
     Examples:
         lord-fast pack photos store --size 64
@@ -44,10 +44,10 @@ def pack(
         lord-fast pack --verify store
 
     Args:
-        source: A folder laid out SOURCE/CLASS/NAME.png, an archive of one, an .npz file, the files
-            of a data set (see --format), or the word glyphs.
-        store: The folder to make. The same command continues after an interruption.
-        verify: Check this store against its hashes and its source, and pack nothing.
+        source: A folder with files SOURCE/CLASS/NAME.png, an archive of such a folder, an .npz
+            file, the files of a data set (see --format), or the word glyphs.
+        store: The folder to create. Repeat the command to continue after an interruption.
+        verify: Verify this store against its hashes and its source instead of packing.
     """
     if verify is not None:
         _verify(verify)
@@ -60,12 +60,12 @@ def pack(
 
 
 def defaults(arguments: Sequence[str]) -> dict[str, Any]:
-    """The options of every format that there is."""
+    """Return the default options of all formats."""
     return {"of_source": source_options()}
 
 
 def notes() -> str:
-    """What the formats are."""
+    """Describe the formats."""
     lines = (f"  {name:<12}{form.about}" for name, form in formats().items())
     return "\n\nFormats:\n" + "\n".join(lines)
 
@@ -89,7 +89,7 @@ def _pack(source: str, store: Path, config: PackConfig, options: Any) -> None:
             advance(total, len(records))
 
         manifest = pack_source(records, store, config, done)
-    # The first step is what an earlier packing had done.
+    # The first count is the number of images that an interrupted command had packed.
     speed = sum(steps[1:]) / (time.perf_counter() - start)
     _print_left_out(store)
     _print_summary(store, manifest, speed)
@@ -116,8 +116,8 @@ def _print_summary(store: Path, manifest: dict, speed: float) -> None:
     )
     if counts.min() < 2 or len(counts) < 2:
         err.print(
-            "note: train needs two or more classes, each of two or more images; "
-            "--min-class-size 2 leaves the others out"
+            "note: training needs at least two classes with at least two images each. "
+            "--min-class-size 2 leaves out smaller classes"
         )
 
 
@@ -133,7 +133,7 @@ def _print_left_out(store: Path) -> None:
 
 @contextmanager
 def _progress(what: str, total: int | None) -> Iterator[Any]:
-    """A bar on a terminal; yields a function of the number done and of all."""
+    """Show a progress bar on a terminal. Yields a function that takes the count and the total."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -159,7 +159,7 @@ def _progress(what: str, total: int | None) -> Iterator[Any]:
 
 @contextmanager
 def _sigterm(store: Path) -> Iterator[None]:
-    """Let SIGTERM end a packing as Ctrl-C does: what is done stays, to continue from."""
+    """Make SIGTERM stop packing in the same way as Ctrl-C, so that the images so far are kept."""
 
     def handle(signum: int, frame: object) -> None:
         raise Interrupted(signum, f"while packing {store}")

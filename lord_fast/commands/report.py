@@ -10,17 +10,17 @@ from lord_fast.run.history import Command
 
 
 def report(command: Command, run: Positional[Path], store: Path | None = None) -> None:
-    """Write RUN/report.html, one self-contained page.
+    """Write RUN/report.html, a self-contained page about a run.
 
     Examples:
         lord-fast report runs/photos
 
     Args:
         run: The run's folder.
-        store: Where the run's store is now, if it has moved.
+        store: New path of the run's store, if the store has moved.
     """
     from lord_fast.report.page import write_report
 
     with naming(run):
         page = write_report(run, store, command)
-    err.print(f"look at {page} ({page.stat().st_size / 1000:.0f} kB)")
+    err.print(f"wrote {page} ({page.stat().st_size / 1000:.0f} kB)")

@@ -18,7 +18,7 @@ def sample(
     density: Literal["mixture", "training"] = "mixture",
     seed: Annotated[int, AtLeast(0)] = 0,
 ) -> None:
-    """Draw new images from a density of the codes of training.
+    """Generate new images from a density that is fitted to the codes.
 
     Examples:
         lord-fast sample runs/photos -n 64 --out new.png
@@ -27,11 +27,12 @@ def sample(
     Args:
         run: The run's folder.
         n: Number of images.
-        out: The grid to write, a PNG.
-        new_classes: Draw new class codes too. Without it the classes are those of training.
-        density: mixture: Gaussians, as many as give held-out codes the highest likelihood.
-            training: the baseline, which is the codes of training with the noise of training.
-        seed: Seed of everything that is drawn.
+        out: The PNG file to write.
+        new_classes: Also draw new class codes. By default the classes are those of training.
+        density: Density to draw codes from. mixture fits Gaussians to the codes and chooses their
+            number by the likelihood of held-out codes. training is a baseline that adds the noise
+            of training to the codes of training.
+        seed: Seed of the random draws.
     """
     from lord_fast.apply import sample_grid
     from lord_fast.lord import Lord
@@ -40,5 +41,5 @@ def sample(
     with naming(out):
         sample_grid(lord, n, out, new_classes, density, seed)
     if density == "mixture":
-        err.print(f"contents: {lord.density('content', seed).describe()}")
-    err.print(f"{out}: {n} images of {'new classes' if new_classes else 'classes of training'}")
+        err.print(f"content density: {lord.density('content', seed).describe()}")
+    err.print(f"{out}: {n} images of {'new classes' if new_classes else 'training classes'}")

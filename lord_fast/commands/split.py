@@ -20,7 +20,7 @@ def split(
     images: float | None = None,
     seed: Annotated[int, AtLeast(0)] = 0,
 ) -> None:
-    """Split a store in two, to test on what training did not see.
+    """Split a store into a training store and a test store.
 
     Examples:
         lord-fast split store train heldout --images 0.1
@@ -28,11 +28,11 @@ def split(
 
     Args:
         store: A packed store.
-        train: The store to train on. It is made.
-        test: The store of the images that are held out. It is made.
+        train: The training store to create.
+        test: The test store to create. It gets the images that are held out.
         classes: Number of classes to hold out.
-        images: Fraction of every class's images to hold out.
-        seed: Seed of the draw.
+        images: Fraction of each class's images to hold out.
+        seed: Seed of the random choice.
     """
     from lord_fast.data.split import split_classes, split_images
 
@@ -48,5 +48,5 @@ def split(
         for path, size in zip((train, test), sizes, strict=True):
             copy_history(store, path)
             command.record(path)
-            note = " (made by an earlier call that was cut off)" if path in earlier else ""
+            note = " (created by an earlier, interrupted command)" if path in earlier else ""
             err.print(f"{path}: {size} images{note}")

@@ -20,9 +20,9 @@ def train(
     config: Annotated[TrainConfig, arg(name="")],
     from_step: int | None = None,
 ) -> None:
-    """Stage 1: separate class from content by latent optimization.
+    """Train stage 1, which separates class from content.
 
-    The same command resumes an interrupted run.
+    Repeat the command to resume an interrupted run.
 
     Examples:
         lord-fast train store --run runs/photos
@@ -30,8 +30,10 @@ def train(
 
     Args:
         store: A packed store.
-        run: The run's folder, for its configuration, checkpoints, grids and statistics.
-        from_step: Go back to the checkpoint of this step on purpose. 0 starts again.
+        run: The run's folder. The configuration, checkpoints, grids and statistics are written to
+            it.
+        from_step: Discard later steps and continue from the checkpoint of this step. 0 starts
+            the stage again.
     """
     from lord_fast.run.checkpoint import steps_done
     from lord_fast.train.start import train_latent
@@ -42,14 +44,14 @@ def train(
         done = steps_done(run / "checkpoints", "latent")
         err.print(f"{run}: stage 1 is finished ({done} steps); nothing to do")
     else:
-        err.print(f"{run}: stage 1 done; next: lord-fast evaluate {run}")
+        err.print(f"{run}: stage 1 is done. Next: lord-fast evaluate {run}")
 
 
 def defaults(arguments: Sequence[str]) -> dict[str, Any]:
-    """The configuration that --preset names."""
+    """Return the configuration of --preset."""
 
     def train(preset: Preset = "laptop") -> None:
-        """Read --preset alone."""
+        """Parse only --preset."""
 
     found, _ = read(train, arguments, partly=True)
     return {"config": PRESETS[found["preset"]]}

@@ -21,9 +21,9 @@ def train_encoders(
     store: Path | None = None,
     from_step: int | None = None,
 ) -> None:
-    """Stage 2: train encoders, which give any image its codes.
+    """Train stage 2, encoders that predict the codes of any image.
 
-    The same command resumes an interrupted run. Its preset sets the defaults.
+    The run's preset sets the defaults. Repeat the command to resume an interrupted run.
 
     Examples:
         lord-fast train-encoders runs/photos
@@ -31,8 +31,9 @@ def train_encoders(
 
     Args:
         run: A run whose stage 1 is finished.
-        store: Where the run's store is now, if it has moved.
-        from_step: Go back to the checkpoint of this step on purpose. 0 starts again.
+        store: New path of the run's store, if the store has moved.
+        from_step: Discard later steps and continue from the checkpoint of this step. 0 starts
+            the stage again.
     """
     from lord_fast.train.start import train_encoders as train
 
@@ -41,10 +42,10 @@ def train_encoders(
     if steps is None:
         err.print(f"{run}: stage 2 is finished; nothing to do")
     else:
-        err.print(f"{run}: stage 2 done; next: lord-fast evaluate {run} --codes encoder")
+        err.print(f"{run}: stage 2 is done. Next: lord-fast evaluate {run} --codes encoder")
 
 
 def defaults(arguments: Sequence[str]) -> dict[str, Any]:
-    """The configuration that goes with the run's preset and machine."""
+    """Return the configuration for the run's preset and machine settings."""
     found, _ = read(train_encoders, arguments)
     return {"config": encoder_defaults(load_config(found["run"] / "config.yaml")[0])}

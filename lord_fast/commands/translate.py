@@ -16,17 +16,17 @@ def translate(
     out: Path = Path("grid.png"),
     singles: Path | None = None,
 ) -> None:
-    """Give the content of some images the class of others.
+    """Combine the content of some images with the class of others.
 
     Examples:
         lord-fast translate runs/photos --content poses --class people --out grid.png
 
     Args:
         run: A run with stage 2.
-        content: Images, or folders of images, that give the content. They are the columns.
-        class_: Images, or folders of images, that give the class. They are the rows.
-        out: The grid to write, a PNG.
-        singles: A folder that every translated image is written to as well.
+        content: Images, or folders of images, that give the columns their content.
+        class_: Images, or folders of images, that give the rows their class.
+        out: The PNG file to write. It shows all combinations as a grid.
+        singles: A folder to which every translated image is also written as a file.
     """
     from lord_fast.apply import translate_files
     from lord_fast.lord import Lord
@@ -37,4 +37,4 @@ def translate(
         )
     err.print(f"{out}: {rows} classes x {columns} contents")
     if singles is not None:
-        err.print(f"{singles}: {rows * columns} images, CLASS--CONTENT.png")
+        err.print(f"{singles}: {rows * columns} images, named CLASS--CONTENT.png")
