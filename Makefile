@@ -1,5 +1,5 @@
-# make demo: install, train on the embedded data, look at runs/demo/report.html
-# make test: install what the tests need and run all of them
+# make demo installs lord-fast, trains on the embedded data and writes runs/demo/report.html.
+# make test installs what the tests need and runs all of them.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin

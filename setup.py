@@ -37,8 +37,9 @@ class CMakeBuild(build_ext):
             shutil.copyfile(folder / LIBRARY, target)
         except (OSError, subprocess.CalledProcessError) as error:
             print(
-                f"lord-fast: the native kernels were not built ({error}). The slower reference "
-                f"kernels will run. To build them, install CMake, make, and GCC or Clang.",
+                f"lord-fast: the native kernels were not built ({error}). lord-fast will use the "
+                f"slower reference kernels. To build the native kernels, install CMake, make, and "
+                f"GCC or Clang.",
                 file=sys.stderr,
             )
 

@@ -2,7 +2,7 @@
 # Runs all tests and benchmarks that need a GPU and writes one report. Run it in a checkout, on a
 # machine with an A100 or H100. It takes about half an hour.
 #
-#   bench/gpu.sh [REPORT_FOLDER]     writes REPORT_FOLDER/report.md
+#   bench/gpu.sh [REPORT_FOLDER]
 #
 # It runs the GPU tests, compares the kernels with the roofline, compares all forms of a step with
 # the published step and trains 300 steps. Without a GPU everything runs on the CPU, and the report
