@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs all tests and benchmarks that need a GPU and writes one report. Run it in a checkout, on a
-# machine with an A100 or H100. It takes about half an hour.
+# Runs all tests and benchmarks that need a GPU and writes REPORT_FOLDER/report.md. Run it in a
+# checkout on a machine with an A100 or H100. It takes about half an hour.
 #
 #   bench/gpu.sh [REPORT_FOLDER]
 #

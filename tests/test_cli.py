@@ -203,7 +203,7 @@ def test_evaluate_with_the_store_moved_or_swapped(tmp_path, capsys):
     assert train(store, run) == 0
     moved = tmp_path / "moved"
     store.rename(moved)
-    assert "say where it is with --store" in fails(capsys, "evaluate", run)
+    assert "give its new path with --store" in fails(capsys, "evaluate", run)
     assert main(["evaluate", str(run), "--store", str(moved)]) == 0
     rng = np.random.default_rng(0)
     np.savez(

@@ -63,7 +63,7 @@ TEN_WAYS = {
     "bomb.png": (put(png_of(40_000, 40_000)), "more than 100,000,000 pixels"),
     "loop.png": (lambda path: path.symlink_to(path.name), "round in a circle"),
     "out.png": (lambda path: path.symlink_to(sys.executable), "a link out of the folder"),
-    "nowhere.png": (lambda path: path.symlink_to("gone.png"), "which is not there"),
+    "nowhere.png": (lambda path: path.symlink_to("gone.png"), "which does not exist"),
     "pipe.png": (os.mkfifo, "not a regular file"),
 }
 

@@ -1,4 +1,7 @@
-"""Do content labels mean the same in every class? `0001.jpg` of two people may be unlike."""
+"""Tests whether content labels mean the same in every class.
+
+For example, the files `0001.jpg` of two people may show unrelated content.
+"""
 
 from dataclasses import dataclass
 
@@ -7,21 +10,21 @@ import numpy as np
 SHUFFLES = 200
 MOST_IMAGES = 3000
 SIDE = 16
-"""Pixels a side that images are averaged to before they are compared."""
+"""Side in pixels to which images are reduced before they are compared."""
 LEAST_P = 0.01
 LEAST_SIMILARITY = 0.04
-"""A correlation below this means nothing, however sure it is."""
+"""A smaller correlation is ignored even if it is significant."""
 
 
 @dataclass(frozen=True)
 class Shared:
-    """What a test of content labels found.
+    """The result of a test of content labels.
 
     Attributes:
-        shared: Whether images of different classes that share a label resemble each other.
-        similarity: Their mean correlation, the mean image of each class removed, minus that of
-            images whose labels were shuffled.
-        p: Share of the shuffles that reached as much (with the true labels counted as one).
+        shared: Whether images of different classes with the same label resemble each other.
+        similarity: Mean correlation of such images after subtracting the mean image of each class,
+            minus the mean correlation with shuffled labels.
+        p: Fraction of shuffles with at least this similarity. The true labels count as a shuffle.
     """
 
     shared: bool
@@ -32,16 +35,17 @@ class Shared:
 def labels_are_shared(
     images: np.ndarray, class_ids: np.ndarray, labels: np.ndarray, seed: int = 0
 ) -> Shared | None:
-    """Test on the data whether a label shows the same content in every class.
+    """Test on the images whether a label means the same content in every class.
 
     Args:
-        images: uint8 or float [N, H, W, C], or memory-mapped; some are drawn if they are many.
+        images: uint8 or float [N, H, W, C], possibly memory-mapped. A random sample is used if
+            there are many.
         class_ids: int [N].
-        labels: int [N], one content label (or combination of labels) of each image.
-        seed: Of the draw and the shuffles.
+        labels: Content label, or combination of labels, of each image, int [N].
+        seed: Seed of the sample and of the shuffles.
 
     Returns:
-        What was found; None where no label is in two classes, so that there is nothing to compare.
+        The result, or None if no label occurs in two classes.
     """
     rng = np.random.default_rng(seed)
     kept = _draw(class_ids, labels, rng)
@@ -62,7 +66,7 @@ def labels_are_shared(
 
 
 def _draw(class_ids: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Images whose label is in another class too, whole labels, in order."""
+    """Choose images whose label occurs in several classes, and take all images of each label."""
     pairs = np.unique(np.stack((labels, class_ids)), axis=1)
     values, classes = np.unique(pairs[0], return_counts=True)
     common = np.isin(labels, values[classes > 1])
@@ -76,7 +80,7 @@ def _draw(class_ids: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -
 
 
 def _small(image: np.ndarray) -> np.ndarray:
-    """Grey, averaged to at most `SIDE` pixels a side, flat."""
+    """Convert an image to grey, average it to at most `SIDE` pixels a side and flatten it."""
     grey = np.asarray(image, dtype=np.float32).mean(-1)
     step = max(1, -(-max(grey.shape) // SIDE))
     height, width = (side - side % step for side in grey.shape)
@@ -85,7 +89,7 @@ def _small(image: np.ndarray) -> np.ndarray:
 
 
 def _residuals(images: np.ndarray, class_ids: np.ndarray) -> np.ndarray:
-    """Images minus the mean of their class, each of length 1 (or 0)."""
+    """Subtract the mean of its class from each image and normalize it to length 1."""
     _, classes = np.unique(class_ids, return_inverse=True)
     sums = np.zeros((classes.max() + 1, images.shape[1]), dtype=np.float64)
     np.add.at(sums, classes, images)
@@ -95,14 +99,14 @@ def _residuals(images: np.ndarray, class_ids: np.ndarray) -> np.ndarray:
 
 
 def _similarity(residuals: np.ndarray, class_ids: np.ndarray, labels: np.ndarray) -> float:
-    """Mean inner product of two images of one label and different classes."""
+    """Return the mean inner product of pairs of images with one label and different classes."""
     total, pairs = _within(residuals, labels)
     same, own = _within(residuals, labels.astype(np.int64) * (class_ids.max() + 1) + class_ids)
     return (total - same) / max(1.0, pairs - own)
 
 
 def _within(residuals: np.ndarray, groups: np.ndarray) -> tuple[float, float]:
-    """Sum of inner products over all pairs of a group, own ones included, and their number."""
+    """Return the sum of inner products over all ordered pairs within groups, and their number."""
     _, numbers, counts = np.unique(groups, return_inverse=True, return_counts=True)
     order = np.argsort(numbers, kind="stable")
     sums = np.add.reduceat(residuals[order], np.cumsum(counts) - counts, axis=0)
@@ -110,7 +114,7 @@ def _within(residuals: np.ndarray, groups: np.ndarray) -> tuple[float, float]:
 
 
 def _shuffle(labels: np.ndarray, class_ids: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Labels permuted inside each class."""
+    """Permute the labels within each class."""
     found = np.empty_like(labels)
     order = np.argsort(class_ids, kind="stable")
     found[order] = labels[np.lexsort((rng.random(len(labels)), class_ids))]

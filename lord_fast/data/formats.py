@@ -1,4 +1,4 @@
-"""The formats that `pack` reads: each module of `lord_fast.data.sources` registers its own."""
+"""The registry of the formats that `pack` reads. Modules of `lord_fast.data.sources` fill it."""
 
 import functools
 import importlib
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from lord_fast.data.records import Source
 
 SOURCES = "lord_fast.data.sources"
-"""The package that is searched. It is not imported before it is asked for, since its modules
-import this one."""
+"""The package whose modules register formats. It is imported late, because its modules import this
+one."""
 _FORMATS: dict[str, "Format"] = {}
 
 
@@ -24,12 +24,13 @@ class Format:
     """A format of images.
 
     Attributes:
-        name: What --format calls it.
-        about: One line about it, for `lord-fast pack --help`.
-        opener: (path, config) -> its source, or (path, config, options) if it has options.
-        options: Its own options, all with defaults; None: it has none.
+        name: Its value of --format.
+        about: A line about the format for `lord-fast pack --help`.
+        opener: Takes (path, config), or (path, config, options) if the format has options, and
+            returns the source.
+        options: Class of the format's own options, which all have defaults, or None.
         has_path: Whether SOURCE is a path.
-        names_are_paths: Whether a record's name is its file's path below SOURCE.
+        names_are_paths: Whether the name of a record is the path of its file relative to SOURCE.
     """
 
     name: str
@@ -40,12 +41,13 @@ class Format:
     names_are_paths: bool = False
 
     def open(self, path: Path, config: Any, *options: Checked) -> "Source":
-        """The source at a path.
+        """Open the source at a path.
 
         Args:
             path: The folder or file.
             config: A `lord_fast.data.options.PackConfig`.
-            options: Of any formats; those of this one are taken, or else its defaults.
+            options: Options of any formats. Those of other formats are ignored, and missing ones
+                get their defaults.
         """
         if self.options is None:
             return self.opener(path, config)
@@ -60,7 +62,7 @@ def register(
     has_path: bool = True,
     names_are_paths: bool = False,
 ) -> Callable[[Callable[..., "Source"]], Callable[..., "Source"]]:
-    """Register the function below as the opener of a format; see `Format` for the arguments."""
+    """Register the decorated function as the opener of a format. See `Format` for the arguments."""
 
     def decorate(opener: Callable[..., "Source"]) -> Callable[..., "Source"]:
         _FORMATS[name] = Format(name, about, opener, options, has_path, names_are_paths)
@@ -71,7 +73,7 @@ def register(
 
 @functools.cache
 def formats() -> dict[str, Format]:
-    """Every format by its name; all modules of `lord_fast.data.sources` are imported."""
+    """Import all modules of `lord_fast.data.sources` and return the formats by name."""
     sources = importlib.import_module(SOURCES)
     for module in pkgutil.iter_modules(sources.__path__):
         importlib.import_module(f"{sources.__name__}.{module.name}")
@@ -79,5 +81,5 @@ def formats() -> dict[str, Format]:
 
 
 def format_names() -> tuple[str, ...]:
-    """What --format takes."""
+    """Return the values of --format."""
     return ("auto", *formats())

@@ -1,4 +1,4 @@
-"""Image files that a user names, cut and scaled as a store's images were."""
+"""Reads image files that a user names, and crops and scales them like the images of a store."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,16 +12,16 @@ from lord_fast.data.decode import BadImageError, PillowDecoder, Shape, crop_flag
 from lord_fast.data.store import as_float
 
 BATCH = 256
-"""Images read at a time."""
+"""Number of images in a batch."""
 SHOWN = 5
-"""Broken images named in an error; the rest are counted."""
+"""Number of broken images that an error names. The others are counted."""
 
 
 def list_images(paths: Sequence[Path]) -> list[Path]:
-    """Image files: those named, and all below the folders named, sorted.
+    """List image files, including those inside the given folders.
 
     Raises:
-        ValueError: a path does not exist, or a folder holds no images.
+        ValueError: A path does not exist, or a folder contains no images.
     """
     if not paths:
         raise ValueError("name images, or folders of images")
@@ -45,13 +45,19 @@ def list_images(paths: Sequence[Path]) -> list[Path]:
 
 
 def read_batches(files: Sequence[Path], shape: Shape) -> Iterator[Tensor]:
-    """Files as a model takes them, some at a time: cut and scaled as `lord-fast pack` did.
+    """Read files in batches, cropped and scaled as by `lord-fast pack`.
+
+    Args:
+        files: The image files.
+        shape: Size, channels and crop of the images.
 
     Returns:
-        float32 [B, channels, size, size] in [0, 1], B up to 256, in the order of the files.
+        Batches float32 [B, channels, size, size] in [0, 1] in the order of the files, with B up to
+        256.
 
     Raises:
-        ValueError: files that are no images, or smaller than the crop; all are looked at.
+        ValueError: Files are not images or are smaller than the crop. It is raised after all files
+            were read and names several of them.
     """
     decoder, bad = PillowDecoder(shape), []
     for start in range(0, len(files), BATCH):
@@ -65,12 +71,12 @@ def read_batches(files: Sequence[Path], shape: Shape) -> Iterator[Tensor]:
             yield as_float(torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2))
     if bad:
         more = f" (and {len(bad) - SHOWN} more)" if len(bad) > SHOWN else ""
-        cut = f"; this run's images were cut to {crop_flag(shape.crop)}" if shape.crop else ""
+        cut = f"; this run's images were cropped to {crop_flag(shape.crop)}" if shape.crop else ""
         raise ValueError("; ".join(bad[:SHOWN]) + more + cut)
 
 
 def read_images(files: Sequence[Path], shape: Shape) -> Tensor:
-    """All batches of `read_batches` as one, float32 [N, channels, size, size] in [0, 1]."""
+    """Read files as one batch, float32 [N, channels, size, size] in [0, 1]. See `read_batches`."""
     return torch.cat(list(read_batches(files, shape)))
 
 

@@ -1,4 +1,4 @@
-"""The batch of each step, read and sent to the device while the step before is computed."""
+"""Reads the batch of each step and sends it to the device while earlier steps are computed."""
 
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,11 +11,11 @@ from lord_fast.data.sampler import EpochSampler
 from lord_fast.data.store import ImageStore
 
 AHEAD = 2
-"""Batches ready or in the making beside the one in use."""
+"""Number of batches that are read ahead."""
 
 
 class Batch(NamedTuple):
-    """What a step sees, on the device.
+    """The images of a step, on the device.
 
     Attributes:
         image_ids: int64 [B].
@@ -29,18 +29,17 @@ class Batch(NamedTuple):
 
 
 class Loader:
-    """A thread that reads ahead. Which images a step sees is known from the step alone.
+    """Reads batches ahead in a thread. The number of a step determines its images.
 
-    Copies to a GPU start from pinned memory and block nobody, so that the step never waits for
-    the host.
+    Images are copied to a GPU asynchronously from pinned memory.
 
     Args:
-        store: Where the images are.
-        sampler: Which of them a step sees.
-        device: Where they go.
+        store: The store to read from.
+        sampler: Selects the images of each step.
+        device: Device of the batches.
 
     Attributes:
-        waited: Seconds that `batch` waited for images so far.
+        waited: Seconds that `batch` has waited for images.
     """
 
     def __init__(self, store: ImageStore, sampler: EpochSampler, device: torch.device):
@@ -50,16 +49,16 @@ class Loader:
         self._ready: dict[int, Future[Batch]] = {}
 
     def batch(self, step: int) -> Batch:
-        """The batch of a step.
+        """Return the batch of a step and start to read the following ones.
 
-        Steps may be asked for in any order. The following ones are read ahead.
+        Steps may be requested in any order.
         """
         wanted = range(step, step + 1 + AHEAD)
         for other in set(self._ready) - set(wanted):
             self._ready.pop(other).cancel()
         for ahead in wanted:
             if ahead not in self._ready:
-                # The sampler keeps the orders of epochs, so it is asked here and not in the thread.
+                # The sampler caches the orders of epochs, so it is called outside the thread.
                 image_ids = self.sampler.image_ids(ahead)
                 self._ready[ahead] = self._thread.submit(self._read, image_ids)
         start = time.perf_counter()
@@ -68,7 +67,7 @@ class Loader:
         return found
 
     def _read(self, image_ids: Tensor) -> Batch:
-        # NumPy: a gather of PyTorch in a thread of its own starts a second team of threads.
+        # Uses NumPy, because a PyTorch gather in this thread would start a second thread pool.
         class_ids = torch.from_numpy(self.store.class_ids.numpy()[image_ids.numpy()])
         ids = self._send(image_ids)
         images = self.store.images(ids if self.store.placed == "cuda" else image_ids)
@@ -77,5 +76,5 @@ class Loader:
     def _send(self, tensor: Tensor) -> Tensor:
         if self.device.type == "cuda" and tensor.device.type == "cpu":
             tensor = tensor.pin_memory()
-        # On mps a copy that nobody waits for may read the images after they are freed.
+        # On mps an asynchronous copy might read the images after they are freed.
         return tensor.to(self.device, non_blocking=self.device.type == "cuda")

@@ -1,8 +1,8 @@
-"""What a store says of itself: its manifest, and the hashes of its files.
+"""The manifest of a store and the hashes of its files.
 
 manifest.json holds the hash of every other file of the store, the hashes of a sample of its images,
-and its own hash. Labels and the sample are compared whenever a store is opened; everything is
-compared by `lord_fast.data.verify`.
+and its own hash. Labels and the sample are verified whenever a store is opened.
+`lord_fast.data.verify` verifies everything.
 """
 
 import hashlib
@@ -14,20 +14,20 @@ from typing import Any
 from lord_fast.data.decode import Shape
 
 STORE_VERSION = 2
-"""Of the stores that are written. Version 1 had no hashes of labels, offsets and manifest."""
+"""Version of new stores. Version 1 had no hashes of labels, offsets and manifest."""
 LABEL_FILES = ("class_ids.npy", "content_ids.npy", "offsets.npy")
-"""Small files that are hashed at every opening."""
+"""Small files that are verified whenever the store is opened."""
 HASHED = (*LABEL_FILES, "left_out.jsonl")
-"""Files whose hash stands below `files`; the index's stands below `sha256`."""
+"""Files whose hashes are listed under `files`. The hash of the index is listed under `sha256`."""
 SAMPLED = 64
-"""Images compared with their hashes at every opening."""
+"""Number of images that are verified whenever the store is opened."""
 OWN_HASH = "manifest_sha256"
 
 
 class Sample:
-    """An even sample of the images that are offered, at most `SAMPLED`, in memory.
+    """A uniform random sample of at most `SAMPLED` of the offered images.
 
-    The draw depends on the number of images alone (reservoir sampling with a fixed seed).
+    Reservoir sampling with a fixed seed makes the sample depend only on the number of images.
     """
 
     def __init__(self) -> None:
@@ -35,24 +35,24 @@ class Sample:
         self._random = random.Random(0)
 
     def offer(self, image_id: int, sha256: str) -> None:
-        """Take an image or leave it; ids come in order, from 0 on."""
+        """Offer an image to the sample. The ids must come in order and start at 0."""
         slot = image_id if image_id < SAMPLED else self._random.randrange(image_id + 1)
         if slot < SAMPLED:
             self.rows[slot : slot + 1] = [(image_id, sha256)]
 
 
 def data_file(folder: Path, encoded: bool) -> Path:
-    """Where a store keeps its images."""
+    """Return the path of the file that holds a store's images."""
     return folder / ("images.bin" if encoded else "images.u8")
 
 
 def stored(row: dict, encoded: bool, shape: Shape) -> tuple[int, str]:
-    """Length and hash of what the data file holds of an image.
+    """Return the length and the hash of an image in the data file.
 
     Args:
-        row: Its line of the index.
-        encoded: Whether the file is kept, or its pixels.
-        shape: Of the pixels.
+        row: The image's line of the index.
+        encoded: Whether the store holds original files instead of pixels.
+        shape: Shape of the pixels.
     """
     if encoded:
         return row["source_bytes"], row["source_sha256"]
@@ -60,29 +60,29 @@ def stored(row: dict, encoded: bool, shape: Shape) -> tuple[int, str]:
 
 
 def write_manifest(folder: Path, manifest: dict, sample: Sample) -> dict:
-    """Hash the files of a store and write its manifest; the other files must be complete.
+    """Hash the files of a store and write its manifest. All other files must be complete.
 
     Returns:
-        The manifest with its hashes.
+        The manifest with the hashes.
     """
     files = {name: file_sha256(folder / name) for name in HASHED if (folder / name).is_file()}
     sealed = {**manifest, "version": STORE_VERSION, "files": files, "sample": sorted(sample.rows)}
-    sealed = json.loads(json.dumps(sealed))  # as it will be read: tuples are lists
+    sealed = json.loads(json.dumps(sealed))  # Turns tuples into lists, as reading the file will.
     sealed[OWN_HASH] = _own_hash(sealed)
     (folder / "manifest.json").write_text(as_text(sealed))
     return sealed
 
 
 def as_text(manifest: dict) -> str:
-    """What manifest.json holds, to the byte."""
+    """Return the exact text of manifest.json."""
     return json.dumps(manifest, indent=1) + "\n"
 
 
 def read_manifest(path: Path) -> dict:
-    """The manifest of a store, compared with its own hash.
+    """Read the manifest of a store and verify its hash.
 
     Raises:
-        ValueError: not a store, one of another version, or the manifest is damaged.
+        ValueError: The folder is not a store or has another version, or the manifest is damaged.
     """
     file = path / "manifest.json"
     if not file.is_file():
@@ -94,12 +94,12 @@ def read_manifest(path: Path) -> dict:
         raise ValueError(f"{file}: not the manifest of a store; pack again") from error
     if version not in (1, STORE_VERSION):
         raise ValueError(
-            f"{path}: store version {version}, this lord-fast reads version {STORE_VERSION}; "
+            f"{path}: store version {version}, but this lord-fast reads version {STORE_VERSION}; "
             f"pack again"
         )
     if version > 1 and manifest.get(OWN_HASH) != _own_hash(manifest):
-        raise ValueError(f"{file}: damaged: it does not have the hash that it was written with; "
-                         f"take it from a copy, or pack again")  # fmt: skip
+        raise ValueError(f"{file}: damaged (its hash has changed); take it from a copy, or pack "
+                         f"again")  # fmt: skip
     wrong = _wrong_keys(manifest)
     if wrong:
         raise ValueError(f"{file}: damaged ({', '.join(wrong)}); pack again")
@@ -107,7 +107,7 @@ def read_manifest(path: Path) -> dict:
 
 
 def is_hashed(manifest: dict) -> bool:
-    """Whether the manifest holds the hashes of labels, offsets, images and itself."""
+    """Return whether the manifest holds the hashes of labels, offsets, images and itself."""
     return manifest["version"] > 1
 
 
@@ -116,11 +116,11 @@ def check_files(path: Path, manifest: dict, names: tuple[str, ...]) -> None:
 
     Args:
         path: The store's folder.
-        manifest: Its manifest. One of version 1 has no hashes, and nothing is compared.
-        names: Of the files; those that the store never had are passed over.
+        manifest: The store's manifest. Version 1 has no hashes, so nothing is compared.
+        names: Names of the files. Files without a hash in the manifest are skipped.
 
     Raises:
-        ValueError: a file is missing or changed.
+        ValueError: A file is missing or has changed.
     """
     for name in names:
         wanted = manifest.get("files", {}).get(name)
@@ -132,7 +132,7 @@ def check_files(path: Path, manifest: dict, names: tuple[str, ...]) -> None:
 
 
 def file_sha256(file: Path) -> str:
-    """The hash of a file of any length."""
+    """Hash a file without loading it into memory."""
     digest = hashlib.sha256()
     with file.open("rb") as stream:
         while piece := stream.read(1 << 20):
@@ -141,13 +141,13 @@ def file_sha256(file: Path) -> str:
 
 
 def _own_hash(manifest: dict) -> str:
-    """Of everything in the manifest but this hash, whatever the spaces between."""
+    """Hash the content of the manifest except this hash itself. Whitespace does not matter."""
     content = {key: value for key, value in manifest.items() if key != OWN_HASH}
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def _wrong_keys(manifest: dict) -> list[str]:
-    """The keys that are missing or of a wrong type, which a store of version 1 may well have."""
+    """List keys that are missing or have the wrong type. Version 1 has no hash to detect this."""
     crop, storage = manifest.get("crop"), manifest.get("storage", "decoded")
     counts = ("num_images", "size", "channels")
     wrong = [key for key in counts if not _is_count(manifest.get(key))]

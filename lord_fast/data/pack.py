@@ -1,4 +1,4 @@
-"""Any source to a packed store (its files: `lord_fast.data.writer`)."""
+"""Packs any source into a store. See `lord_fast.data.writer` for the files of a store."""
 
 import collections
 import contextlib
@@ -23,17 +23,17 @@ from lord_fast.data.writer import StoreWriter
 from lord_fast.system import cpu_count
 
 CHUNK = 16
-"""Images that a worker reads and decodes at a time, fewer if they are large."""
+"""Largest number of images that a worker reads and decodes at a time."""
 CHUNK_BYTES = 32 << 20
-"""What a chunk's files and pixels may take, if it is more than one image."""
+"""Largest size of a chunk's files and pixels. A larger image forms its own chunk."""
 HELD_BYTES = 256 << 20
-"""What the files and pixels of all chunks in work may take together, if it is more than one chunk.
-A file has at most `decode.MAX_BYTES`, so that packing holds at most their sum and one chunk."""
+"""Largest total size of the chunks that are processed at the same time. A larger chunk is processed
+alone. As a file has at most `decode.MAX_BYTES`, this bounds the memory of packing."""
 
 
 @dataclass(frozen=True)
 class _Loaded:
-    """A record's pixels or why there are none; what they were decoded from, if it was a file."""
+    """A record with its pixels or an error, and the encoded file if there was one."""
 
     record: Record
     pixels: np.ndarray | BadImageError
@@ -60,7 +60,7 @@ class _LargeClasses:
 
 @dataclass(frozen=True)
 class _Job:
-    """What is packed, how, and into what."""
+    """The records to pack and the settings to pack them with."""
 
     source: Source
     records: _LargeClasses
@@ -75,33 +75,34 @@ def pack(
 ) -> dict:
     """Decode every record of `source` into a new store at `out`.
 
-    A packing that was interrupted left its part at `out`.partial: the same call goes on with it.
+    If packing is interrupted, the finished part stays at `out`.partial. Repeat the call to
+    continue.
 
     Args:
-        source: The records; iterated a few times, in order.
-        out: The store's folder; must not exist.
-        config: Size, channels, decoder, workers and what may be left out.
-        progress: Called with the number of images done since the last call.
+        source: The records. They are iterated several times.
+        out: The store's folder. It must not exist.
+        config: Size, channels, decoder, workers and limits.
+        progress: Called with the number of images since the last call.
 
     Returns:
         The manifest.
 
     Raises:
-        ValueError: `out` exists, is being made by another process, or lies in the source or the
-            source in it; more than `max_bad` images are broken (all of them are looked at and
-            named), and nothing is left at `out`; or the system refuses to write or read, and what
-            is packed so far stays to go on with.
+        ValueError: `out` exists, another process creates it, or `out` and the source overlap. Or
+            more than `max_bad` images are broken. Then all images were checked, the error names
+            the broken ones, and nothing is left at `out`. Or reading or writing failed. Then the
+            finished part stays and the same call continues.
     """
     if (path := _path_of(source)) is not None:
         refuse_overlap(path, out)
-    if out.exists():  # looked at again under the lock, after the sources were read
+    if out.exists():  # Fails early. `unfinished` checks again under the lock.
         raise ValueError(f"{out}: exists already; give another folder or remove it")
     if config.encoded and not source.has_files:
         raise ValueError("--encoded: this source holds pixels, not encoded images")
     records = _LargeClasses(source, config.min_class_size)
     workers = config.workers or cpu_count()
     shape = Shape(config.size, _channels(source, records, config, workers), _crop(source, config))
-    # Pillow scales pixels, too.
+    # Pillow also scales sources of pixels.
     name: decode.DecoderName = config.decoder if source.has_files else "pillow"
     job = _Job(source, records, config, decode.open_decoder(name, shape, workers), shape, workers)
     with unfinished(out) as partial:
@@ -110,8 +111,8 @@ def pack(
             finish(partial, out)
         except OSError as error:
             raise ValueError(
-                f"{partial}: {_reason(error)}; what is packed so far is kept there, and the same "
-                f"command goes on with it"
+                f"{partial}: {_reason(error)}; the part so far is kept there, and the same "
+                f"command continues"
             ) from error
         except ValueError:
             discard(partial)
@@ -120,7 +121,7 @@ def pack(
 
 
 def _write(job: _Job, partial: Path, progress: Callable[[int], None]) -> dict:
-    """Fill the unfinished store `partial`; returns its manifest."""
+    """Fill the unfinished store `partial` and return its manifest."""
     source, shape, config = job.source, job.shape, job.config
     made_of = {"source": source.describe(), "decoder": job.decoder.describe()}
     writer = StoreWriter(partial, shape, config.encoded, {
@@ -133,7 +134,8 @@ def _write(job: _Job, partial: Path, progress: Callable[[int], None]) -> dict:
         progress(done)
         _fill(writer, job, done, progress)
     except BaseException:
-        with contextlib.suppress(OSError):  # on a full disk; what failed first is what to say
+        # On a full disk closing fails too, but the first error is the one to report.
+        with contextlib.suppress(OSError):
             writer.close()
         raise
     writer.close()
@@ -145,12 +147,12 @@ def _write(job: _Job, partial: Path, progress: Callable[[int], None]) -> dict:
 
 
 def _path_of(source: Source) -> Path | None:
-    """The file or folder that a source reads; None if it reads none."""
+    """Return the file or folder that a source reads, or None."""
     return getattr(source, "path", None)
 
 
 def _changed(source: Source) -> list[int] | None:
-    """Length and time of change of a source that is one file: another file is packed anew."""
+    """Return size and change times of a source file, by which a later call notices changes."""
     path = _path_of(source)
     if path is None or not path.is_file():
         return None
@@ -164,7 +166,7 @@ def _reason(error: OSError) -> str:
 
 
 def _fill(writer: StoreWriter, job: _Job, done: int, progress: Callable[[int], None]) -> None:
-    """Decode and write the records from number `done` on."""
+    """Decode and write all records except the first `done`."""
     rest = itertools.islice(job.records, done, None)
     chunks = _chunks(rest, job.shape.size**2 * job.shape.channels)
     results = _in_order(
@@ -183,18 +185,20 @@ def _fill(writer: StoreWriter, job: _Job, done: int, progress: Callable[[int], N
 
 @dataclass(frozen=True)
 class _Chunk:
-    """Records that are read and decoded together, and what they take in memory."""
+    """Records that are read and decoded together, and their size in memory in bytes."""
 
     records: list[Record]
     size: int
 
 
 def _chunks(records: Iterable[Record], pixels: int) -> Iterator[_Chunk]:
-    """Records in groups of at most `CHUNK`, and of at most `CHUNK_BYTES` or one record.
+    """Group records into chunks of at most `CHUNK` images and `CHUNK_BYTES`.
+
+    A larger record forms its own chunk.
 
     Args:
-        records: In order.
-        pixels: Bytes of a decoded image.
+        records: The records in order.
+        pixels: Size of a decoded image in bytes.
     """
     group: list[Record] = []
     held = 0
@@ -210,14 +214,14 @@ def _chunks(records: Iterable[Record], pixels: int) -> Iterator[_Chunk]:
 
 
 def _size(record: Record) -> int:
-    """Bytes that a record's file takes once it is read."""
+    """Return the number of bytes that a record's file will take in memory."""
     if not isinstance(record.image, Path):
         return record.size
     try:
         size = os.stat(record.image).st_size
-    except OSError:  # reading it says what is wrong
+    except OSError:  # Reading the file will report the error.
         return 0
-    return size if size <= decode.MAX_BYTES else 0  # larger ones are not read
+    return size if size <= decode.MAX_BYTES else 0  # Larger files are not read.
 
 
 def _load(records: Sequence[Record], decoder: Decoder, shape: Shape) -> list[_Loaded]:
@@ -240,7 +244,8 @@ def _read(record: Record) -> np.ndarray | bytes | BadImageError:
         image = record.image
         return decode.read_file(image) if isinstance(image, Path) else image()
     except BadImageError as error:
-        return BadImageError(str(error))  # the old one's traceback holds what was read
+        # A new exception, because the traceback of the old one keeps the data in memory.
+        return BadImageError(str(error))
 
 
 def _fitted(image: np.ndarray | BadImageError, shape: Shape) -> np.ndarray | BadImageError:
@@ -261,7 +266,7 @@ def _broken(left_out: list[dict], total: int) -> str:
 
 
 def _crop(source: Source, config: PackConfig) -> decode.Crop | None:
-    """--crop as (width, height) or (width, height, left, top); the source's own without it."""
+    """Parse --crop into (width, height) or (width, height, left, top)."""
     if config.crop == "auto":
         return source.crop
     if config.crop == "none":
@@ -277,7 +282,7 @@ def _crop(source: Source, config: PackConfig) -> decode.Crop | None:
 
 
 def _channels(source: Source, records: Iterable[Record], config: PackConfig, workers: int) -> int:
-    """--channels; auto: 1 if every image is grey by its header, else 3."""
+    """Return --channels. auto is 1 if every image is grey according to its header, else 3."""
     if config.channels != "auto":
         return int(config.channels)
     if source.channels is not None:
@@ -298,14 +303,14 @@ def _channels(source: Source, records: Iterable[Record], config: PackConfig, wor
 def _in_order(
     function: Callable, items: Iterable, workers: int, size: Callable[[Any], int]
 ) -> Iterator:
-    """function(item) of every item in order, computed by threads some items ahead.
+    """Apply a function to items with threads, and yield the results in order.
 
     Args:
-        function: What is computed.
-        items: Its arguments.
-        workers: Threads.
-        size: Bytes that an item takes until its result is taken: the items in work take at most
-            `HELD_BYTES`, or are one.
+        function: The function.
+        items: The items.
+        workers: Number of threads.
+        size: Returns the memory of an item in bytes. Items that are processed at the same time
+            take at most `HELD_BYTES` together, unless there is only one.
     """
     with ThreadPoolExecutor(workers) as pool:
         pending: collections.deque = collections.deque()

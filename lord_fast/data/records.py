@@ -1,4 +1,4 @@
-"""What every source of images yields."""
+"""The records that every source of images yields."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,16 +11,16 @@ from lord_fast.data.decode import Crop
 
 @dataclass(frozen=True)
 class Record:
-    """One image of a source, not yet decoded.
+    """An image of a source before it is decoded.
 
     Attributes:
-        name: Unique within the source: the path below the folder, or a key made of the labels.
-        class_name: What LORD separates from: who or what is in the image.
-        content: Label of each content factor, empty where the source knows none.
-        image: A file to decode, or a function that returns an encoded image as bytes, or pixels
-            as uint8 [H, W] or [H, W, C], or raises BadImageError where there is none to be had.
-        size: Bytes that `image` returns or holds, as far as they are known without reading; a
-            file's are looked up.
+        name: A unique name within the source. It is a path relative to the folder, or a key that
+            is made from the labels.
+        class_name: The class, which is who or what the image shows.
+        content: Label of each content factor. It is empty if the source has no such labels.
+        image: A file to decode, or a function. The function returns an encoded image as bytes or
+            pixels as uint8 [H, W] or [H, W, C], and raises BadImageError if the image is unusable.
+        size: Number of bytes that the function returns or holds, if known. Not used for files.
     """
 
     name: str
@@ -31,13 +31,13 @@ class Record:
 
 
 class Source:
-    """A finite, ordered, repeatable sequence of records.
+    """A finite sequence of records that can be iterated several times in the same order.
 
     Attributes:
-        crop: What is cut out of its images unless --crop says otherwise.
-        channels: Of its images where that is known without looking at them.
-        has_files: Whether its images are encoded files; pixels need no decoder.
-        path: The file or folder that it reads; a source that reads none does not have it.
+        crop: Default crop of the images, which --crop overrides.
+        channels: Number of channels, or None if it is not known before reading the images.
+        has_files: Whether the images are encoded files. Otherwise they are pixels.
+        path: The file or folder that the source reads. Sources that read none lack the attribute.
     """
 
     path: Path
@@ -52,5 +52,5 @@ class Source:
         raise NotImplementedError
 
     def describe(self) -> dict:
-        """What the manifest says of the source; JSON values."""
+        """Describe the source for the manifest, as JSON values."""
         raise NotImplementedError

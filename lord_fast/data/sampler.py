@@ -1,4 +1,4 @@
-"""Which images a step sees: a function of (seed, step) alone, so that a run resumes anywhere."""
+"""Selects the images of each step from the seed and the step, so that a run can resume anywhere."""
 
 import functools
 
@@ -8,15 +8,15 @@ from torch import Tensor
 
 
 class EpochSampler:
-    """Every image once an epoch, in a new order each time; a last partial batch is dropped.
+    """Visits every image once per epoch in a new random order. A last partial batch is dropped.
 
     Args:
-        num_images: Images of the store.
-        batch_size: Images a step.
-        seed: Of the permutations.
+        num_images: Number of images of the store.
+        batch_size: Images per step.
+        seed: Seed of the permutations.
 
     Raises:
-        ValueError: there are fewer images than one batch.
+        ValueError: There are fewer images than one batch.
     """
 
     def __init__(self, num_images: int, batch_size: int, seed: int):
@@ -27,18 +27,18 @@ class EpochSampler:
             )
         self.num_images, self.batch_size, self.seed = num_images, batch_size, seed
         self.steps_per_epoch = num_images // batch_size
-        # Two: a step and the steps read ahead of it may lie on both sides of an epoch's end.
+        # Two orders are kept, because steps that are read ahead may belong to the next epoch.
         self._order = functools.lru_cache(maxsize=2)(
             functools.partial(permutation, num_images, seed)
         )
 
     def image_ids(self, step: int) -> Tensor:
-        """The batch of a step, int64 [batch_size]."""
+        """Return the image ids of a step, int64 [batch_size]."""
         epoch, position = divmod(step, self.steps_per_epoch)
         return self._order(epoch)[position * self.batch_size : (position + 1) * self.batch_size]
 
 
 def permutation(count: int, seed: int, epoch: int) -> Tensor:
-    """A permutation of range(count), int64, that depends on (seed, epoch) alone."""
+    """Return a permutation of range(count), int64, that depends only on the seed and the epoch."""
     generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, epoch])))
     return torch.from_numpy(generator.permutation(count))

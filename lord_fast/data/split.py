@@ -1,4 +1,4 @@
-"""Parts of a packed store as stores of their own: images or classes held out from training."""
+"""Splits a store into two stores, so that images or classes are held out from training."""
 
 import contextlib
 import hashlib
@@ -14,18 +14,18 @@ from lord_fast.data.store import ImageStore
 from lord_fast.data.unfinished import discard, empty, finish, unfinished
 
 PIECE = 32 << 20
-"""Bytes of images copied at a time."""
+"""Number of bytes of images that are copied at a time."""
 
 
 @dataclass(frozen=True)
 class _Part:
-    """One of the two stores to make.
+    """One of the two stores to create.
 
     Attributes:
-        path: Where.
-        class_names: Its classes, in the order of the store.
-        image_ids: Its images, ascending.
-        split_of: What its manifest says of its origin.
+        path: Path of the new store.
+        class_names: Names of its classes, in the order of the original store.
+        image_ids: Ids of its images in the original store, ascending.
+        split_of: Describes its origin for the manifest.
     """
 
     path: Path
@@ -37,23 +37,23 @@ class _Part:
 def split_images(
     store_path: Path, train_path: Path, test_path: Path, fraction: float, seed: int
 ) -> tuple[int, int]:
-    """Hold out a fraction of every class's images, and at least one of each.
+    """Hold out a fraction of every class's images, at least one of each class.
 
-    Both parts keep the class names, the factors and their numbering. Images keep their order.
+    Both parts keep the ids of classes and labels. Images keep their order.
 
     Args:
         store_path: A packed store.
-        train_path: The store of the images that stay, made anew.
-        test_path: The store of those held out, made anew.
-        fraction: Of each class's images to hold out, more than 0 and less than 1.
-        seed: Of the draw.
+        train_path: The training store to create.
+        test_path: The store of held-out images to create.
+        fraction: Fraction of each class's images to hold out, more than 0 and less than 1.
+        seed: Seed of the random choice.
 
     Returns:
-        The number of images in each part.
+        The number of images in the training store and in the test store.
 
     Raises:
-        ValueError: both parts exist already, or another store has the name of one; the fraction
-            is out of its bounds; or a class has one image, which cannot be in both parts.
+        ValueError: Both parts exist already, or another store is in the way of one. Or the
+            fraction is out of bounds, or a class has only one image.
     """
     if not 0 < fraction < 1:
         raise ValueError(f"--images {fraction}: must be more than 0 and less than 1")
@@ -67,7 +67,7 @@ def split_images(
         )
     order = np.random.default_rng(seed).permutation(store.num_images)
     order = order[np.argsort(store.class_ids.numpy()[order], kind="stable")]
-    # Now class after class, each in the order of the draw: the first ones of each are held out.
+    # The order is now by class, and random within each class. The first of each are held out.
     starts = np.cumsum(sizes) - sizes
     places = np.arange(store.num_images) - np.repeat(starts, sizes)
     counts = np.minimum(np.maximum(1, np.rint(fraction * sizes)), sizes - 1)
@@ -83,21 +83,22 @@ def split_classes(
 ) -> tuple[int, int]:
     """Hold out whole classes.
 
-    Each part numbers its own classes, in the order of the store; the factors' numbering stays.
+    Each part has its own class ids, in the order of the original store. The ids of content labels
+    stay the same.
 
     Args:
         store_path: A packed store.
-        train_path: The store of the classes that stay, made anew.
-        test_path: The store of those held out, made anew.
-        count: Classes to hold out; at least two must stay.
-        seed: Of the draw.
+        train_path: The training store to create.
+        test_path: The store of held-out classes to create.
+        count: Number of classes to hold out. At least two must stay.
+        seed: Seed of the random choice.
 
     Returns:
-        The number of images in each part.
+        The number of images in the training store and in the test store.
 
     Raises:
-        ValueError: both parts exist already, or another store has the name of one; or the count
-            is out of its bounds.
+        ValueError: Both parts exist already, or another store is in the way of one. Or the count
+            is out of bounds.
     """
     store = ImageStore(store_path)
     if not 1 <= count <= store.num_classes - 2:
@@ -121,7 +122,7 @@ def _write_both(
     held_out: np.ndarray,
     drawn: dict,
 ) -> tuple[int, int]:
-    """Both parts, or the one that an earlier call with the same arguments did not come to."""
+    """Write both parts, except a part that an interrupted call with the same arguments wrote."""
     if train[0].resolve() == test[0].resolve():
         raise ValueError(f"{train[0]}: give the two parts different folders")
     parts = [
@@ -153,10 +154,10 @@ def _write_both(
 
 
 def _is_made(part: _Part) -> bool:
-    """Whether an earlier call with the same arguments made this part before it was killed.
+    """Return whether a killed call with the same arguments has written this part.
 
     Raises:
-        ValueError: something else is there.
+        ValueError: Something else exists at the path.
     """
     if not part.path.exists():
         return False
@@ -192,7 +193,7 @@ def _write(store: ImageStore, out: Path, part: _Part) -> None:
 
 
 def _write_index(store: ImageStore, out: Path, part: _Part) -> tuple[str, Sample]:
-    """One part's lines of the index, its ids from 0 on; returns its hash and a sample of it."""
+    """Write the index of one part with new ids. Return its hash and a sample of its images."""
     kept = np.zeros(store.num_images, dtype=bool)
     kept[part.image_ids] = True
     whole, digest, sample, count = hashlib.sha256(), hashlib.sha256(), Sample(), 0

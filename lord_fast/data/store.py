@@ -1,4 +1,4 @@
-"""The packed store as tensors."""
+"""Reads a packed store as tensors."""
 
 import hashlib
 import math
@@ -23,11 +23,11 @@ from lord_fast.system import cpu_count
 
 Place = Literal["auto", "cuda", "pinned", "disk"]
 SHARE_OF_MEMORY = 0.5
-"""Of what is free: how much the images may take before `auto` looks for another place."""
+"""Fraction of the free memory that the images may take with --store-device auto."""
 
 
 class ImageStore:
-    """Read access to a packed store (see `lord_fast.data.writer` for its files).
+    """A packed store. See `lord_fast.data.writer` for its files.
 
     Attributes:
         path: The store's folder.
@@ -35,25 +35,28 @@ class ImageStore:
         num_classes: Number of classes.
         size: Side of the images in pixels.
         channels: 1 or 3.
-        class_names: [num_classes].
-        factors: Name -> labels of each content factor; empty where the source knew none.
-        class_ids: int64 [num_images].
-        content_ids: int64 [num_images, number of factors], indices into the labels.
-        sha256: Of the index, which holds names, labels and the hash of every image: two stores
-            with the same one train the same.
-        crop: What was cut out of the images before they were scaled; None: nothing.
-        encoded: Whether it holds the original files, which are decoded at every read.
-        placed: Where the images lie, see `place`.
+        class_names: Names of the classes, [num_classes].
+        factors: The labels of each content factor by the factor's name.
+        class_ids: Class of each image, int64 [num_images].
+        content_ids: Indices into the labels, int64 [num_images, number of factors].
+        sha256: Hash of the index, which holds names, labels and the hash of every image. Training
+            on stores with the same hash gives the same result.
+        crop: The region that was cut out of the images before they were scaled, or None.
+        encoded: Whether the store holds the original files, which are decoded at every read.
+        placed: Location of the images, see `place`.
     """
 
     def __init__(self, path: Path):
-        """Open a store: read its labels, compare them and a sample of the images with their hashes.
+        """Open a store, and verify the hashes of its labels and of a sample of its images.
 
-        A store of an older version has no such hashes, and a warning says so.
+        Stores of older versions have no such hashes, which a warning says.
+
+        Args:
+            path: The store's folder.
 
         Raises:
             ValueError: `path` is not a store, is incomplete or damaged, or was packed by another
-                version.
+                version of lord-fast.
         """
         self.path = path
         manifest = read_manifest(path)
@@ -68,8 +71,8 @@ class ImageStore:
         self.encoded: bool = manifest.get("storage", "decoded") == "encoded"
         if not is_hashed(manifest):
             warnings.warn(
-                f"{path} was packed by an older lord-fast, without hashes of its labels; damage "
-                f"to them is not noticed. Pack again to have them.", stacklevel=2
+                f"{path} was packed by an older lord-fast, without hashes of its labels. Damage "
+                f"to them will not be noticed. Pack again to add the hashes.", stacklevel=2
             )  # fmt: skip
         check_files(path, manifest, LABEL_FILES)
         self._read_labels()
@@ -79,10 +82,10 @@ class ImageStore:
         self.placed: Place = "disk"
 
     def _read_labels(self) -> None:
-        """Class and content of every image.
+        """Read the class and the content labels of every image.
 
         Raises:
-            ValueError: they do not go with the manifest.
+            ValueError: They do not match the manifest.
         """
         class_ids = _load(self.path / "class_ids.npy", (self.num_images,), self.num_classes)
         shape = (self.num_images, len(self.factors))
@@ -95,7 +98,7 @@ class ImageStore:
         """Map the images into memory.
 
         Raises:
-            ValueError: the file has another length than it should.
+            ValueError: The file has the wrong length.
         """
         file = data_file(self.path, self.encoded)
         if self.encoded:
@@ -113,10 +116,10 @@ class ImageStore:
         self._data: np.ndarray = np.memmap(file, dtype=np.uint8, mode="c", shape=shape)
 
     def _check_sample(self, manifest: dict) -> None:
-        """Compare some images with their hashes.
+        """Compare a sample of the images with their hashes.
 
         Raises:
-            ValueError: names the first image that is another one.
+            ValueError: An image has changed. The error names the first one.
         """
         for image_id, sha256 in manifest.get("sample", ()):
             if hashlib.sha256(self._stored(image_id)).hexdigest() != sha256:
@@ -126,33 +129,33 @@ class ImageStore:
                 )
 
     def _stored(self, image_id: int) -> bytes:
-        """What the data file holds of an image: its pixels or its file."""
+        """Return the bytes of an image in the data file, which are its pixels or its file."""
         if self.encoded:
             return self._data[self._offsets[image_id] : self._offsets[image_id + 1]].tobytes()
         return self._data[image_id].tobytes()
 
     @property
     def pixels(self) -> Tensor:
-        """uint8 [num_images, size, size, channels], memory-mapped, not to be written.
+        """All images, uint8 [num_images, size, size, channels], memory-mapped. Do not write to it.
 
         Raises:
-            ValueError: the store is encoded and holds no pixels.
+            ValueError: The store is encoded and holds no pixels.
         """
         if self.encoded:
             raise ValueError(f"{self.path}: an encoded store; pack one without --encoded for this")
         return torch.from_numpy(self._data)
 
     def decode_with(self, name: DecoderName, device: str = "cpu", threads: int = 0) -> None:
-        """Choose who decodes an encoded store; a decoded one has nothing to choose.
+        """Choose the decoder of an encoded store. On a decoded store this does nothing.
 
         Args:
-            name: auto: the one that the store was packed with, so that the pixels are those of
-                a decoded store; Pillow where DALI does not work.
-            device: cpu, or cuda to decode there.
-            threads: Threads that decode; 0: as many as there are cores.
+            name: dali, pillow or auto. auto selects the decoder that packed the store, which gives
+                the same pixels as a decoded store. It selects Pillow if DALI does not work.
+            device: cpu, or cuda to decode on the GPU.
+            threads: Number of threads that decode. 0 means one for each core.
 
         Raises:
-            ValueError: DALI is asked for and does not work here.
+            ValueError: DALI is requested but does not work.
         """
         if self.encoded:
             if name == "auto" and self._packed_by == "pillow":
@@ -161,14 +164,16 @@ class ImageStore:
             self._decoder = open_decoder(name, self._shape, threads, device)
 
     def place(self, where: Place, device: torch.device) -> None:
-        """Put the images where the steps read them from; an encoded store stays on the disk.
+        """Move the images to the memory from which training reads them.
+
+        An encoded store stays on disk.
 
         Args:
             where: See `lord_fast.config.MachineConfig.store_device`.
-            device: Of the steps.
+            device: Device of the training steps.
 
         Raises:
-            ValueError: that place does not hold the images, or there is no such place.
+            ValueError: The images do not fit there, or the device has no such memory.
         """
         self.placed = where if where != "auto" else self._best_place(device)
         if self.placed == "disk":
@@ -193,17 +198,17 @@ class ImageStore:
         if self.encoded:
             raise ValueError(
                 f"--store-device {where}: {self.path} is an encoded store, which is decoded at "
-                f"every read; leave it at disk, or pack without --encoded"
+                f"every read; use --store-device disk, or pack without --encoded"
             )
         free = free_memory(device if where == "cuda" else torch.device("cpu"))
         if self._data.nbytes > free:
             raise ValueError(
                 f"--store-device {where}: the images take {self._data.nbytes / 2**30:.1f} GiB and "
-                f"{free / 2**30:.1f} GiB are free; leave it at auto"
+                f"{free / 2**30:.1f} GiB are free; use --store-device auto"
             )
 
     def describe(self) -> dict[str, Any]:
-        """What a run remembers of its store: where it was, its hash, its shape, and its crop."""
+        """Describe the store for a run's configuration."""
         return {
             "store": str(self.path.resolve()),
             "sha256": self.sha256,
@@ -215,32 +220,32 @@ class ImageStore:
         }
 
     def first_of_each_class(self, order: Tensor) -> Tensor:
-        """The first image of each class in `order`, int64, in that order."""
+        """Return the ids of the first image of each class in `order`, int64, in the same order."""
         classes = self.class_ids[order].numpy()
         return order[np.sort(np.unique(classes, return_index=True)[1])]
 
     def describe_decoder(self) -> str:
-        """Who decodes at a read; empty for a decoded store."""
+        """Describe the decoder of an encoded store. The result is empty for a decoded store."""
         if not self.encoded:
             return ""
         return ", ".join(self._open_decoder().describe().values())
 
     def images(self, image_ids: Tensor) -> Tensor:
-        """Images of a batch.
+        """Read a batch of images.
 
         Args:
             image_ids: int64 [B].
 
         Returns:
-            uint8 [B, channels, size, size], channels last in memory; on the GPU if they lie or
-            are decoded there.
+            uint8 [B, channels, size, size], channels last in memory. It is on the GPU if the
+            images are stored or decoded there.
 
         Raises:
-            ValueError: an image of an encoded store does not decode.
+            ValueError: An image of an encoded store cannot be decoded.
         """
         if self._resident is not None:
             return self._resident[image_ids.to(self._resident.device)].permute(0, 3, 1, 2)
-        # NumPy: a gather of PyTorch in a thread of its own starts a second team of threads.
+        # Uses NumPy, because a PyTorch gather in the loader's thread would start a second pool.
         ids = image_ids.numpy()
         if not self.encoded:
             return torch.from_numpy(self._data[ids]).permute(0, 3, 1, 2)
@@ -249,7 +254,7 @@ class ImageStore:
             return self._open_decoder().batch(files).permute(0, 3, 1, 2)
         except BadImageError as error:
             raise ValueError(
-                f"{self.path}: an image does not decode ({error}); see which with: lord-fast pack "
+                f"{self.path}: an image does not decode ({error}); find it with lord-fast pack "
                 f"--verify {self.path}"
             ) from error
 
@@ -261,21 +266,21 @@ class ImageStore:
 
 
 def open_store(run: Path, data: dict[str, Any], moved_to: Path | None = None) -> ImageStore:
-    """The store that a run was trained on.
+    """Open the store that a run was trained on.
 
     Args:
         run: The run's folder.
-        data: What it remembers of its store, see `ImageStore.describe`.
-        moved_to: Where the store is now; default: where it was.
+        data: The run's description of its store, see `ImageStore.describe`.
+        moved_to: New path of the store. Defaults to its old path.
 
     Raises:
-        ValueError: it is gone, or holds other images now.
+        ValueError: The store does not exist or holds other images.
     """
     if moved_to is None and not data["store"]:
-        raise ValueError(f"{run}: was imported, and has no store of its images")
+        raise ValueError(f"{run}: was imported, so it has no store")
     path = moved_to or Path(data["store"])
     if moved_to is None and not path.exists():
-        raise ValueError(f"{run}: its store {path} is gone; say where it is with --store")
+        raise ValueError(f"{run}: its store {path} is gone; give its new path with --store")
     store = ImageStore(path)
     if store.sha256 != data["sha256"]:
         raise ValueError(f"{path}: not the images that {run} was trained on")
@@ -283,10 +288,10 @@ def open_store(run: Path, data: dict[str, Any], moved_to: Path | None = None) ->
 
 
 def _load(file: Path, shape: tuple[int, ...], limit: int) -> np.ndarray:
-    """Integers of a known shape, from 0 to below a limit.
+    """Load non-negative integers below a limit from a file.
 
     Raises:
-        ValueError: the file holds something else.
+        ValueError: The file is damaged, or shape or values are wrong.
     """
     try:
         values = np.load(file, allow_pickle=False)
@@ -294,7 +299,7 @@ def _load(file: Path, shape: tuple[int, ...], limit: int) -> np.ndarray:
         raise ValueError(f"{file}: cannot be read ({error}); pack again") from error
     fits = values.shape == shape and values.dtype.kind == "i"
     if not fits or (values.size and not 0 <= values.min() <= values.max() < limit):
-        raise ValueError(f"{file}: does not go with the manifest; pack again")
+        raise ValueError(f"{file}: does not match the manifest; pack again")
     return values
 
 
@@ -303,5 +308,5 @@ def _tuple(values: list[int] | None):
 
 
 def as_float(images: Tensor) -> Tensor:
-    """uint8 pixels to float32 in [0, 1], the same shape and memory format."""
+    """Convert uint8 pixels to float32 in [0, 1] in the same shape and memory format."""
     return images.to(torch.float32) / 255

@@ -1,4 +1,4 @@
-"""A store while it is made: OUT.partial, which one process at a time fills."""
+"""An unfinished store is called OUT.partial, and only one process at a time may fill it."""
 
 import json
 import shutil
@@ -10,32 +10,33 @@ from lord_fast.atomic import MARKER, finish_folder, partial_of, remove_partial
 from lord_fast.lock import LOCK, folder_lock
 
 PACKING = "packing.json"
-"""What an unfinished store is made of. One without a marker was made by an earlier version."""
+"""A file that describes what is packed into an unfinished store. Earlier versions wrote this file
+but no marker."""
 
 
 @contextmanager
 def unfinished(out: Path) -> Iterator[Path]:
-    """The folder in which the store `out` is made, locked for this process.
+    """Create or reuse the unfinished folder of the store `out` and lock it for this process.
 
-    It may hold what an earlier process left there. It stays when the block ends, unless
-    `finish` gave it its name or `discard` removed it.
+    It may hold files of an earlier process. It remains when the block ends, unless `finish`
+    renamed it or `discard` removed it.
 
     Args:
-        out: Must not exist. Its parent is made if need be.
+        out: The store to create. It must not exist. Its parent is created if needed.
 
     Yields:
         OUT.partial.
 
     Raises:
-        ValueError: `out` exists, another process makes it, or something else is called
-            OUT.partial.
+        ValueError: `out` exists, another process creates it, or OUT.partial was not created by
+            lord-fast.
     """
     _refuse_existing(out)
     partial = partial_of(out)
     _own(partial)
     with folder_lock(partial):
         try:
-            _refuse_existing(out)  # it may have been finished while the lock was not ours
+            _refuse_existing(out)  # Another process may have finished it before the lock.
         except ValueError:
             discard(partial)
             raise
@@ -43,7 +44,7 @@ def unfinished(out: Path) -> Iterator[Path]:
 
 
 def finish(partial: Path, out: Path) -> None:
-    """Give a complete store its name."""
+    """Rename a complete store to `out`."""
     finish_folder(partial, out)
     for name in (PACKING, LOCK):
         (out / name).unlink(missing_ok=True)
@@ -55,7 +56,7 @@ def discard(partial: Path) -> None:
 
 
 def empty(partial: Path) -> None:
-    """Remove what an earlier process left in an unfinished store that is ours and locked."""
+    """Remove the files that an earlier process left in an unfinished store. It must be locked."""
     for path in partial.iterdir():
         if path.name in (MARKER, LOCK):
             continue
@@ -71,10 +72,10 @@ def _refuse_existing(out: Path) -> None:
 
 
 def _own(partial: Path) -> None:
-    """Make a folder with our marker, or see that the one there is ours.
+    """Create a folder with lord-fast's marker, or check that lord-fast created the existing one.
 
     Raises:
-        ValueError: it is someone else's.
+        ValueError: Another program created the folder.
     """
     if partial.is_symlink() or (partial.exists() and not partial.is_dir()):
         raise _foreign(partial)
@@ -86,7 +87,7 @@ def _own(partial: Path) -> None:
 
 
 def _is_packing(file: Path) -> bool:
-    """Whether a file is the packing.json of an earlier version of lord-fast."""
+    """Return whether a file is a packing.json of an earlier version of lord-fast."""
     try:
         content = json.loads(file.read_text())
     except (OSError, ValueError, RecursionError):

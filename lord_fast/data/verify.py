@@ -1,4 +1,4 @@
-"""A store against its hashes, and against the source that it was packed from."""
+"""Verifies a store against its hashes and against the source that it was packed from."""
 
 import hashlib
 import json
@@ -23,18 +23,18 @@ from lord_fast.data.manifest import (
 
 
 def verify(store: Path, progress: Callable[[int, int], None] = lambda n, total: None) -> str:
-    """Compare every file and image with its hash, and with the files packed, if they are there.
+    """Compare every file and image with its hash, and with the source files if they still exist.
 
     Args:
         store: The store's folder.
-        progress: Called with the number of images done and of all images.
+        progress: Called with the number of verified images and the number of all images.
 
     Returns:
-        What was found in order, and what could not be checked.
+        A line that says what was verified and what could not be verified.
 
     Raises:
-        ValueError: names every image that is damaged, or whose source has changed or is gone; or
-            the first other file that is.
+        ValueError: Images are damaged, or their source has changed or is missing. The error names
+            all of them. Or another file of the store is damaged.
     """
     manifest = read_manifest(store)
     _check_manifest_text(store, manifest)
@@ -64,28 +64,28 @@ def verify(store: Path, progress: Callable[[int, int], None] = lambda n, total: 
         raise ValueError(f"{store}: {len(wrong)} of {total} images:\n  {lines}")
     against = f", and so are their sources in {sources}" if sources is not None else ""
     unchecked = "" if is_hashed(manifest) else (
-        "; not checked, for want of hashes that older versions did not write: manifest.json and "
-        "left_out.jsonl"
+        ". manifest.json and left_out.jsonl were not checked, because older versions wrote no "
+        "hashes of them"
     )  # fmt: skip
     return f"all {total} images are as they were packed{against}{unchecked}"
 
 
 def _check_manifest_text(store: Path, manifest: dict) -> None:
-    """Its hash does not see the spaces between its values, nor how a letter is escaped."""
+    """Compare the exact text, because the manifest's hash ignores whitespace and escapes."""
     file = store / "manifest.json"
     if is_hashed(manifest) and file.read_bytes() != as_text(manifest).encode():
         raise ValueError(f"{file}: changed since packing; take it from a copy, or pack again")
 
 
 class _Labels:
-    """The labels and offsets of a store, to compare with its index.
+    """The labels and offsets of a store, which are compared with its index.
 
     Args:
         store: The store's folder.
-        manifest: Its manifest.
+        manifest: The store's manifest.
 
     Raises:
-        ValueError: there are more or fewer than images.
+        ValueError: The number of labels differs from the number of images.
     """
 
     def __init__(self, store: Path, manifest: dict):
@@ -100,10 +100,10 @@ class _Labels:
             self.offsets = self._load("offsets.npy", (count + 1,))
 
     def check(self, row: dict, length: int) -> None:
-        """Compare one image's labels with its line of the index.
+        """Compare the labels of an image with its line of the index.
 
         Raises:
-            ValueError: they differ.
+            ValueError: They differ.
         """
         i = row["id"]
         if not self._same_class(row) or not self._same_content(row):
@@ -132,7 +132,7 @@ class _Labels:
         except (OSError, ValueError, EOFError) as error:
             raise ValueError(f"{self.store / name}: cannot be read ({error})") from error
         if values.shape != shape:
-            raise ValueError(f"{self.store / name}: does not go with the manifest; pack again")
+            raise ValueError(f"{self.store / name}: does not match the manifest; pack again")
         return values
 
 
@@ -143,7 +143,7 @@ def _rows(index: Path) -> Iterator[dict]:
 
 
 def _source_folder(source: dict) -> Path | None:
-    """The folder that a store's names lie in, if it is there."""
+    """Return the folder with the source files of a store, or None if it does not exist."""
     path, form = Path(source.get("path", "")), formats().get(source.get("format", ""))
     return path if form is not None and form.names_are_paths and path.is_dir() else None
 

@@ -1,17 +1,18 @@
-"""Writes a store, image by image, so that a packing that was cut off goes on where it stopped.
+"""Writes a store image by image, so that packing can continue after an interruption.
 
-A store is a folder:
-    images.u8        uint8 [N, size, size, channels], memory-mapped; or, encoded:
-    images.bin       the original files one after the other, and
-    offsets.npy      int64 [N + 1]: where each starts
-    class_ids.npy    int64 [N]
-    content_ids.npy  int32 [N, factors]: index into the factor's labels
-    index.jsonl      one line an image: id, name, class, content, sha256 of its pixels, and for
-                     files source_sha256 and source_bytes
-    left_out.jsonl   one line a broken image: position in the source, name, reason
-    manifest.json    everything else, and the hashes of all files; written last, so that a store
-                     without it is not one
-While it is made it is called STORE.partial and holds packing.json: what it is made of.
+A store is a folder with these files:
+    images.u8        pixels, uint8 [N, size, size, channels] (not in an encoded store)
+    images.bin       the original files, concatenated (only in an encoded store)
+    offsets.npy      offset of each original file, int64 [N + 1] (only in an encoded store)
+    class_ids.npy    class of each image, int64 [N]
+    content_ids.npy  index of each content label in its factor, int32 [N, factors]
+    index.jsonl      one line per image with id, name, class, content and the sha256 of its pixels,
+                     and source_sha256 and source_bytes if it came from a file
+    left_out.jsonl   one line per broken image with its position in the source, name and reason
+    manifest.json    everything else, and the hashes of all files
+
+manifest.json is written last, and a folder without it is not a store. An unfinished store is called
+STORE.partial and holds packing.json, which describes the source and the options.
 """
 
 import array
@@ -35,13 +36,14 @@ from lord_fast.data.unfinished import PACKING, empty
 
 
 class StoreWriter:
-    """Appends images to the files of a store, holding labels but no pixels in memory.
+    """Appends images to the files of a store. Labels stay in memory, but pixels do not.
 
     Args:
-        folder: An `unfinished` store; what another packing left there goes.
-        shape: Of the images.
-        encoded: Keep the original bytes instead of the pixels.
-        fingerprint: What the store is made of, JSON values; the same one goes on.
+        folder: An `unfinished` store. Files that were packed from another source are removed.
+        shape: Shape of the images.
+        encoded: Whether to store the original files instead of pixels.
+        fingerprint: Describes the source and the options as JSON values. Packing continues if the
+            unfinished store has the same fingerprint.
     """
 
     def __init__(self, folder: Path, shape: Shape, encoded: bool, fingerprint: dict):
@@ -58,10 +60,10 @@ class StoreWriter:
         self.left_out: list[dict] = []
 
     def start(self, records: Iterable[Record]) -> int:
-        """Go on with what an earlier packing of the same records left, or begin anew.
+        """Continue an interrupted packing of the same records, or start from the beginning.
 
         Returns:
-            How many records, from the first one on, are done.
+            The number of records that are packed already.
         """
         try:
             started, rows, left_out = self._found()
@@ -72,7 +74,7 @@ class StoreWriter:
             self._begin()
             rows, left_out, done = [], [], 0
         self.left_out = [entry for entry in left_out if entry["position"] < done]
-        # Whatever lies behind the last image that is whole is written again.
+        # Everything after the last complete image is written again.
         self.index = _continued(self.folder / "index.jsonl", rows)
         self.reasons = _continued(self.folder / "left_out.jsonl", self.left_out)
         for row in rows:
@@ -82,7 +84,14 @@ class StoreWriter:
         return done
 
     def add(self, record: Record, pixels: np.ndarray, source: bytes | None, sha256: str) -> None:
-        """Append an image; `source` is what was decoded and `sha256` its hash, if it was a file."""
+        """Append an image.
+
+        Args:
+            record: The image's record.
+            pixels: The decoded image, uint8 [size, size, channels].
+            source: The encoded image, or None if the source holds pixels.
+            sha256: Hash of `source`, or an empty string.
+        """
         assert pixels.shape == (self.shape.size, self.shape.size, self.shape.channels)
         data = pixels.tobytes()
         row = {
@@ -102,23 +111,23 @@ class StoreWriter:
         self._register(row)
 
     def leave_out(self, position: int, name: str, reason: str) -> None:
-        """Put a broken image on the list."""
+        """Record a broken image in left_out.jsonl."""
         self.left_out.append({"position": position, "name": name, "reason": reason})
         self.reasons.write(json.dumps(self.left_out[-1]) + "\n")
 
     def flush(self) -> None:
-        """Hand everything to the system; the index last, since it says what is whole."""
+        """Flush all files, the index last, because every image in the index must be complete."""
         for file in (self.data, self.reasons, self.index):
             file.flush()
 
     def close(self) -> None:
-        """Close the files, the store still unfinished."""
+        """Close the files of the unfinished store."""
         with contextlib.ExitStack() as files:
             for file in (self.data, self.reasons, self.index):
                 files.callback(file.close)
 
     def finish(self, source: dict, decoder: dict) -> dict:
-        """Write what remains of a closed store; returns the manifest."""
+        """Write the remaining files after `close` and return the manifest."""
         np.save(self.folder / "class_ids.npy", np.array(self.class_ids, dtype=np.int64))
         contents = np.array(self.content_ids, dtype=np.int32)
         contents = contents.reshape(len(self.class_ids), len(self.factors))
@@ -127,7 +136,7 @@ class StoreWriter:
             np.save(self.folder / "offsets.npy", np.array(self.offsets, dtype=np.int64))
         manifest = {
             "format": "lord-fast store",
-            "version": 0,  # its place; `write_manifest` sets it
+            "version": 0,  # a placeholder that fixes the order of keys
             "storage": "encoded" if self.encoded else "decoded",
             "num_images": len(self.class_ids),
             "size": self.shape.size,
@@ -149,7 +158,7 @@ class StoreWriter:
         (self.folder / PACKING).write_text(json.dumps(content))
 
     def _found(self) -> tuple[float, list[dict], list[dict]]:
-        """When an earlier packing began, its whole images, and what it left out."""
+        """Return the start time, complete images and broken images of an earlier packing."""
         content = json.loads((self.folder / PACKING).read_text())
         started = content.pop("started")
         if content != self.fingerprint:
@@ -160,7 +169,7 @@ class StoreWriter:
         return started, rows, left_out
 
     def _whole(self, rows: Iterable[dict], data) -> Iterator[dict]:
-        """The rows before the first one whose data is not all there."""
+        """Yield the rows before the first image whose data is missing or damaged."""
         for i, row in enumerate(rows):
             length, digest = stored(row, self.encoded, self.shape)
             if row["id"] != i:
@@ -184,7 +193,7 @@ class StoreWriter:
 
 
 def _lines(file: Path) -> Iterator[dict]:
-    """The rows of a JSON lines file up to the first that is not as it was written."""
+    """Yield the rows of a JSON lines file before the first damaged one."""
     with file.open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
             try:
@@ -197,9 +206,9 @@ def _lines(file: Path) -> Iterator[dict]:
 
 
 def _continued(file: Path, rows: list[dict]) -> TextIO:
-    """A JSON lines file, opened to go on after `rows`, which it begins with.
+    """Open a JSON lines file to append after `rows`, which are its first lines.
 
-    It is cut and not rewritten, so that a full disk cannot lose the rows.
+    The file is truncated instead of rewritten, so that a full disk cannot lose the rows.
     """
     stream = file.open("a", encoding="utf-8")
     stream.truncate(sum(len(json.dumps(row)) + 1 for row in rows))
@@ -209,9 +218,9 @@ def _continued(file: Path, rows: list[dict]) -> TextIO:
 def _same_records(
     records: Iterable[Record], rows: list[dict], broken: list[dict], started: float
 ) -> int | None:
-    """How many of `records` the rows are of; None if they are of others, or of files changed since.
+    """Return how many of `records` are packed, or None if records or files have changed.
 
-    The change time is compared and not the modification time, which a copy may bring along.
+    The change time of files is compared, because a copy may preserve the modification time.
     """
     reasons = {entry["position"]: entry["name"] for entry in broken}
     done = taken = 0

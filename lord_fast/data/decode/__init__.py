@@ -29,16 +29,16 @@ __all__ = [
 
 
 def open_decoder(name: DecoderName, shape: Shape, threads: int, device: str = "cpu") -> Decoder:
-    """The decoder that --decoder names. auto is DALI if it works here, else Pillow.
+    """Open the decoder for a value of --decoder. auto uses DALI if it works, and Pillow otherwise.
 
     Args:
         name: auto, dali or pillow.
-        shape: What images are made into.
-        threads: Threads that one call may use.
-        device: cpu, or cuda to decode there (DALI only).
+        shape: Size, channels and crop of the decoded images.
+        threads: Number of threads that one call may use.
+        device: cpu, or cuda to decode on the GPU (only DALI).
 
     Raises:
-        ValueError: dali is asked for and does not work here; quotes its own reason.
+        ValueError: dali is requested but does not work. The error quotes DALI's reason.
     """
     if name == "pillow":
         return PillowDecoder(shape, threads)

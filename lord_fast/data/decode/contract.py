@@ -1,8 +1,8 @@
-"""What every decoder does: turn encoded bytes into uint8 pixels of one size.
+"""The interface of decoders, which turn encoded images into uint8 pixels of one size.
 
-A decoder rotates the image as its EXIF orientation says. It makes grey from colour as ITU-R 601
-luma, blends transparency on white and takes the upper byte of 16-bit values. Then it cuts the crop
-out and scales it with an antialiased triangle filter.
+A decoder rotates the image as its EXIF orientation says. It converts colour to grey with the ITU-R
+601 luma, blends transparency with white and keeps the upper byte of 16-bit values. Then it cuts out
+the crop and scales it with an antialiased triangle filter.
 """
 
 import errno
@@ -18,29 +18,29 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_PIXELS = 100_000_000
-"""Larger images are refused before decoding (a few kB of PNG can hold gigabytes of zeros)."""
+"""Largest image that is decoded. A PNG file of a few kB can hold gigabytes of zeros."""
 MAX_BYTES = 256 << 20
-"""Larger files are refused before reading."""
+"""Largest file that is read."""
 PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOTCONN, errno.ESTALE, errno.ETIMEDOUT)
-"""Errors that say nothing about the file: the system has run out of something, or a network file
-system is gone. Reading again may well succeed."""
+"""Errors that do not depend on the file. The system has run out of a resource, or a network file
+system is not available. A second attempt may succeed."""
 Crop = tuple[int, int] | tuple[int, int, int, int]
 """(width, height) around the centre, or (width, height, left, top), in pixels."""
 DecoderName = Literal["auto", "dali", "pillow"]
 
 
 class BadImageError(ValueError):
-    """An image that cannot be used; the message says why, without its name."""
+    """An image cannot be used. The message gives the reason but not the name of the image."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What images are made into.
+    """The shape of decoded images.
 
     Attributes:
         size: Side of the result in pixels.
         channels: 1 (grey) or 3 (RGB).
-        crop: Cut out before scaling; None: the whole image.
+        crop: The region to cut out before scaling, or None for the whole image.
     """
 
     size: int
@@ -48,13 +48,17 @@ class Shape:
     crop: Crop | None = None
 
     def box(self, width: int, height: int) -> tuple[float, float, float, float]:
-        """The part of an image that is scaled: the largest square in the middle of the crop.
+        """Return the largest square in the middle of the crop, which is the part to scale.
+
+        Args:
+            width: Width of the image in pixels.
+            height: Height of the image in pixels.
 
         Returns:
             left, top, right, bottom in pixels.
 
         Raises:
-            BadImageError: the crop reaches over the image's edge.
+            BadImageError: The crop exceeds the image.
         """
         left, top = 0.0, 0.0
         region = (width, height)
@@ -71,38 +75,39 @@ class Shape:
 
 
 class Decoder(Protocol):
-    """Encoded bytes to pixels; safe to call from several threads."""
+    """Turns encoded images into pixels. It may be called from several threads."""
 
     def decode(self, files: Sequence[bytes]) -> list[np.ndarray | BadImageError]:
-        """Each file's pixels, uint8 [size, size, channels], or why there are none.
+        """Decode files to pixels, uint8 [size, size, channels], or to errors.
 
-        An image's pixels do not depend on the other images of the call.
+        The pixels of an image do not depend on the other images of the call.
         """
         ...
 
     def batch(self, files: Sequence[bytes]) -> "Tensor":
-        """The same as one tensor, uint8 [B, size, size, channels], on the decoder's device.
+        """Decode files to one tensor, uint8 [B, size, size, channels], on the decoder's device.
 
         Raises:
-            BadImageError: one of the files is broken.
+            BadImageError: A file is broken.
         """
         ...
 
     def describe(self) -> dict[str, str]:
-        """Who decodes, for a manifest or a header."""
+        """Describe the decoder for a manifest or a header."""
         ...
 
 
 def read_file(path: Path) -> bytes:
-    """The bytes of a regular file.
+    """Read a regular file.
 
     Raises:
-        BadImageError: it is something else, unreadable or larger than `MAX_BYTES`.
-        OSError: see `PASSING`.
+        BadImageError: The path is not a regular file, is not readable, or has more than
+            `MAX_BYTES`.
+        OSError: One of the errors in `PASSING`.
     """
     try:
         status = path.stat()
-        # A pipe would block for ever, and a folder may well be called x.png.
+        # Reading a pipe would block forever, and a folder may be called x.png.
         if not stat.S_ISREG(status.st_mode):
             raise BadImageError("not a regular file")
         if status.st_size > MAX_BYTES:
@@ -115,6 +120,6 @@ def read_file(path: Path) -> bytes:
 
 
 def crop_flag(crop: Crop | Sequence[int]) -> str:
-    """What `lord-fast pack --crop` takes: WIDTHxHEIGHT or WIDTHxHEIGHT+LEFT+TOP."""
+    """Return a crop in the syntax of `lord-fast pack --crop`, such as 128x128 or 128x128+8+16."""
     width, height, *offset = crop
     return "+".join((f"{width}x{height}", *map(str, offset)))

@@ -1,13 +1,13 @@
-"""DALI's implementation of `contract.Decoder`: on a GPU ("mixed") or on the CPU.
+"""Implements `contract.Decoder` with DALI, on a GPU ("mixed") or on the CPU.
 
-DALI decodes only the JPEG and PNG files for which it gives the same image as Pillow. The others
-go to Pillow, one by one: images with transparency (DALI drops alpha), 16-bit grey (DALI takes the
-lower byte), GIF, TIFF and other formats, and truncated files.
+DALI decodes only those JPEG and PNG files for which it gives the same image as Pillow. Pillow
+decodes all others one by one. These are images with transparency (DALI drops alpha), 16-bit grey
+(DALI takes the lower byte), GIF, TIFF and other formats, and truncated files.
 
-The pixels of the two decoders differ by at most 2 levels of 255, or 3 where grey is made from
-colour. The outermost ring of pixels of a smaller copy may differ more. The filter reaches over the
-image's border there: DALI repeats the border's pixels, Pillow leaves the outside out. An edge in
-the image that runs into the border differs by up to an eighth of its contrast.
+The pixels of the two decoders differ by at most 2 levels of 255, or by 3 for grey from colour. The
+outermost ring of pixels of a reduced image can differ more, because the filter reaches over the
+border. DALI repeats the border's pixels there, while Pillow ignores the outside. An edge that meets
+the border differs by up to an eighth of its contrast.
 """
 
 import importlib
@@ -23,24 +23,24 @@ from lord_fast.data.decode.pillow import PillowDecoder, open_image
 
 BATCH = 64
 MAX_BATCH_PIXELS = 64_000_000
-"""Pixels that one batch may decode to, at the images' own size."""
+"""Largest number of pixels in a batch, counted before the images are scaled."""
 END_OF_JPEG = b"\xff\xd9"
 
 
 class DaliUnavailableError(RuntimeError):
-    """DALI is missing or does not work here; the message is its own."""
+    """DALI is missing or does not work on this machine. The message comes from DALI."""
 
 
 class DaliDecoder:
-    """DALI, and Pillow for the images that DALI would decode differently.
+    """Decodes with DALI, and with Pillow where DALI would give another image.
 
     Args:
-        shape: What images are made into.
-        threads: DALI's threads on the CPU.
+        shape: Size, channels and crop of the decoded images.
+        threads: Number of DALI's CPU threads.
         device: cpu or cuda.
 
     Raises:
-        DaliUnavailableError: DALI is missing or does not work here.
+        DaliUnavailableError: DALI is missing or does not work on this machine.
     """
 
     def __init__(self, shape: Shape, threads: int, device: str = "cpu"):
@@ -60,24 +60,24 @@ class DaliDecoder:
         return self._each(files, lambda images: [np.array(image) for image in images.as_cpu()])
 
     def batch(self, files: Sequence[bytes]):
-        """See `Decoder`. What DALI decodes on a GPU stays there."""
+        """See `Decoder`. Images that DALI decodes on a GPU stay there."""
         import torch
 
         def tensors(images: Any) -> Sequence[Any]:
-            # DALI writes the next batch into the same memory.
+            # The clone is needed because DALI writes the next batch into the same memory.
             return torch.from_dlpack(images.as_tensor()).clone().unbind()
 
         images = []
         for image in self._each(files, tensors):
             if isinstance(image, BadImageError):
                 raise image
-            if isinstance(image, np.ndarray):  # Pillow's, which cannot be written to
+            if isinstance(image, np.ndarray):  # Pillow's arrays are read-only.
                 image = torch.from_numpy(image.copy()).to(self.device)
             images.append(image)
         return torch.stack(images)
 
     def describe(self) -> dict[str, str]:
-        """Name, version and device."""
+        """Return name, version and device."""
         return {"name": "dali", "version": self._dali.__version__, "device": self.device}
 
     def _each(self, files: Sequence[bytes], convert: Callable[[Any], Sequence]) -> list[Any]:
@@ -97,7 +97,7 @@ class DaliDecoder:
         return [decoded[i] for i in range(len(files))]
 
     def _pixels_if_alike(self, file: bytes) -> int:
-        """Number of pixels if DALI decodes this image as Pillow does, else 0."""
+        """Return the number of pixels if DALI decodes this image as Pillow does, else 0."""
         try:
             with open_image(file) as image:
                 alike = _alike(image, file) and self._crop_fits(image)
@@ -106,7 +106,7 @@ class DaliDecoder:
             return 0
 
     def _crop_fits(self, image: Image.Image) -> bool:
-        """Whether there is no crop, or it fits the image both upright and turned by 90 degrees."""
+        """Return whether the crop fits the image, both upright and turned by 90 degrees."""
         if self.shape.crop is None:
             return True
         width, height, *offset = self.shape.crop
@@ -114,22 +114,22 @@ class DaliDecoder:
         return max(left + width, top + height) <= min(image.size)
 
     def _run(self, files: list[bytes], convert: Callable[[Any], Sequence]) -> list[Any]:
-        """The converted images, None for those that DALI refuses.
+        """Decode files and convert the images. The result is None for files that DALI rejects.
 
-        One bad image fails its whole batch, so a batch that fails is run again in halves.
+        A single bad image makes its whole batch fail, so a failed batch is repeated in halves.
         """
         try:
             self._pipeline.feed_input("files", [np.frombuffer(f, dtype=np.uint8) for f in files])
             return list(convert(self._pipeline.run()[0]))
         except RuntimeError:
-            self._pipeline = self._build()  # a pipeline that failed cannot go on
+            self._pipeline = self._build()  # A pipeline cannot be used after an error.
         if len(files) == 1:
             return [None]
         half = len(files) // 2
         return self._run(files[:half], convert) + self._run(files[half:], convert)
 
     def _build(self):
-        """Bytes -> decoded, turned -> the box of `Shape.box` -> scaled."""
+        """Build a pipeline that decodes and rotates images, cuts out `Shape.box` and scales it."""
         dali, fn, types = self._dali, self._dali.fn, self._dali.types
         gpu = self.device == "cuda"
 
@@ -154,7 +154,7 @@ class DaliDecoder:
         return built
 
     def _region(self, shape):
-        """`Shape.box` in DALI's arithmetic: (top, left), (bottom, right)."""
+        """Compute `Shape.box` with DALI operators. Returns (top, left) and (bottom, right)."""
         fn, math = self._dali.fn, self._dali.math
         height, width = shape[0], shape[1]
         if self.shape.crop is None:
@@ -171,7 +171,7 @@ class DaliDecoder:
 
 
 def _alike(image: Image.Image, file: bytes) -> bool:
-    """Whether DALI decodes an image as Pillow does; tests/test_dali.py compares them."""
+    """Return whether DALI decodes an image as Pillow does. tests/test_dali.py compares them."""
     if image.format == "JPEG":
         return image.mode in ("L", "RGB", "CMYK") and file.endswith(END_OF_JPEG)
     return (
@@ -184,7 +184,7 @@ def _alike(image: Image.Image, file: bytes) -> bool:
 def _groups(items: list[int], pixels: list[int]) -> list[list[int]]:
     """Split `items` into groups of at most `BATCH` images and `MAX_BATCH_PIXELS` pixels.
 
-    An image of more pixels is a group of its own.
+    An image with more pixels forms its own group.
     """
     groups: list[list[int]] = []
     total = 0

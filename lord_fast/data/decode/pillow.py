@@ -1,4 +1,4 @@
-"""Pillow's implementation of `lord_fast.data.decode.contract.Decoder`."""
+"""Implements `lord_fast.data.decode.contract.Decoder` with Pillow."""
 
 import io
 import threading
@@ -23,15 +23,16 @@ FORMATS = sorted(
     {"AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM", "SGI", "TGA", "TIFF",
      "WEBP"} & set(Image.OPEN)
 )  # fmt: skip
-"""The formats that are read, by Pillow's names. EPS is not: its reader starts another program."""
+"""Pillow's names of the formats that are read. EPS is excluded, because Pillow would start another
+program to read it."""
 
 
 class PillowDecoder:
-    """Decodes with Pillow, in several threads.
+    """Decodes with Pillow in several threads.
 
     Args:
-        shape: What images are made into.
-        threads: Threads of one call. With 1 the caller's own thread decodes.
+        shape: Size, channels and crop of the decoded images.
+        threads: Number of threads. With 1, images are decoded in the caller's thread.
     """
 
     def __init__(self, shape: Shape, threads: int = 1):
@@ -56,21 +57,23 @@ class PillowDecoder:
         return torch.from_numpy(np.stack(images))
 
     def describe(self) -> dict[str, str]:
-        """Name and version."""
+        """Return name and version."""
         return {"name": "pillow", "version": Image.__version__}
 
     def _one(self, file: bytes) -> np.ndarray | BadImageError:
         try:
             return _decode(file, self.shape)
         except BadImageError as error:
-            return BadImageError(str(error))  # the old one's traceback holds the file
+            # A new exception, because the traceback of the old one keeps the file in memory.
+            return BadImageError(str(error))
 
 
 def open_image(file: Path | bytes) -> Image.Image:
-    """Read an image's header, not yet its pixels.
+    """Read the header of an image but not its pixels.
 
     Raises:
-        BadImageError: not an image, empty, unreadable, or larger than `MAX_PIXELS`.
+        BadImageError: The file is not an image, is empty or unreadable, or has more than
+            `MAX_PIXELS`.
     """
     data = read_file(file) if isinstance(file, Path) else file
     if not data:
@@ -83,7 +86,7 @@ def open_image(file: Path | bytes) -> Image.Image:
         raise BadImageError("not an image that Pillow reads") from error
     except Image.DecompressionBombError as error:
         raise BadImageError(f"more than {MAX_PIXELS:,} pixels") from error
-    # Pillow's readers raise anything on damaged headers.
+    # Pillow raises exceptions of any type for damaged headers.
     except Exception as error:
         raise BadImageError(_reason(error)) from error
     if image.width * image.height > MAX_PIXELS:
@@ -92,20 +95,20 @@ def open_image(file: Path | bytes) -> Image.Image:
 
 
 def is_grey(file: Path | bytes) -> bool:
-    """Whether the header of an image says that it holds grey values only.
+    """Return whether an image is grey according to its header.
 
     Raises:
-        BadImageError: see `open_image`.
+        BadImageError: The image cannot be opened, see `open_image`.
     """
     with open_image(file) as image:
         return image.mode in GREY_MODES
 
 
 class _Budget:
-    """Pixels that all threads may decode at a time; who wants more waits.
+    """Limits the number of pixels that all threads together decode at the same time.
 
     Args:
-        limit: The most; an image of more is decoded alone.
+        limit: The largest number of pixels. A larger image is decoded alone.
     """
 
     def __init__(self, limit: int):
@@ -114,7 +117,7 @@ class _Budget:
 
     @contextmanager
     def take(self, pixels: int) -> Iterator[None]:
-        """Have so many pixels while the block runs."""
+        """Reserve a number of pixels while the block runs. Wait until they are free."""
         pixels = min(pixels, self.limit)
         with self.changed:
             self.changed.wait_for(lambda: self.free >= pixels)
@@ -137,15 +140,15 @@ def _decode(file: Path | bytes, shape: Shape) -> np.ndarray:
             return fit(ImageOps.exif_transpose(image), shape)
         except BadImageError:
             raise
-        except Exception as error:  # whatever a damaged file makes of Pillow
+        except Exception as error:  # Pillow raises exceptions of any type for damaged files.
             raise BadImageError(_reason(error)) from error
 
 
 def fit(image: Image.Image, shape: Shape) -> np.ndarray:
-    """An opened image as uint8 [size, size, channels].
+    """Convert an opened image to uint8 [size, size, channels].
 
     Raises:
-        BadImageError: see `Shape.box`.
+        BadImageError: The crop exceeds the image, or pixels are NaN or infinite.
     """
     box = shape.box(*image.size)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
@@ -160,10 +163,10 @@ def fit(image: Image.Image, shape: Shape) -> np.ndarray:
 
 
 def fit_array(pixels: np.ndarray, shape: Shape) -> np.ndarray:
-    """Decoded pixels, uint8 [H, W] or [H, W, 1 or 3], as uint8 [size, size, channels].
+    """Convert pixels, uint8 [H, W] or [H, W, 1 or 3], to uint8 [size, size, channels].
 
     Raises:
-        BadImageError: another type or shape, or no pixels.
+        BadImageError: The pixels have another type or shape, or there are none.
     """
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[:, :, 0]
@@ -175,10 +178,12 @@ def fit_array(pixels: np.ndarray, shape: Shape) -> np.ndarray:
 
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:
-    """16-bit grey by its upper byte; 32-bit integers and floats are taken as 16-bit and [0, 1].
+    """Convert grey to 8 bits. 16-bit values keep their upper byte.
+
+    32-bit integers are treated as 16-bit values, and floats as values in [0, 1].
 
     Raises:
-        BadImageError: a float is NaN or infinite.
+        BadImageError: A float is NaN or infinite.
     """
     values = np.asarray(image)
     if image.mode == "F":

@@ -1,7 +1,7 @@
-"""Where images come from: one module for each data set, with its options and its registration.
+"""The sources of images. Each module reads one format and defines the format's options.
 
-A new module here is found by `lord_fast.data.formats`. It registers a function that opens its
-`Source` of records.
+`lord_fast.data.formats` imports all modules of this package. Each one registers a function that
+opens a `Source` of records.
 """
 
 from pathlib import Path
@@ -18,16 +18,16 @@ __all__ = ["Archive", "Folder", "NpzFile", "open_source"]
 
 
 def open_source(source: str, config: PackConfig, *options: Checked) -> Source:
-    """The source that `lord-fast pack SOURCE` names.
+    """Open the source for a value of SOURCE in `lord-fast pack SOURCE`.
 
     Args:
         source: A path, or the word glyphs.
-        config: Its format, and the options that formats share.
-        options: Options of single formats, such as `GlyphOptions`; those of other formats are
-            passed over.
+        config: The format, and the options that all formats share.
+        options: Options of single formats, such as `GlyphOptions`. Those of other formats are
+            ignored.
 
     Raises:
-        ValueError: it does not exist, is of another format or holds no images.
+        ValueError: The source does not exist, has another format or holds no images.
     """
     path = Path(source)
     name = config.format if config.format != "auto" else _format(path)

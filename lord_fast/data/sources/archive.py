@@ -1,4 +1,4 @@
-"""A zip or tar archive of class folders, read without unpacking it."""
+"""Reads a zip or tar archive of class folders without unpacking it."""
 
 import bz2
 import errno
@@ -23,33 +23,34 @@ from lord_fast.data.sources.layout import nested
 
 TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 MAX_HEADER = 1 << 20
-"""Longest name or extra header of a tar's member in bytes; a real one has a few hundred."""
+"""Longest name or extra header of a tar member that is read, in bytes. Real ones have hundreds."""
 HELD_WHOLE = (
     tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME,
     tarfile.GNUTYPE_LONGLINK,
 )  # fmt: skip
-"""Types of members that are such a name or header, which tarfile reads into memory."""
+"""Types of members that hold such a name or header. tarfile reads them into memory."""
 DAMAGE = (None, errno.EINVAL)
-"""Numbers of an OSError that is about the file: a reader's own, and a place before its start."""
+"""Numbers of OSErrors that a damaged file causes. Readers raise them without a number, and seeking
+before the start of the file gives EINVAL."""
 BLOCK = 1 << 18
-"""Bytes of a tar that are read at a time."""
+"""Number of bytes of a tar that are read at a time."""
 
 
 def is_archive(path: Path) -> bool:
-    """Whether the name of a file is that of an archive."""
+    """Return whether a file is an archive according to its name."""
     return path.name.lower().endswith((".zip", *TAR))
 
 
 class Archive(Source):
-    """Images at .../CLASS/NAME.ext in an archive; nothing is written to disk.
+    """The images at .../CLASS/NAME.ext in an archive. Nothing is written to disk.
 
     Args:
-        path: A .zip or a .tar, compressed or not.
+        path: A zip or tar file. A tar may be compressed.
         content_pattern: See `Folder`.
 
     Raises:
-        ValueError: not an archive, no images in class folders, class folders that do not lie side
-            by side, or the pattern is not usable.
+        ValueError: The file is not an archive, it has no images in class folders, the class
+            folders have different parents, or the pattern is not valid.
     """
 
     def __init__(self, path: Path, content_pattern: str | None = None):
@@ -79,7 +80,7 @@ class Archive(Source):
             yield Record(shown, class_name, labels, member.content, member.size)
 
     def describe(self) -> dict:
-        """Format, file and pattern."""
+        """Return format, file and pattern."""
         return {
             "format": "archive",
             "path": os.path.abspath(self.path),
@@ -94,7 +95,7 @@ class Archive(Source):
 
 @register("archive", "a zip or tar file of CLASS/NAME.png")
 def open_archive(path: Path, config: PackConfig) -> Source:
-    """The source at a path."""
+    """Open the source at a path."""
     return Archive(path, config.content_pattern)
 
 
@@ -103,11 +104,11 @@ class Member:
     """A file of an archive.
 
     Attributes:
-        name: Its path in the archive.
-        refused: Why it is not read; None if it is.
-        size: Bytes of its content; 0 if it is not read.
-        content: Returns it. A zip's is read then, a tar's is in memory. Raises BadImageError
-            where it is refused or damaged.
+        name: Path in the archive.
+        refused: Reason why the file is not read, or None.
+        size: Size of the content in bytes, or 0 if the file is not read.
+        content: Returns the content, or raises BadImageError if the file is refused or damaged.
+            The content of a tar member is in memory, and that of a zip member is read by the call.
     """
 
     name: str
@@ -117,18 +118,19 @@ class Member:
 
 
 def members(path: Path, wanted: Callable[[str], bool], read: bool = True) -> Iterator[Member]:
-    """The files of an archive that are wanted, in its order; one of a tar is held at a time.
+    """Yield the wanted files of an archive in order.
 
-    A tar is read to its end, and its checksum compared if it is compressed.
+    Only one file of a tar is in memory at a time. A tar is read to its end, which verifies the
+    checksum of a compressed one.
 
     Args:
         path: The archive.
-        wanted: Takes a name. What is not wanted is not held in memory.
-        read: Whether the contents are needed; a tar's take memory.
+        wanted: Takes a name and returns whether the file is wanted.
+        read: Whether the contents are needed. Reading the contents of a tar takes memory.
 
     Raises:
-        ValueError: not an archive, or one that is damaged or cut short.
-        OSError: the system refuses to read it.
+        ValueError: The file is not an archive, or it is damaged or truncated.
+        OSError: The system cannot read the file.
     """
     listing = _zip(path) if path.name.lower().endswith(".zip") else _tar(path, wanted, read)
     with readable(path):
@@ -137,15 +139,15 @@ def members(path: Path, wanted: Callable[[str], bool], read: bool = True) -> Ite
 
 @contextmanager
 def readable(path: Path, problem: str = "not a readable archive") -> Iterator[None]:
-    """Turn whatever a damaged file makes of its reader into one error.
+    """Turn every exception that a damaged file causes in its reader into a ValueError.
 
     Args:
         path: The file.
-        problem: What the error says before the reader's own reason.
+        problem: Beginning of the error message, before the reader's own reason.
 
     Raises:
-        ValueError: names the file and the reason.
-        OSError: the system's own, which says nothing about the content.
+        ValueError: The file is damaged. The error names the file and the reason.
+        OSError: The system cannot read the file, for a reason other than damage.
     """
     try:
         yield
@@ -159,19 +161,20 @@ def readable(path: Path, problem: str = "not a readable archive") -> Iterator[No
 
 
 def open_zip(path: Path) -> zipfile.ZipFile:
-    """A zip to read members from with `read_member`, in any order and from several threads.
+    """Open a zip, whose members `read_member` reads in any order and from several threads.
 
-    Its directory has no checksum, so the names of all members are compared with those beside their
-    contents, and their number with that at the end of the file.
+    The directory of a zip has no checksum. This function therefore compares the name of each
+    member with the name in the member's own header, and the number of members with the number at
+    the end of the file.
 
     Raises:
-        ValueError: not a zip, or one whose directory is damaged.
-        OSError: the system refuses to read it.
+        ValueError: The file is not a zip, or its directory is damaged.
+        OSError: The system cannot read the file.
     """
     with readable(path):
         archive = zipfile.ZipFile(path)
         with path.open("rb") as file:
-            # The record of a zip of more than 65,534 members says 65,535.
+            # A zip with more than 65,534 members gives its number of members as 65,535.
             if _count_of(file) not in (len(archive.infolist()) % 0x10000, 0xFFFF):
                 raise zipfile.BadZipFile("its directory lists more or fewer files than it says")
             for info in archive.infolist():
@@ -181,9 +184,9 @@ def open_zip(path: Path) -> zipfile.ZipFile:
 
 
 def _count_of(file: BinaryIO) -> int:
-    """Number of members, modulo 2**16, by a zip's last record; -1 if there is none."""
+    """Return the number of members modulo 2**16 from a zip's last record, or -1 without one."""
     size = file.seek(0, os.SEEK_END)
-    file.seek(max(0, size - 22 - 0xFFFF))  # the longest comment follows it
+    file.seek(max(0, size - 22 - 0xFFFF))  # A comment of up to 0xFFFF bytes follows the record.
     tail = file.read()
     at = tail.rfind(b"PK\5\6")
     record = tail[at : at + 22]
@@ -191,7 +194,7 @@ def _count_of(file: BinaryIO) -> int:
 
 
 def _name_of(file: BinaryIO, info: zipfile.ZipInfo) -> str:
-    """A member's name as its own header has it."""
+    """Read a member's name from the member's own header."""
     file.seek(info.header_offset)
     header = file.read(30)
     if header[:4] != b"PK\3\4" or len(header) < 30:
@@ -201,21 +204,21 @@ def _name_of(file: BinaryIO, info: zipfile.ZipInfo) -> str:
 
 
 def refused_member(info: zipfile.ZipInfo) -> str | None:
-    """Why a member of a zip is not read; None if it is."""
+    """Return the reason why a member of a zip is not read, or None if it is."""
     if info.flag_bits & 1:
         return "encrypted"
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        # Others decompress without a bound on the memory.
+        # Other methods decompress with unbounded memory.
         return "neither stored nor deflated"
     return _refused(info.filename, info.file_size)
 
 
 def read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
-    """The content of a member that is not refused, at most as long as it says.
+    """Read a member that is not refused and verify its length and checksum.
 
     Raises:
-        BadImageError: it is damaged; its checksum is compared.
-        OSError: the system refuses to read the archive.
+        BadImageError: The member is damaged.
+        OSError: The system cannot read the archive.
     """
     try:
         if not info.file_size:
@@ -231,12 +234,12 @@ def read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
         raise BadImageError(error.strerror or str(error)) from error
     except BadImageError:
         raise
-    except Exception as error:  # whatever a damaged header makes of Python's reader
+    except Exception as error:  # zipfile raises exceptions of any type for damaged headers.
         raise BadImageError(str(error) or type(error).__name__) from error
 
 
 def _zip(path: Path) -> Iterator[Member]:
-    archive = open_zip(path)  # stays open as long as a content may be read
+    archive = open_zip(path)  # It stays open, because contents are read later.
     for info in archive.infolist():
         if info.is_dir():
             continue
@@ -254,7 +257,7 @@ def _tar(path: Path, wanted: Callable[[str], bool], read: bool) -> Iterator[Memb
         tarfile.open(fileobj=stream, mode="r|", bufsize=BLOCK, tarinfo=_Header) as archive,
     ):
         while (info := archive.next()) is not None:
-            archive.members.clear()  # type: ignore[attr-defined]  # it remembers all of them
+            archive.members.clear()  # type: ignore[attr-defined]  # saves memory
             if info.isdir() or not wanted(info.name):
                 continue
             refused = _refused(info.name, info.size)
@@ -265,13 +268,17 @@ def _tar(path: Path, wanted: Callable[[str], bool], read: bool) -> Iterator[Memb
             else:
                 file = archive.extractfile(info) if read else None
                 content = file.read() if file is not None else b""
-                # bytes() of bytes are the same ones.
+                # bytes(content) returns the same object.
                 yield Member(info.name, None, info.size, functools.partial(bytes, content))
         _check_end(archive)
 
 
 class _Header(tarfile.TarInfo):
-    """A tar's header; tarfile takes one that is cut off or damaged for the end of the archive."""
+    """A header of a tar member.
+
+    It raises an error if the header is truncated or damaged. tarfile itself would treat such a
+    header as the end of the archive.
+    """
 
     @classmethod
     def frombuf(cls, *arguments, **options):
@@ -295,7 +302,7 @@ class _Header(tarfile.TarInfo):
 
 
 def _check_end(archive: tarfile.TarFile) -> None:
-    """Read what follows the end marker, zeros alone, so that a checksum behind it is compared."""
+    """Read to the end, which verifies the file's checksum, and check that only zeros follow."""
     stream = archive.fileobj
     assert stream is not None
     while block := stream.read(BLOCK):
@@ -304,7 +311,7 @@ def _check_end(archive: tarfile.TarFile) -> None:
 
 
 def _decompressed(path: Path) -> BinaryIO:
-    """The file, decompressed as it is read if it is compressed."""
+    """Open a tar file, which is decompressed while it is read."""
     with path.open("rb") as file:
         magic = file.read(6)
     if magic[:2] == b"\x1f\x8b":
@@ -321,7 +328,7 @@ def _not_read(name: str, reason: str) -> Member:
 
 
 def _refused(name: str, size: int) -> str | None:
-    """Why a member is not read."""
+    """Return the reason why a member is not read, or None if it is."""
     posix, windows = PurePosixPath(name), PureWindowsPath(name)
     if posix.is_absolute() or windows.drive or ".." in (*posix.parts, *windows.parts):
         return "its path leads out of the archive"

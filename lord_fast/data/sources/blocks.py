@@ -1,4 +1,4 @@
-"""Images of one large array, read some at a time and forgotten."""
+"""Reads the images of a large array in blocks."""
 
 import threading
 from collections.abc import Callable
@@ -6,20 +6,20 @@ from collections.abc import Callable
 import numpy as np
 
 BLOCK = 256
-"""Images read at a time."""
+"""Largest number of images in a block."""
 BLOCK_BYTES = 64 << 20
-"""What a block may take, if it is more than one image."""
+"""Largest size of a block in bytes. A larger image forms its own block."""
 KEPT = 3
-"""Blocks held: workers ask for images in nearly ascending order."""
+"""Number of blocks in memory. A few suffice, because workers read in nearly ascending order."""
 
 
 class Blocks:
-    """One image after the other of an array that does not fit memory; safe to use from threads.
+    """Reads single images of an array that does not fit in memory. Threads may share it.
 
     Args:
-        count: Images in the array.
-        read: (start, stop) -> those images, uint8 [stop - start, ...].
-        size: Bytes of an image.
+        count: Number of images in the array.
+        read: Takes start and stop, and returns these images, uint8 [stop - start, ...].
+        size: Size of an image in bytes.
     """
 
     def __init__(self, count: int, read: Callable[[int, int], np.ndarray], size: int):
@@ -29,7 +29,7 @@ class Blocks:
         self._blocks: dict[int, np.ndarray] = {}
 
     def __call__(self, i: int) -> np.ndarray:
-        """Image number `i`."""
+        """Return image number `i`."""
         start = i - i % self.block
         with self._lock:
             if start not in self._blocks:

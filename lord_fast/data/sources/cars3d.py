@@ -1,4 +1,4 @@
-"""Cars3D: 183 car models from 24 azimuths and 4 elevations (Reed et al., NeurIPS 2015)."""
+"""Cars3D shows 183 car models from 24 azimuths and 4 elevations (Reed et al., NeurIPS 2015)."""
 
 import functools
 import io
@@ -21,18 +21,18 @@ from lord_fast.data.sources.npz import entries, names_of, stored_array
 AZIMUTHS, ELEVATIONS = 24, 4
 MESH = "_mesh.mat"
 MAX_MESH_BYTES = 256 << 20
-"""Longest array of a mesh file that is read; the original ones have 4.7 MB."""
+"""Largest array of a mesh file that is read. The original arrays have 4.7 MB."""
 
 
 class Cars3dMeshes(Source):
-    """One MATLAB file a car, `im` uint8 [height, width, 3, 24 azimuths, 4 elevations].
+    """The MATLAB files, one per car, with `im` uint8 [height, width, 3, 24 azimuths, 4 elevations].
 
     Args:
         path: `nips2015-analogy-data.tar.gz`, or a folder that it was unpacked to.
-        class_factors: Labels that make the class; empty: the car.
+        class_factors: Labels that define the class. Defaults to the car.
 
     Raises:
-        ValueError: there are no such files.
+        ValueError: There are no such files.
     """
 
     channels = 3
@@ -42,7 +42,7 @@ class Cars3dMeshes(Source):
         self.path, self.labels = path, choose(class_factors)
         self.count = sum(1 for _ in self._files(read=False))
         if not self.count:
-            raise ValueError(f"{path}: no car_001{MESH} and so on in it")
+            raise ValueError(f"{path}: no files such as car_001{MESH} in it")
 
     def __len__(self) -> int:
         return self.count * AZIMUTHS * ELEVATIONS
@@ -59,11 +59,11 @@ class Cars3dMeshes(Source):
                 yield Record(f"{car}/{azimuth}_{elevation}", class_name, content, image, size)
 
     def describe(self) -> dict:
-        """Format, place and class."""
+        """Return format, path and class."""
         return _describe(self.path, self.labels)
 
     def _files(self, read: bool = True) -> Iterator[tuple[str, bytes]]:
-        """Name and content of every mesh file; no content if it is not to be read."""
+        """Yield the name and content of every mesh file. Contents are empty if `read` is False."""
         if is_archive(self.path):
             for member in members(self.path, lambda name: name.endswith(MESH), read):
                 yield member.name, self._content(member.name, member.content) if read else b""
@@ -80,21 +80,21 @@ class Cars3dMeshes(Source):
 
 
 def read_mesh(name: str, data: bytes) -> np.ndarray:
-    """A car's images, uint8 [24 azimuths, 4 elevations, height, width, 3].
+    """Read the images of a car, uint8 [24 azimuths, 4 elevations, height, width, 3].
 
     Raises:
-        ValueError: not such a file, or its array has more than `MAX_MESH_BYTES`.
+        ValueError: The file has another content, or its array has more than `MAX_MESH_BYTES`.
     """
-    # SciPy comes with scikit-learn; importing it takes longer than most of this module's work.
+    # SciPy comes with scikit-learn. It is imported here because the import is slow.
     from scipy.io import loadmat, whosmat
 
     try:
-        # What a file says of its arrays is read first: a compressed one may hold gigabytes.
+        # The declared shapes are read first, because a compressed array may hold gigabytes.
         shapes = {array: shape for array, shape, _ in whosmat(io.BytesIO(data))}
         if math.prod(shapes["im"]) > MAX_MESH_BYTES:
             raise ValueError(f"im is {list(shapes['im'])}: more than {MAX_MESH_BYTES:,} bytes")
         im = loadmat(io.BytesIO(data), variable_names=["im"])["im"]
-    except Exception as error:  # whatever a damaged file makes of SciPy's reader
+    except Exception as error:  # SciPy raises exceptions of any type for damaged files.
         raise ValueError(f"{name}: not a MATLAB file with an array im ({error})") from error
     if im.dtype != np.uint8 or im.ndim != 5 or im.shape[2:] != (3, AZIMUTHS, ELEVATIONS):
         raise ValueError(f"{name}: im is {im.dtype} {list(im.shape)}: must be uint8 [H, W, 3, "
@@ -103,14 +103,14 @@ def read_mesh(name: str, data: bytes) -> np.ndarray:
 
 
 class Cars3dNpz(Source):
-    """An npz file with all of them, `imgs` or `images` [4 elevations x 24 azimuths x cars, ...].
+    """An npz file with all images, `imgs` or `images` [4 elevations x 24 azimuths x cars, ...].
 
     Args:
-        path: The file; the first three dimensions may be one or three.
+        path: The file. Elevation, azimuth and car may be one dimension or three.
         class_factors: See `Cars3dMeshes`.
 
     Raises:
-        ValueError: not such a file.
+        ValueError: The file has another content.
     """
 
     channels = 3
@@ -147,19 +147,19 @@ class Cars3dNpz(Source):
             yield Record(str(i), class_name, content, image, size)
 
     def describe(self) -> dict:
-        """Format, file and class."""
+        """Return format, path and class."""
         return _describe(self.path, self.labels)
 
 
 @register("cars3d", "Cars3D: nips2015-analogy-data.tar.gz, its folder, or cars3d.npz")
 def open_cars3d(path: Path, config: PackConfig) -> Source:
-    """The source for whichever form it is."""
+    """Open the source at a path, in either form."""
     form = Cars3dNpz if path.suffix == ".npz" else Cars3dMeshes
     return form(path, config.class_factors)
 
 
 def choose(class_factors: Sequence[str]) -> Labels:
-    """What is class and what is content."""
+    """Choose the labels that define the class."""
     others = ("elevation", "azimuth")
     return Labels.chosen(class_factors, ("car",), others, (*others, "car"))
 

@@ -1,4 +1,4 @@
-"""CelebA and RaFD: photographs of faces."""
+"""The data sets CelebA and RaFD, which are photographs of faces."""
 
 import functools
 import os
@@ -19,14 +19,14 @@ ALIGNED = "img_align_celeba"
 
 
 class CelebA(Source):
-    """`identity_CelebA.txt` and the aligned images (Liu et al., ICCV 2015): class = identity.
+    """The aligned images of CelebA (Liu et al., ICCV 2015). The class is the identity.
 
     Args:
-        path: A folder with the identities in it or in Anno/, and the images in
-            img_align_celeba/, Img/img_align_celeba/ or img_align_celeba.zip beside them.
+        path: A folder with identity_CelebA.txt in it or in Anno/. The images are in
+            img_align_celeba/ or img_align_celeba.zip, in the folder or in Img/.
 
     Raises:
-        ValueError: one of them is missing, or the identities are not as they should be.
+        ValueError: The identities or the images are missing, or a line of identities is damaged.
     """
 
     crop = (128, 128)
@@ -49,11 +49,11 @@ class CelebA(Source):
             yield Record(name, identity, {}, *self.open_image(name))
 
     def describe(self) -> dict:
-        """Format and folder."""
+        """Return format and folder."""
         return {"format": "celeba", "path": os.path.abspath(self.path)}
 
     def _images(self) -> Callable[[str], tuple[Path | Callable[[], bytes], int]]:
-        """Name -> where the image is, and its bytes where a file does not say them."""
+        """Return a function that maps a name to the image and its size (0 for files)."""
         for folder in (self.path / ALIGNED, self.path / "Img" / ALIGNED):
             if folder.is_dir():
                 return lambda name: (folder / name, 0)
@@ -66,15 +66,15 @@ class CelebA(Source):
 
 @register("celeba", "CelebA: identity_CelebA.txt and the aligned images")
 def open_celeba(path: Path, config: PackConfig) -> Source:
-    """The source at a path."""
+    """Open the source at a path."""
     return CelebA(path)
 
 
 def read_identities(path: Path) -> dict[str, str]:
-    """File name -> identity.
+    """Read the identity of each file name.
 
     Raises:
-        ValueError: a line is something else, or its name leads elsewhere.
+        ValueError: A line is damaged, or a name is not a plain file name.
     """
     identities = {}
     for number, line in enumerate(path.read_text(errors="replace").splitlines(), start=1):
@@ -86,7 +86,7 @@ def read_identities(path: Path) -> dict[str, str]:
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> tuple[Callable[[], bytes], int]:
-    """What returns an image of the archive, and its bytes."""
+    """Return a function that reads an image of the archive, and the image's size in bytes."""
     try:
         info = archive.getinfo(name)
     except KeyError:
@@ -104,17 +104,18 @@ RAFD = re.compile(
 
 
 class Rafd(NamedFiles):
-    """The Radboud Faces Database (Langner et al., 2010): everything is in the file's name.
+    """The Radboud Faces Database (Langner et al., 2010). All labels are part of the file names.
 
-    class = model; content = camera, expression and gaze. --crop cuts the face out.
+    The class is the model, and the content is camera, expression and gaze. Use --crop to cut out
+    the faces.
 
     Args:
-        path: The folder of the images, such as
-            Rafd090_01_Caucasian_female_angry_frontal.jpg, or of folders of them.
-        class_factors: Labels that make the class; empty: the model.
+        path: A folder that holds, at any depth, images such as
+            Rafd090_01_Caucasian_female_angry_frontal.jpg.
+        class_factors: Labels that define the class. Defaults to the model.
 
     Raises:
-        ValueError: there are none.
+        ValueError: There are no such images.
     """
 
     def __init__(self, path: Path, class_factors: Sequence[str] = ()):
@@ -128,7 +129,9 @@ class Rafd(NamedFiles):
             if file.suffix.lower() in extensions and RAFD.match(file.stem)
         ]
         if not files:
-            raise ValueError(f"{path}: no Rafd090_01_Caucasian_female_angry_frontal.jpg or alike")
+            raise ValueError(
+                f"{path}: no Rafd090_01_Caucasian_female_angry_frontal.jpg or similar names"
+            )
         super().__init__("rafd", path, files, labels)
 
     def labels_of(self, file: Path) -> dict[str, str]:
@@ -138,5 +141,5 @@ class Rafd(NamedFiles):
 
 @register("rafd", "RaFD: Rafd090_01_Caucasian_female_angry_frontal.jpg", names_are_paths=True)
 def open_rafd(path: Path, config: PackConfig) -> Source:
-    """The source at a path."""
+    """Open the source at a path."""
     return Rafd(path, config.class_factors)

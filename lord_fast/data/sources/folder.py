@@ -1,4 +1,4 @@
-"""A folder of class folders."""
+"""Reads a folder of class folders."""
 
 import functools
 import os
@@ -15,25 +15,25 @@ from lord_fast.data.sources.layout import nested
 
 @dataclass(frozen=True)
 class Entry:
-    """A file, and why it is not followed if it is not."""
+    """A file, and the reason why its link is not followed, or None."""
 
     path: Path
     refused: str | None
 
 
 class Folder(Source):
-    """SOURCE/CLASS/NAME.ext: the class is the folder, the content label the file's stem.
+    """The images at SOURCE/CLASS/NAME.ext. The class is CLASS and the content label is NAME.
 
-    Links are followed inside the folder only; others are broken images with a reason.
+    Links are followed only within the folder. An image behind another link counts as broken.
 
     Args:
         path: The folder of class folders.
-        content_pattern: A regular expression searched in the stem; its named groups become the
+        content_pattern: A regular expression that is searched in NAME. Its named groups become the
             content factors.
 
     Raises:
-        ValueError: no images in class folders, images in folders below them, or the pattern is not
-            usable.
+        ValueError: There are no images in class folders, there are images in folders inside a
+            class folder, or the pattern is not valid.
     """
 
     def __init__(self, path: Path, content_pattern: str | None = None):
@@ -41,7 +41,8 @@ class Folder(Source):
         self.entries = list(_entries(path))
         if not self.entries:
             raise ValueError(
-                f"{path}: no images; lay them out as {path.name}/CLASS/NAME.png, one folder a class"
+                f"{path}: no images; lay them out as {path.name}/CLASS/NAME.png, with one folder "
+                f"per class"
             )
 
     def __len__(self) -> int:
@@ -59,7 +60,7 @@ class Folder(Source):
                 yield Record(name, printable(file.parent.name), content, file)
 
     def describe(self) -> dict:
-        """Format, folder and pattern."""
+        """Return format, folder and pattern."""
         return {
             "format": "folder",
             "path": os.path.abspath(self.path),
@@ -69,7 +70,7 @@ class Folder(Source):
 
 @register("folder", "a folder SOURCE/CLASS/NAME.png", names_are_paths=True)
 def open_folder(path: Path, config: PackConfig) -> Source:
-    """The source at a path."""
+    """Open the source at a path."""
     return Folder(path, config.content_pattern)
 
 
@@ -95,10 +96,10 @@ def _is_image(file: Path, extensions: set[str]) -> bool:
 
 
 def _refuse_images_below(folder: Path, source: Path, extensions: set[str]) -> None:
-    """Refuse a folder in a class folder if there are images in it.
+    """Check that a folder inside a class folder holds no images.
 
     Raises:
-        ValueError: names one.
+        ValueError: It holds images. The error names one.
     """
     for place, _, names in os.walk(folder):
         for name in sorted(names):
@@ -108,26 +109,26 @@ def _refuse_images_below(folder: Path, source: Path, extensions: set[str]) -> No
 
 
 def followed(path: Path, root: Path) -> Path | Callable[[], bytes]:
-    """The `image` of a record for a file: the file, or the refusal of its link."""
+    """Return `Record.image` for a file. It raises BadImageError if the file's link is refused."""
     refused = refused_link(path, root)
     return path if refused is None else functools.partial(refuse, refused)
 
 
 def refused_link(path: Path, root: Path) -> str | None:
-    """Why a link is not followed; None if it is, or is none.
+    """Return the reason why a link is not followed, or None if it is followed or is no link.
 
     Args:
         path: A file or folder.
-        root: What it must lie in, resolved.
+        root: The resolved folder that the link must not leave.
     """
     if not path.is_symlink():
         return None
     try:
         target = path.resolve(strict=True)
     except FileNotFoundError:
-        return f"a link to {printable(os.readlink(path))}, which is not there"
-    except (OSError, RuntimeError):  # which of them depends on the version of Python
-        return "a link that leads round in a circle"
+        return f"a link to {printable(os.readlink(path))}, which does not exist"
+    except (OSError, RuntimeError):  # The type depends on the version of Python.
+        return "a link that leads back to itself"
     if not target.is_relative_to(root):
         return f"a link out of the folder, to {printable(target)}"
     return None

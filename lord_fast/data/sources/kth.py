@@ -1,6 +1,7 @@
-"""KTH actions: 25 people, 6 actions, 4 scenarios (Schuldt et al., ICPR 2004): class = person.
+"""The KTH actions show 25 people, 6 actions and 4 scenarios (Schuldt et al., ICPR 2004).
 
-No frame of one person is the counterpart of another's, so there are no content labels.
+The class is the person. There are no content labels, because frames of two people do not correspond
+to each other.
 """
 
 import functools
@@ -27,19 +28,21 @@ class KthOptions(Checked):
     """KTH actions, from videos or their frames."""
 
     every: Annotated[int, MoreThan(0)] = 1
-    """Take every n-th frame of a video."""
+    """Use only every n-th frame of each video."""
 
 
 class Kth(Source):
-    """The original videos `person01_boxing_d1_uncomp.avi`, or their frames in folders called so.
+    """The original videos such as `person01_boxing_d1_uncomp.avi`, or folders with their frames.
+
+    Folders of frames have the names of the videos.
 
     Args:
-        path: The folder, or a folder of the actions' folders.
-        class_factors: Labels that make the class; empty: the person.
-        every: Take every n-th frame.
+        path: A folder that holds the videos or the folders of frames, at any depth.
+        class_factors: Labels that define the class. Defaults to the person.
+        every: Use only every n-th frame.
 
     Raises:
-        ValueError: there are neither, a video cannot be read, or PyAV is missing.
+        ValueError: There are neither videos nor frames, a video cannot be read, or PyAV is missing.
     """
 
     def __init__(self, path: Path, class_factors: Sequence[str] = (), every: int = 1):
@@ -57,7 +60,9 @@ class Kth(Source):
         if self.videos and self.frames:
             raise ValueError(f"{path}: videos and frames; give the folder of one or the other")
         if not self.videos and not self.frames:
-            raise ValueError(f"{path}: no person01_boxing_d1_uncomp.avi, and no folder called so")
+            raise ValueError(
+                f"{path}: no person01_boxing_d1_uncomp.avi, and no folder with such a name"
+            )
         if self.videos:
             self.channels, self.has_files = 1, False
             _av()
@@ -78,7 +83,7 @@ class Kth(Source):
                     yield Record(f"{name}/{number}", *self._label(video), image)
 
     def describe(self) -> dict:
-        """Format, folder, class and step."""
+        """Return format, folder, class and frame step."""
         return {
             "format": "kth",
             "path": os.path.abspath(self.path),
@@ -94,7 +99,7 @@ class Kth(Source):
 
 @register("kth", "KTH actions: videos, or folders of frames", KthOptions, names_are_paths=True)
 def open_kth(path: Path, config: PackConfig, options: KthOptions) -> Source:
-    """The source at a path."""
+    """Open the source at a path."""
     return Kth(path, config.class_factors, options.every)
 
 
@@ -110,12 +115,12 @@ def _av():
 
 
 def _count(video: Path) -> int:
-    """Frames of a video: its header's word is not to be relied on."""
+    """Count the frames of a video by decoding it, because the number in its header may be wrong."""
     return sum(1 for _ in _pictures(video))
 
 
 def _pictures(video: Path) -> Iterator:
-    """Every frame, uint8 [H, W]."""
+    """Yield every frame of a video, uint8 [H, W]."""
     av = _av()
     try:
         with av.open(str(video)) as container:

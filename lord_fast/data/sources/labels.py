@@ -1,4 +1,4 @@
-"""How names and labels become a class and content factors."""
+"""Turns file names and labels into a class and content factors."""
 
 import os
 import re
@@ -14,11 +14,11 @@ from lord_fast.data.decode.pillow import FORMATS
 
 @dataclass(frozen=True)
 class Labels:
-    """Which labels of a data set make the class and which are content.
+    """The roles of the labels of a data set.
 
     Attributes:
-        classes: Names of the labels that make the class.
-        contents: Names of those that vary inside a class.
+        classes: Names of the labels that define the class.
+        contents: Names of the labels that vary within a class.
     """
 
     classes: tuple[str, ...]
@@ -32,16 +32,16 @@ class Labels:
         others: Sequence[str],
         contents: Sequence[str],
     ) -> "Labels":
-        """The published choice, or what --class-factors asks for.
+        """Choose the labels that --class-factors names, or those of the published experiments.
 
         Args:
-            asked: The flag's values; empty: as published.
-            published: The labels that make the published class.
-            others: The other labels there are.
-            contents: Those of all labels that are content when they are not class.
+            asked: Values of --class-factors, or empty for the published choice.
+            published: The labels that define the class in the published experiments.
+            others: All other labels.
+            contents: The labels that are content unless they are part of the class.
 
         Raises:
-            ValueError: there is no such label.
+            ValueError: --class-factors names an unknown label.
         """
         for name in asked:
             if name not in (*published, *others):
@@ -51,29 +51,34 @@ class Labels:
         return cls(classes, tuple(name for name in contents if name not in classes))
 
     def split(self, labels: dict[str, str]) -> tuple[str, dict[str, str]]:
-        """One image's labels as its class's name and its content."""
+        """Return the name of the class and the content labels of an image."""
         class_name = "_".join(labels[name] for name in self.classes)
         return class_name, {name: labels[name] for name in self.contents}
 
 
 class Stem:
-    """The stem of a file's name as its content: one label, or the named groups of a pattern.
+    """Turns the stem of a file name into content labels.
 
     Args:
-        content_pattern: A regular expression searched in the stem; None: the stem is the label.
+        content_pattern: A regular expression that is searched in the stem. Its named groups become
+            the labels. None uses the whole stem as the only label.
 
     Raises:
-        ValueError: the pattern is not usable.
+        ValueError: The pattern is not valid.
     """
 
     def __init__(self, content_pattern: str | None):
         self.pattern = None if content_pattern is None else _compile(content_pattern)
 
     def content(self, stem: str, name: str) -> dict[str, str]:
-        """The content labels of the file called `name`.
+        """Return the content labels of a file.
+
+        Args:
+            stem: The stem of the file name.
+            name: Name of the file for the error message.
 
         Raises:
-            ValueError: the pattern does not match.
+            ValueError: The pattern does not match.
         """
         if self.pattern is None:
             return {"content": stem}
@@ -85,7 +90,7 @@ class Stem:
         return {name: label or "" for name, label in match.groupdict().items()}
 
     def describe(self) -> str | None:
-        """The pattern as it was given."""
+        """Return the pattern, or None."""
         return self.pattern and self.pattern.pattern
 
 
@@ -103,20 +108,20 @@ def _compile(content_pattern: str) -> re.Pattern[str]:
 
 
 def image_extensions() -> set[str]:
-    """The endings of what `lord_fast.data.decode` reads, such as .png."""
+    """Return the extensions of files that `lord_fast.data.decode` reads, such as .png."""
     endings = Image.registered_extensions()
     return {ending for ending, form in endings.items() if form in FORMATS}
 
 
 def printable(path: str | os.PathLike) -> str:
-    """A path with slashes, and with escapes for what is not UTF-8 in it."""
+    """Return a path with forward slashes and with escapes for bytes that are not UTF-8."""
     return os.fsencode(Path(path).as_posix()).decode("utf-8", "backslashreplace")
 
 
 def refuse(reason: str) -> bytes:
-    """The `image` of a record that is known to be unusable.
+    """Raise an error with a reason. It serves as `Record.image` of unusable images.
 
     Raises:
-        BadImageError: always.
+        BadImageError: Always.
     """
     raise BadImageError(reason)

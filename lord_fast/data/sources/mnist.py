@@ -1,4 +1,4 @@
-"""MNIST's idx files: class = digit; what varies inside a digit has no labels."""
+"""Reads the idx files of MNIST. The class is the digit, and there are no content labels."""
 
 import functools
 import gzip
@@ -16,21 +16,22 @@ from lord_fast.data.records import Record, Source
 from lord_fast.data.sources.archive import readable
 
 IMAGES, LABELS = 0x00000803, 0x00000801
-"""Magic numbers: unsigned bytes (8) in 3 and in 1 dimensions; everything is big-endian."""
+"""Magic numbers of arrays of unsigned bytes in 3 and in 1 dimensions. All integers are
+big-endian."""
 
 
 MAX_IDX_BYTES = 1 << 30
-"""Longest array that is read; those of MNIST have 47 MB, those of EMNIST 638 MB."""
+"""Largest array that is read. Those of MNIST have 47 MB and those of EMNIST 638 MB."""
 
 
 class Mnist(Source):
-    """`{train,t10k}-{images-idx3,labels-idx1}-ubyte`, gzipped or not, one or both splits.
+    """The files `{train,t10k}-{images-idx3,labels-idx1}-ubyte` of one or both splits.
 
     Args:
-        path: Their folder.
+        path: The folder of the files, which may be gzipped.
 
     Raises:
-        ValueError: files are missing or damaged.
+        ValueError: Files are missing or damaged.
     """
 
     channels = 1
@@ -46,7 +47,7 @@ class Mnist(Source):
                 raise ValueError(f"{path}: {split}-images without {split}-labels, or the reverse")
             self.splits[split] = read_idx(images, IMAGES), read_idx(labels, LABELS)
             if len(self.splits[split][0]) != len(self.splits[split][1]):
-                raise ValueError(f"{labels}: does not go with {images}: another number of entries")
+                raise ValueError(f"{labels}: has another number of entries than {images}")
         if not self.splits:
             raise ValueError(f"{path}: no train-images-idx3-ubyte or t10k-images-idx3-ubyte")
 
@@ -60,7 +61,7 @@ class Mnist(Source):
                 yield Record(f"{split}/{i}", str(label), {}, image)
 
     def describe(self) -> dict:
-        """Format, folder and splits."""
+        """Return format, folder and splits."""
         return {
             "format": "mnist",
             "path": os.path.abspath(self.path),
@@ -70,21 +71,22 @@ class Mnist(Source):
 
 @register("mnist", "MNIST: train-images-idx3-ubyte and so on")
 def open_mnist(path: Path, config: PackConfig) -> Source:
-    """The source at a path."""
+    """Open the source at a path."""
     return Mnist(path)
 
 
 def read_idx(path: Path, magic: int) -> np.ndarray:
-    """An idx file of unsigned bytes.
+    """Read an idx file of unsigned bytes.
 
     Args:
-        path: The file, gzipped or not.
-        magic: What it must begin with; its last byte is the number of dimensions.
+        path: The file, which may be gzipped.
+        magic: The magic number that the file must begin with. Its last byte is the number of
+            dimensions.
 
     Raises:
-        ValueError: it is another kind of file, truncated, longer than it says, or says that it
-            has more than `MAX_IDX_BYTES`.
-        OSError: the system refuses to read it.
+        ValueError: The file has another format or the wrong length, or its array has more than
+            `MAX_IDX_BYTES`.
+        OSError: The system cannot read the file.
     """
     dimensions = magic & 0xFF
     with readable(path, "cannot be read"), _opened(path) as file:
@@ -100,7 +102,7 @@ def read_idx(path: Path, magic: int) -> np.ndarray:
         filled = 0
         while filled < length and (count := file.readinto(values.data[filled:])):
             filled += count
-        filled += len(file.read(1))  # to the end, where a checksum is compared
+        filled += len(file.read(1))  # Reading to the end verifies the checksum.
         if filled != length:
             least = "at least " if filled > length else ""
             raise ValueError(f"{least}{filled:,} bytes where {header[1:]} are due; truncated?")

@@ -1,4 +1,4 @@
-"""Image files whose names carry their labels."""
+"""Reads image files whose names contain their labels."""
 
 import os
 import re
@@ -11,13 +11,13 @@ from lord_fast.data.sources.labels import Labels, printable
 
 
 class NamedFiles(Source):
-    """Files below a folder, their labels read from their paths.
+    """Image files inside a folder, whose paths contain their labels.
 
     Args:
-        format: What --format calls them.
+        format: The value of --format.
         path: The folder.
-        files: Those that match.
-        labels: Which labels are class and which content.
+        files: The image files.
+        labels: The labels that define the class and the content.
     """
 
     def __init__(self, format: str, path: Path, files: list[Path], labels: Labels):
@@ -34,11 +34,11 @@ class NamedFiles(Source):
             yield Record(name, class_name, content, followed(file, self.root))
 
     def labels_of(self, file: Path) -> dict[str, str]:
-        """Every label of a file."""
+        """Return all labels of a file."""
         raise NotImplementedError
 
     def describe(self) -> dict:
-        """Format, folder and class."""
+        """Return format, folder and class."""
         return {
             "format": self.format,
             "path": os.path.abspath(self.path),
@@ -47,6 +47,6 @@ class NamedFiles(Source):
 
 
 def groups(match: re.Match[str] | None) -> dict[str, str]:
-    """The named groups of a match that is known to be one."""
+    """Return the named groups of a match that is known to exist."""
     assert match is not None
     return match.groupdict()

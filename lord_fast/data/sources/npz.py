@@ -1,4 +1,4 @@
-"""npz files, those of the published preprocess among them."""
+"""Reads npz files, such as those of the published preprocessing."""
 
 import functools
 import math
@@ -19,19 +19,21 @@ from lord_fast.data.records import Record, Source
 from lord_fast.data.sources.archive import readable
 
 MAX_LABEL_BYTES = 1 << 30
-"""Longest array of labels that is read; the images are not held in memory."""
+"""Largest array of labels that is read into memory."""
 WHAT = "an npz source holds imgs [N, H, W, C] uint8, classes [N] and contents [N] or [N, factors]"
 
 
 class NpzFile(Source):
-    """An npz file: `imgs` uint8 [N, H, W(, C)], `classes` [N], `contents` [N(, factors)] if known.
+    """An npz file with `imgs` uint8 [N, H, W(, C)], `classes` [N] and `contents` [N(, factors)].
+
+    `contents` is optional.
 
     Args:
         path: The file.
 
     Raises:
-        ValueError: not such a file.
-        OSError: the system refuses to read it.
+        ValueError: The file has another content.
+        OSError: The system cannot read the file.
     """
 
     has_files = False
@@ -71,25 +73,25 @@ class NpzFile(Source):
             )
 
     def describe(self) -> dict:
-        """Format and file."""
+        """Return format and file."""
         return {"format": "npz", "path": os.path.abspath(self.path)}
 
 
 @register("npz", "an .npz file of imgs, classes and contents")
 def open_npz(path: Path, config: PackConfig) -> Source:
-    """The source at a path."""
+    """Open the source at a path."""
     return NpzFile(path)
 
 
 @dataclass(frozen=True)
 class Compressed:
-    """An array of a compressed npz file, which is read entry by entry and never held whole.
+    """An array of a compressed npz file, which is read entry by entry and never loaded completely.
 
     Attributes:
         path: The file.
-        name: Of the array.
-        shape: Its dimensions.
-        dtype: Of its values.
+        name: Name of the array.
+        shape: Shape of the array.
+        dtype: Type of the values.
     """
 
     path: Path
@@ -106,7 +108,7 @@ class Compressed:
         return self.shape[0]
 
     def reshape(self, *shape: int) -> "Compressed":
-        """The same values under other dimensions; -1 as the first is what remains."""
+        """Return the array in another shape. The first dimension must be -1 and is inferred."""
         rest = math.prod(shape[1:])
         first = math.prod(self.shape) // rest if rest else 0
         return Compressed(self.path, self.name, (first, *shape[1:]), self.dtype)
@@ -118,7 +120,7 @@ class Compressed:
             for _ in range(len(self)):
                 values = np.frombuffer(_exactly(member, length), dtype=self.dtype)
                 yield values.reshape(self.shape[1:])
-            if member.read(1):  # compares the checksum, too
+            if member.read(1):  # Reading to the end also verifies the checksum.
                 raise ValueError(f"{self.name} is longer than it says")
 
 
@@ -126,7 +128,7 @@ StoredArray = np.ndarray | Compressed
 
 
 def entries(array: StoredArray) -> Iterator[tuple[functools.partial, int]]:
-    """For each entry of an array: what returns it, and the bytes that it holds until then."""
+    """Yield, for each entry, a function that returns it and the memory in bytes that it holds."""
     if isinstance(array, Compressed):
         for entry in array:
             yield functools.partial(entry.__getitem__, ...), entry.nbytes
@@ -136,21 +138,21 @@ def entries(array: StoredArray) -> Iterator[tuple[functools.partial, int]]:
 
 
 def names_of(path: Path) -> list[str]:
-    """The arrays of an npz file.
+    """List the names of the arrays of an npz file.
 
     Raises:
-        ValueError: not a zip.
+        ValueError: The file is not a zip.
     """
     with _opened(path) as archive:
         return [name.removesuffix(".npy") for name in archive.namelist()]
 
 
 def stored_array(path: Path, name: str) -> StoredArray:
-    """An array of an npz file: memory-mapped where it is not compressed, else `Compressed`.
+    """Open an array of an npz file. It is memory-mapped if it is not compressed.
 
     Raises:
-        ValueError: there is no such array, or it is damaged, holds Python objects, has no
-            dimensions, or has entries of more than `MAX_BYTES`.
+        ValueError: The array is missing or damaged, holds Python objects, has no dimensions, or
+            has entries of more than `MAX_BYTES`.
     """
     with _opened(path) as archive:
         info = archive.getinfo(f"{name}.npy")
@@ -164,33 +166,33 @@ def stored_array(path: Path, name: str) -> StoredArray:
             if info.compress_type == zipfile.ZIP_DEFLATED:
                 if fortran_order and len(shape) > 1:
                     raise ValueError(
-                        f"{name} is in Fortran's order; save it in C's, or by np.savez"
+                        f"{name} is in Fortran order; save it in C order, or with np.savez"
                     )
                 return Compressed(path, name, shape, dtype)
             if info.compress_type != zipfile.ZIP_STORED:
                 raise ValueError(f"{name} is neither stored nor deflated")
-            while member.read(1 << 20):  # compares the checksum, which a memory map does not
+            while member.read(1 << 20):  # Verifies the checksum, which a memory map would not.
                 pass
         if math.prod(shape) * dtype.itemsize + header != info.file_size:
-            raise ValueError(f"{name} is not as long as it says")
+            raise ValueError(f"{name} does not have the length in its header")
         offset = _data_offset(path, info) + header
         order: Literal["F", "C"] = "F" if fortran_order else "C"
         return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape, order=order)
 
 
 def _data_offset(path: Path, info: zipfile.ZipInfo) -> int:
-    """Where the bytes of a stored member begin in the file."""
+    """Return the offset in the file at which the bytes of a stored member begin."""
     with path.open("rb") as file:
-        # The local header's name and extra field may differ in length from the directory's.
+        # Name and extra field may have other lengths in the local header than in the directory.
         file.seek(info.header_offset + 26)
         return info.header_offset + 30 + sum(np.frombuffer(file.read(4), dtype="<u2").tolist())
 
 
 def read_labels(path: Path, name: str) -> np.ndarray:
-    """An array of an npz file in memory.
+    """Read an array of an npz file into memory.
 
     Raises:
-        ValueError: there is no such array, or it is damaged, holds Python objects, or more than
+        ValueError: The array is missing or damaged, holds Python objects, or has more than
             `MAX_LABEL_BYTES`.
     """
     with _opened(path) as archive:
@@ -200,26 +202,26 @@ def read_labels(path: Path, name: str) -> np.ndarray:
             length = math.prod(shape) * dtype.itemsize
             if length > MAX_LABEL_BYTES or length + member.tell() != info.file_size:
                 raise ValueError(
-                    f"{name} is {dtype} {list(shape)}, more than {MAX_LABEL_BYTES:,} bytes or not "
-                    f"as long as it says"
+                    f"{name} is {dtype} {list(shape)}, and has more than {MAX_LABEL_BYTES:,} bytes "
+                    f"or not the length in its header"
                 )
             values = np.frombuffer(_exactly(member, length), dtype=dtype)
-            member.read(1)  # compares the checksum
+            member.read(1)  # Reading to the end verifies the checksum.
     return values.reshape(shape, order="F" if fortran_order else "C")
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
-    """An npz file; whatever is wrong with it becomes a ValueError that names it."""
+    """Open an npz file. All errors of a damaged file become a ValueError that names the file."""
     with readable(path, "cannot be read"), zipfile.ZipFile(path) as archive:
         yield archive
 
 
 def _header(member: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Shape, order and type of an array, its stream left at the values.
+    """Read the shape, the order and the type of an array. The stream then points at the values.
 
     Raises:
-        ValueError: no array, one of Python objects, or one without dimensions or bytes.
+        ValueError: It is not an array, or it has Python objects, no dimensions or no bytes.
     """
     version = np.lib.format.read_magic(member)
     if version not in ((1, 0), (2, 0)):

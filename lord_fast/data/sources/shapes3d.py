@@ -1,4 +1,4 @@
-"""3D Shapes: 480,000 images of one object in a room (Burgess & Kim, 2018)."""
+"""3D Shapes has 480,000 images of an object in a room (Burgess & Kim, 2018)."""
 
 import functools
 import math
@@ -17,21 +17,21 @@ from lord_fast.data.sources.blocks import Blocks
 from lord_fast.data.sources.labels import Labels
 
 FACTORS = ("floor_hue", "wall_hue", "object_hue", "scale", "shape", "orientation")
-"""Columns of `labels`."""
+"""The columns of `labels`."""
 MAX_LABEL_BYTES = 256 << 20
-"""Longest array of labels that is read; that of the data set has 23 MB."""
+"""Largest array of labels that is read. That of the data set has 23 MB."""
 SHAPES = ("cube", "cylinder", "sphere", "capsule")
 
 
 class Shapes3d(Source):
-    """`3dshapes.h5`: `images` uint8 [N, 64, 64, 3] and `labels` float64 [N, 6].
+    """The file `3dshapes.h5` with `images` uint8 [N, 64, 64, 3] and `labels` float64 [N, 6].
 
     Args:
         path: The file.
-        class_factors: Labels that make the class; empty: the shape.
+        class_factors: Labels that define the class. Defaults to the shape.
 
     Raises:
-        ValueError: not such a file, or h5py is missing.
+        ValueError: The file has another content, or h5py is missing.
     """
 
     channels = 3
@@ -52,7 +52,7 @@ class Shapes3d(Source):
             images, labels = (_array(self.file, h5py, name) for name in ("images", "labels"))
             shapes = images.shape, labels.shape
             if len(shapes[0]) != 4 or shapes[1] != (shapes[0][0], len(FACTORS)):
-                raise ValueError(f"images {shapes[0]} and labels {shapes[1]} do not go together")
+                raise ValueError(f"images {shapes[0]} and labels {shapes[1]} do not match")
             size = math.prod(shapes[0][1:]) * images.dtype.itemsize
             if size > MAX_BYTES or labels.nbytes > MAX_LABEL_BYTES:
                 raise ValueError(f"images {shapes[0]} and labels {shapes[1]} are too large")
@@ -68,7 +68,7 @@ class Shapes3d(Source):
             yield Record(str(i), class_name, content, functools.partial(self.blocks, i))
 
     def describe(self) -> dict:
-        """Format, file and class."""
+        """Return format, file and class."""
         return {
             "format": "shapes3d",
             "path": os.path.abspath(self.path),
@@ -77,10 +77,10 @@ class Shapes3d(Source):
 
 
 def _array(file, h5py, name: str):
-    """An array that lies in the file itself.
+    """Return an array that is stored in the file itself.
 
     Raises:
-        ValueError: there is none, or it reads other files, or is stored in too large pieces.
+        ValueError: The array is missing, lies in other files, or is stored in too large pieces.
     """
     link = file.get(name, getlink=True)
     if not isinstance(link, h5py.HardLink):
@@ -96,19 +96,19 @@ def _array(file, h5py, name: str):
 
 
 def _read(path: Path, images, start: int, stop: int) -> np.ndarray:
-    """Some of the images; damaged ones are an error of the file."""
+    """Read images. Damage becomes a ValueError that names the file."""
     with readable(path, "cannot be read"):
         return images[start:stop]
 
 
 @register("shapes3d", "3D Shapes: 3dshapes.h5")
 def open_shapes3d(path: Path, config: PackConfig) -> Source:
-    """The source at a path."""
+    """Open the source at a path."""
     return Shapes3d(path, config.class_factors)
 
 
 def _names(values: np.ndarray) -> dict[str, str]:
-    """One row of `labels`; the shapes by their names, numbers without binary dust."""
+    """Convert a row of `labels` to strings. Shapes get names, and numbers are rounded."""
     labels = {name: f"{value:.6g}" for name, value in zip(FACTORS, values, strict=True)}
     names = dict(zip("0123", SHAPES, strict=True))
     return {**labels, "shape": names.get(labels["shape"], labels["shape"])}

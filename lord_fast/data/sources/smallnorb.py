@@ -1,8 +1,9 @@
-"""SmallNORB: 50 toys of 5 categories, 18 azimuths, 9 elevations, 6 lightings, 2 cameras.
+"""SmallNORB shows 50 toys of 5 categories (LeCun, Huang & Bottou, CVPR 2004).
 
-LeCun, Huang & Bottou, CVPR 2004. Its .mat files are not MATLAB's but the "binary matrix" of its
-home page: an int32 magic number, an int32 number of dimensions, at least three int32 dimensions,
-then the values; all little-endian.
+There are 18 azimuths, 9 elevations, 6 lightings and 2 cameras. The .mat files are not MATLAB files.
+They have the "binary matrix" format of the data set's home page, which is little-endian. A file
+holds a magic number, the number of dimensions, at least three dimensions (all int32) and the
+values.
 """
 
 import functools
@@ -28,14 +29,14 @@ from lord_fast.data.sources.named import NamedFiles, groups
 CATEGORIES = ("animal", "human", "airplane", "truck", "car")
 CAMERAS = ("lt", "rt")
 INFO = ("instance", "elevation", "azimuth", "lighting")
-"""Columns of the -info file."""
+"""The columns of the -info file."""
 LIMITS = (9, 8, 34, 5)
-"""Largest value of each; azimuths are even."""
+"""Largest value of each column. Azimuths are even."""
 CLASS = ("category", "instance", "elevation", "lighting", "camera")
 BYTE, INT = 0x1E3D4C55, 0x1E3D4C54
 TYPES: dict[int, np.dtype] = {BYTE: np.dtype("u1"), INT: np.dtype("<i4")}
 MAX_ENTRIES = 1_000_000
-"""Pairs of images in a split; the data set has 24,300."""
+"""Largest number of image pairs in a split. The data set has 24,300."""
 JPG = re.compile(
     r"azimuth(?P<azimuth>\d+)_elevation(?P<elevation>\d+)_lighting(?P<lighting>\d+)"
     r"_(?P<camera>lt|rt)\.jpe?g$"
@@ -43,10 +44,13 @@ JPG = re.compile(
 
 
 class Matrix:
-    """A binary matrix file, gzipped or not, its values still in the file.
+    """A binary matrix file, whose values are read on demand.
+
+    Args:
+        path: The file, which may be gzipped.
 
     Raises:
-        ValueError: another format, another type or another length.
+        ValueError: The file has another format, another type or the wrong length.
     """
 
     def __init__(self, path: Path):
@@ -58,7 +62,7 @@ class Matrix:
             if not header:
                 raise ValueError(f"not one of bytes or ints: magic {magic:#x}")
             self.offset = file.tell()
-            # To the end of a gzipped file, where its checksum is compared.
+            # Seeking to the end of a gzipped file verifies its checksum.
             found = file.seek(0, os.SEEK_END)
         self.dtype, self.shape = TYPES[magic], tuple(header[:dimensions])
         length = self.offset + math.prod(self.shape) * self.dtype.itemsize
@@ -67,11 +71,11 @@ class Matrix:
 
     @property
     def entry_bytes(self) -> int:
-        """Bytes of one of the first dimension's entries."""
+        """Size in bytes of an entry along the first dimension."""
         return math.prod(self.shape[1:]) * self.dtype.itemsize
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """Some of the first dimension's entries."""
+        """Read the entries from `start` to `stop` along the first dimension."""
         with readable(self.path, "cannot be read"), self._open() as file:
             file.seek(self.offset + start * self.entry_bytes)
             data = file.read((stop - start) * self.entry_bytes)
@@ -79,7 +83,7 @@ class Matrix:
             return values.reshape(stop - start, *self.shape[1:])
 
     def all(self) -> np.ndarray:
-        """Every value."""
+        """Read all values."""
         return self.read(0, self.shape[0])
 
     def _open(self) -> BinaryIO:
@@ -89,14 +93,16 @@ class Matrix:
 
 
 class SmallNorb(Source):
-    """The original files of one or both splits; published: content is the azimuth alone.
+    """The original files of one or both splits.
+
+    In the published experiments only the azimuth is content.
 
     Args:
-        path: The folder of `smallnorb-*-{dat,cat,info}.mat`, gzipped or not.
-        class_factors: Labels that make the class; empty: as published.
+        path: The folder of `smallnorb-*-{dat,cat,info}.mat`, which may be gzipped.
+        class_factors: Labels that define the class. Defaults to all except the azimuth.
 
     Raises:
-        ValueError: files are missing, damaged, or hold values out of their limits.
+        ValueError: Files are missing or damaged, or labels are out of bounds.
     """
 
     channels = 1
@@ -124,7 +130,7 @@ class SmallNorb(Source):
                     yield Record(name, class_name, content, functools.partial(split, i, camera))
 
     def describe(self) -> dict:
-        """Format, folder, splits and class."""
+        """Return format, folder, splits and class."""
         return {
             "format": "smallnorb",
             "path": os.path.abspath(self.path),
@@ -141,7 +147,7 @@ class _Split:
             raise ValueError(f"{dat}: {list(images.shape)}: must be bytes [N, 2, height, width]")
         count = images.shape[0]
         if categories_of.shape != (count,) or rows_of.shape != (count, 4):
-            raise ValueError(f"{info}: {list(rows_of.shape)}: does not go with {count} images")
+            raise ValueError(f"{info}: {list(rows_of.shape)}: does not match {count} images")
         if not 0 < count <= MAX_ENTRIES or images.entry_bytes > MAX_BYTES:
             raise ValueError(f"{dat}: {list(images.shape)}: at most {MAX_ENTRIES:,} images of at "
                              f"most {MAX_BYTES:,} bytes are read")  # fmt: skip
@@ -162,14 +168,14 @@ class _Split:
 
 
 class SmallNorbJpg(NamedFiles):
-    """CATEGORY/INSTANCE/azimuth*_elevation*_lighting*_{lt,rt}.jpg, below any other folders.
+    """JPEG files at CATEGORY/INSTANCE/azimuth*_elevation*_lighting*_{lt,rt}.jpg.
 
     Args:
-        path: The folder.
+        path: A folder that holds them at any depth.
         class_factors: See `SmallNorb`.
 
     Raises:
-        ValueError: there are no such files.
+        ValueError: There are no such files.
     """
 
     channels = 1
@@ -178,7 +184,7 @@ class SmallNorbJpg(NamedFiles):
         files = [file for file in sorted(path.rglob("*.jp*g")) if JPG.search(file.name)]
         if not files:
             raise ValueError(
-                f"{path}: neither smallnorb-*.mat files nor images called "
+                f"{path}: neither smallnorb-*.mat files nor images such as "
                 f"CATEGORY/INSTANCE/azimuth0_elevation0_lighting0_lt.jpg"
             )
         super().__init__("smallnorb", path, files, choose(class_factors))
@@ -191,18 +197,18 @@ class SmallNorbJpg(NamedFiles):
 
 @register("smallnorb", "SmallNORB: the .mat files, or JPEG files of them", names_are_paths=True)
 def open_smallnorb(path: Path, config: PackConfig) -> Source:
-    """The source for whichever form lies in a folder."""
+    """Open the source in a folder, in either form."""
     original = any(path.glob("*-dat.mat*"))
     return (SmallNorb if original else SmallNorbJpg)(path, config.class_factors)
 
 
 def choose(class_factors: Sequence[str]) -> Labels:
-    """What is class and what is content."""
+    """Choose the labels that define the class."""
     return Labels.chosen(class_factors, CLASS, ("azimuth",), ("azimuth", *CLASS))
 
 
 def _ints(file: BinaryIO, count: int) -> list[int]:
-    """The next little-endian int32s; none where the file ends before."""
+    """Read little-endian int32 values. The result is empty if the file ends early."""
     data = file.read(4 * count)
     return np.frombuffer(data, dtype="<i4").tolist() if len(data) == 4 * count else []
 
