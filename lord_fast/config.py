@@ -48,8 +48,8 @@ class LossConfig(Checked):
     perceptual_weight: Annotated[float, AtLeast(0)] = 0.1
     """Weight of the mean absolute difference at each layer (only for vgg16)."""
     perceptual_taps: tuple[str, ...] = ("relu1_2", "relu2_2", "relu3_2")
-    """Layers to compare (only for vgg16). Choose from relu1_2, relu2_2, relu3_2, relu3_3, relu4_3
-    and pool5."""
+    """Layers to compare (only for vgg16). Choose from relu1_2, relu2_2, relu3_2, relu3_3, relu4_3,
+    relu5_3 and pool5."""
     perceptual_scale: Literal["normalized", "raw"] = "normalized"
     """Scale of each layer's difference (only for vgg16). normalized divides it by the layer's mean
     activation on the training images. raw leaves it unscaled."""

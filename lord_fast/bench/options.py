@@ -1,4 +1,4 @@
-"""What a bench measures: a field is a flag of `lord-fast bench`."""
+"""The options of `lord-fast bench`. Every field is a flag."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,23 +11,23 @@ What = Literal["step", "latent", "data", "train"]
 
 @dataclass(frozen=True)
 class BenchConfig(Checked):
-    """What a bench measures and where its figures go."""
+    """The options of `lord-fast bench`."""
 
     json: Path | None = None
-    """Also write the figures to this file."""
+    """Also write the results to this JSON file."""
     plot: Path | None = None
-    """Also draw the figures to this file, a PNG."""
+    """Also plot the results in this PNG file."""
     batch_size: Annotated[int, MoreThan(0)] = 64
-    """step, train: images per step."""
+    """Images per step (only for step and train)."""
     size: Annotated[int, MoreThan(0)] = 64
-    """step, train: side of the images in pixels."""
+    """Side of the images in pixels (only for step and train)."""
     adain_dim: Annotated[int, MoreThan(0)] = 256
-    """step, train: channels of the generator."""
+    """Number of channels of the generator's AdaIN layers (only for step and train)."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
-    """train: type of our convolutions. auto: as in training."""
+    """Precision of lord-fast's convolutions (only for train). auto selects it as training does."""
     steps: Annotated[int, MoreThan(0)] = 300
-    """train: number of steps."""
+    """Number of steps (only for train)."""
     scaling: bool = True
-    """step: also measure over the number of images and classes, as far as the memory goes."""
+    """Also measure larger numbers of images and classes as far as memory allows (only for step)."""
     threads: Annotated[int, AtLeast(0)] = 0
-    """CPU threads. 0: one for each core."""
+    """Number of CPU threads. 0 uses one for each core."""

@@ -23,7 +23,7 @@ def evaluate(
         lord-fast evaluate runs/photos --codes encoder --store heldout
 
     Args:
-        run: The run's folder. A metrics*.json is written to it.
+        run: The run's folder. The results are written to a file metrics*.json in it.
     """
     from rich.table import Table
 
@@ -36,4 +36,4 @@ def evaluate(
     for row in metrics.rows:
         table.add_row(*row)
     out.print(table)
-    err.print(f"all figures: {metrics.file}")
+    err.print(f"wrote all values to {metrics.file}")

@@ -18,7 +18,7 @@ def sample(
     density: Literal["mixture", "training"] = "mixture",
     seed: Annotated[int, AtLeast(0)] = 0,
 ) -> None:
-    """Generate new images from a density that is fitted to the codes.
+    """Generate new images from a density of the codes.
 
     Examples:
         lord-fast sample runs/photos -n 64 --out new.png

@@ -13,18 +13,19 @@ from lord_fast.run.metrics import probe_rows
 def score(
     codes: Positional[Path], labels: Positional[Path], json: Path | None = None, seed: int = 0
 ) -> None:
-    """Measure the codes of any model: leakage and what they hold.
+    """Measure leakage and informativeness of the codes of any model.
 
     Examples:
         lord-fast score codes.npz labels.csv
         lord-fast score codes.npz labels.csv --json scores.json
 
     Args:
-        codes: An npz file with content [N, D] and, if there are any, class_ [N, E] and names [N].
-        labels: A CSV file with a column class, a column for each content factor, and a column name
-            if its rows are in another order than the codes.
-        json: Write all figures to this file as well.
-        seed: Of the splits, the probes and the controls.
+        codes: An npz file with the content codes content [N, D]. The class codes class_ [N, E] and
+            the names names [N] are optional.
+        labels: A CSV file with a column class and a column for each content factor. It needs a
+            column name if its rows are in another order than the codes.
+        json: Also write all values to this JSON file.
+        seed: Seed of the splits, the probes and the controls.
     """
     from rich.table import Table
 

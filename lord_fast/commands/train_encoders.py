@@ -23,7 +23,7 @@ def train_encoders(
 ) -> None:
     """Train stage 2, encoders that predict the codes of any image.
 
-    The run's preset sets the defaults. Repeat the command to resume an interrupted run.
+    The defaults come from the run's preset. Repeat the command to resume a run.
 
     Examples:
         lord-fast train-encoders runs/photos

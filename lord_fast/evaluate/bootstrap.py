@@ -1,4 +1,4 @@
-"""How far a figure would move with other classes and other contents of the same kind."""
+"""Confidence intervals, which tell how much a metric varies with other classes and contents."""
 
 from collections.abc import Sequence
 
@@ -8,20 +8,21 @@ RESAMPLES = 1000
 
 
 def intervals(values: np.ndarray, seed: int, clusters: Sequence[np.ndarray] = ()) -> np.ndarray:
-    """The central 95 % of the means over `RESAMPLES` draws of whole clusters with replacement.
+    """Compute 95 % bootstrap intervals of means, drawing whole clusters with replacement.
 
     Images of one class resemble each other, and so do images of one content. An interval over
-    images alone is therefore too narrow. With two kinds of clusters (classes and contents) both are
-    drawn, and an image counts as often as its class times its content was drawn (Owen, "The
-    pigeonhole bootstrap", 2007). With no clusters the images themselves are drawn (Efron, 1979).
+    single images would therefore be too narrow. With two kinds of clusters (classes and contents)
+    both are drawn, and the weight of an image is the product of the numbers of times that its class
+    and its content were drawn (Owen, "The pigeonhole bootstrap", 2007). Without clusters the
+    images themselves are drawn (Efron, 1979).
 
     Args:
-        values: Several figures of each image (or pair), [N, M].
-        seed: Of the draws.
-        clusters: One array for each kind of cluster: the number of each image's cluster, int [N].
+        values: Several values of each image or pair, [N, M].
+        seed: Seed of the random draws.
+        clusters: One array for each kind of cluster, with the cluster of each image, int [N].
 
     Returns:
-        Lower and upper end of each figure, float64 [M, 2].
+        Lower and upper end of each interval, float64 [M, 2].
     """
     values = np.asarray(values, dtype=np.float64)
     rng = np.random.default_rng(seed)
@@ -36,11 +37,11 @@ def intervals(values: np.ndarray, seed: int, clusters: Sequence[np.ndarray] = ()
 
 
 def interval(values: np.ndarray, seed: int, clusters: Sequence[np.ndarray] = ()) -> list[float]:
-    """`intervals` of one figure, [N]: its lower and upper end."""
+    """Compute the interval of a single mean from values [N]. See `intervals`."""
     return intervals(np.asarray(values)[:, None], seed, clusters)[0].tolist()
 
 
 def _times_drawn(rng: np.random.Generator, count: int) -> np.ndarray:
-    """How often each of `count` clusters is among `count` draws, int64 [RESAMPLES, count]."""
+    """Return how often each of `count` clusters was drawn, int64 [RESAMPLES, count]."""
     drawn = rng.integers(count, size=(RESAMPLES, count)) + count * np.arange(RESAMPLES)[:, None]
     return np.bincount(drawn.ravel(), minlength=RESAMPLES * count).reshape(RESAMPLES, count)

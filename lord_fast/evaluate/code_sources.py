@@ -1,4 +1,4 @@
-"""Where the codes that are measured come from: training, or the encoders."""
+"""The sources of the codes that are evaluated, which are training and the encoders."""
 
 from typing import Protocol
 
@@ -11,23 +11,23 @@ from lord_fast.lord import Lord
 
 
 class CodeSource(Protocol):
-    """Codes of the images of a store.
+    """Returns codes of the images of a store.
 
     Attributes:
-        name: As metrics.json says it.
-        lord: What decodes them.
+        name: Name in metrics.json.
+        lord: The model that decodes the codes.
     """
 
     name: str
     lord: Lord
 
     def __call__(self, image_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """int64 [B] -> content [B, content_dim] and class [B, class_dim] codes."""
+        """Return content codes [B, content_dim] and class codes [B, class_dim] of images."""
         ...
 
 
 class LatentCodes:
-    """The codes of stage 1, of the images that it was trained on."""
+    """The codes that stage 1 optimized for its training images."""
 
     name = "latent"
 
@@ -35,13 +35,13 @@ class LatentCodes:
         self.lord, self.store = lord, store
 
     def __call__(self, image_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """int64 [B] -> each image's content code and its class's code."""
+        """Return the content code of each image and the code of its class."""
         content = self.lord.content_codes[image_ids]
         return content, self.lord.class_codes[self.store.class_ids[image_ids]]
 
 
 class EncoderCodes:
-    """What the encoders of stage 2 see in each image, of any store."""
+    """The codes that the encoders of stage 2 predict for the images of any store."""
 
     name = "encoder"
 
@@ -49,7 +49,7 @@ class EncoderCodes:
         self.lord, self.store = lord, store
 
     def __call__(self, image_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """int64 [B] -> the codes predicted from each image alone."""
+        """Return the codes that the encoders predict from each image."""
         pairs = [
             self.lord.encode(as_float(self.store.images(ids))) for ids in image_ids.split(BATCH)
         ]

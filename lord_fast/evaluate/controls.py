@@ -1,7 +1,8 @@
-"""What a probe reads where the answer is known: from codes without a leak, and with a planted one.
+"""Controls of leakage, which apply the same probes to codes with a known amount of leakage.
 
-A leakage figure at chance means something only if the same probe, on the same images, sees a leak
-that is there. So each figure stands between two others of the same probe and the same split.
+Leakage at chance level is only meaningful if the same probe detects a real leak in the same images.
+Each result is therefore reported with two controls that use the same probe and the same split. One
+has no leakage and the other has a planted leak.
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from lord_fast.evaluate.probes import PROBES, read, summarize
 from lord_fast.evaluate.splits import Split, shared
 
 PLANTED = 0.05
-"""How far above chance the planted leak is, for a classifier that knows how it was planted."""
+"""Accuracy above chance of a classifier that knows how the leak was planted."""
 HALVINGS = 20
 RIDGE = 1e-3
 
@@ -26,21 +27,22 @@ def leakage(
     seed: int,
     pixels: np.ndarray | None = None,
 ) -> dict:
-    """`probe`, and the same probes on control codes.
+    """Measure leakage with `probe`, and apply the same probes to control codes.
 
     Args:
         codes: float32 [N, D].
-        labels: int64 [N], what must not be read from them.
-        groups: int64 [N], what the codes may tell: contents if labels are classes, else classes.
-        splits: Where to train and to score.
-        seed: Of the probes and of the controls.
-        pixels: A code of the same length that is known to leak, such as `pixel_code`.
+        labels: The labels that should not be predictable from the codes, int64 [N].
+        groups: What the codes may reveal, int64 [N]. These are contents if the labels are classes,
+            and classes otherwise.
+        splits: Images to train the probes on and to score them on.
+        seed: Seed of the probes and of the controls.
+        pixels: Codes of the same length that are known to leak, such as `pixel_code`.
 
     Returns:
-        What `probe` returns, and under `controls`: no_leak (codes permuted among the images of a
-        group), planted (the same with a leak, which `oracle` reads) and, with `pixels`, pixel_pca.
-        `blind` names the probes whose figure is not surely higher with the planted leak than
-        without: they prove nothing.
+        The result of `probe` with two more keys. `controls` holds the accuracies for no_leak
+        (codes permuted within groups), planted (the same codes with a planted leak, and `oracle`,
+        the accuracy that is possible) and pixel_pca (only with `pixels`). `blind` names the probes
+        that do not detect the planted leak significantly. Their leakage proves nothing.
     """
     clusters = (labels, groups)
     clean = without_leak(codes, labels, groups, seed)
@@ -65,9 +67,9 @@ def leakage(
 def without_leak(
     codes: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: int
 ) -> np.ndarray:
-    """The codes, permuted among the images of a group: what is left tells the group alone.
+    """Permute the codes within groups, so that they reveal the group but not the label.
 
-    Where labels do not share groups, all images are one group.
+    If labels do not share groups, the codes of all images are permuted.
     """
     kept = groups if shared(labels, groups) else np.zeros_like(groups)
     shuffled = np.lexsort((np.random.default_rng(seed).random(len(kept)), kept))
@@ -77,12 +79,14 @@ def without_leak(
 
 
 def plant(codes: np.ndarray, labels: np.ndarray, seed: int) -> tuple[np.ndarray, float]:
-    """Add a random vector of each label to its codes, of such a size that it leaks `PLANTED`.
+    """Plant a leak in codes by adding a random vector for each label.
+
+    The length of the vectors is chosen so that the accuracy is `PLANTED` above chance.
 
     Args:
-        codes: Without leak, float32 [N, D].
+        codes: Codes without leakage, float32 [N, D].
         labels: int64 [N].
-        seed: Of the vectors.
+        seed: Seed of the vectors.
 
     Returns:
         The codes, and the accuracy of a linear classifier that knows the vectors and the
@@ -110,12 +114,15 @@ def plant(codes: np.ndarray, labels: np.ndarray, seed: int) -> tuple[np.ndarray,
 
 
 def pixel_code(images: np.ndarray, dim: int, seed: int) -> np.ndarray:
-    """The first `dim` principal components of pixels, float32 [N, dim]: a code that leaks.
+    """Compute the first `dim` principal components of pixels, which are codes that leak.
 
     Args:
         images: float32 [N, pixels].
-        dim: Length of the code.
-        seed: Of the randomized decomposition.
+        dim: Length of the codes.
+        seed: Seed of the randomized decomposition.
+
+    Returns:
+        float32 [N, dim].
     """
     from sklearn.decomposition import PCA
 
@@ -130,7 +137,11 @@ def _blind(
     labels: np.ndarray,
     seed: int,
 ) -> list[str]:
-    """Over labels alone: contents are shuffled, and the vectors planted are drawn by label."""
+    """Name the probes that do not detect the planted leak significantly.
+
+    The intervals are clustered only by label, because the contents of the codes are shuffled and
+    the planted vectors depend only on the label.
+    """
     scored = np.concatenate([split.test for split in splits])
     more = np.stack([planted[of].astype(float) - no_leak[of] for of in PROBES], axis=1)
     ends = intervals(more, seed, [labels[scored]])

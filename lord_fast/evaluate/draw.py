@@ -1,4 +1,4 @@
-"""Which images are measured, where a store has more than can be."""
+"""Draws the images to evaluate if a store has too many."""
 
 import numpy as np
 import torch
@@ -8,27 +8,28 @@ from lord_fast.data.store import ImageStore
 from lord_fast.evaluate.labels import combinations
 
 MAX_IMAGES = 5000
-"""Images that reconstruction and probes look at."""
+"""Largest number of images for reconstruction and probes."""
 ENOUGH_OF_A_CLASS = 50
-"""Images of a class that a probe needs to learn it; fewer classes are taken before fewer images."""
+"""Number of images from which a probe can learn a class. Classes are dropped before a class gets
+fewer."""
 
 
 def draw_images(
     store: ImageStore, seed: int, most: int | None = None, among: np.ndarray | None = None
 ) -> Tensor:
-    """All images, or as many as `most` holds, so that each class drawn has enough to learn from.
+    """Draw at most `most` images, with enough images of each drawn class to learn from.
 
-    Large classes are cut: each keeps the same contents, so that classes still share them. Where
-    even `ENOUGH_OF_A_CLASS` images of each class are too many, fewer classes are drawn.
+    Large classes are reduced to the same contents, so that classes still share contents. If
+    `ENOUGH_OF_A_CLASS` images of each class are too many, fewer classes are drawn.
 
     Args:
         store: The images.
-        seed: Of every draw.
-        most: Images; default: `MAX_IMAGES`.
-        among: Classes to draw from, int64; default: all.
+        seed: Seed of the random draws.
+        most: Largest number of images. Defaults to `MAX_IMAGES`.
+        among: Classes to draw from, int64. Defaults to all.
 
     Returns:
-        Image ids in order, int64; at least two classes.
+        Image ids of at least two classes, int64, ascending.
     """
     most = MAX_IMAGES if most is None else most
     classes = store.class_ids.numpy()
@@ -46,7 +47,7 @@ def draw_images(
 
 
 def _places(classes: np.ndarray, contents: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Each image's place in its class, int64 [N], where all classes order contents alike."""
+    """Number the images of each class, int64 [N], ordering contents alike in all classes."""
     rank = rng.permutation(int(contents.max()) + 1)[contents]
     order = np.lexsort((rng.random(len(classes)), rank, classes))
     counts = np.bincount(classes)

@@ -1,4 +1,4 @@
-"""All metrics of a run: reconstruction, leakage, informativeness, transfer, samples."""
+"""Measures reconstruction, leakage, informativeness and transfer."""
 
 from dataclasses import asdict
 
@@ -18,13 +18,13 @@ from lord_fast.evaluate.transfer import measure_transfer
 
 
 def evaluate(codes: CodeSource, store: ImageStore, lpips: Lpips | None, seed: int = 0) -> dict:
-    """The content of metrics.json but for samples.
+    """Compute the content of metrics.json without the metrics of samples.
 
     Args:
-        codes: Of the images of `store`.
+        codes: Codes of the images of `store`.
         store: The images.
-        lpips: The perceptual distance; None: it is left out (null).
-        seed: Of every draw and of the probes.
+        lpips: The perceptual distance. With None it is null in the result.
+        seed: Seed of the random draws and of the probes.
     """
     image_ids = draw_images(store, seed)
     return {
@@ -42,7 +42,7 @@ def evaluate(codes: CodeSource, store: ImageStore, lpips: Lpips | None, seed: in
 
 
 def _content_labels(store: ImageStore, seed: int) -> dict | None:
-    """Whether the labels mean the same in every class; None where there are none to compare."""
+    """Test whether content labels mean the same in every class. None if no classes share labels."""
     if not store.factors:
         return None
     ids = draw_images(store, seed)
@@ -63,7 +63,7 @@ def _reconstruction(
 
 
 def _probes(codes: CodeSource, store: ImageStore, ids: Tensor, seed: int) -> dict:
-    """Of the classes that have two images or more."""
+    """Measure leakage and informativeness on the classes that have at least two images."""
     counts = torch.bincount(store.class_ids[ids], minlength=store.num_classes)
     ids = ids[counts[store.class_ids[ids]] > 1]
     probed = {

@@ -1,4 +1,4 @@
-"""Guesses of a class with a content that need no generator: what transfer has to beat."""
+"""Baselines of transfer, which guess an image of a class with a content without a generator."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,23 +14,23 @@ from lord_fast.evaluate.labels import combinations
 from lord_fast.evaluate.lpips import Lpips
 
 MOST_CANDIDATES = 200
-"""Images of a class that retrieval chooses from."""
+"""Largest number of images of a class that retrieval chooses from."""
 BATCH = 1024
 
 Images = Callable[[Tensor], Tensor]
-"""Positions int64 [B] -> images [B, C, H, W] in [0, 1]."""
+"""Takes positions int64 [B] and returns images [B, C, H, W] in [0, 1]."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is asked for, in the numbers of the store that guesses are made from.
+    """The requested images, with the ids of the store that guesses are made from.
 
     Attributes:
-        content: Image that gives the content, int64 [P].
-        class_: Class that is wanted, int64 [P].
-        combination: Its content labels as one number, int64 [P].
-        target: The true image where that store holds it, which no guess looks at, int64 [P]; None:
-            it does not.
+        content: The image that gives the content, int64 [P].
+        class_: The requested class, int64 [P].
+        combination: The requested content labels as one number, int64 [P].
+        target: The true image, which guesses must not use, int64 [P]. None if the store does not
+            hold the true images.
     """
 
     content: Tensor
@@ -40,13 +40,13 @@ class Wanted:
 
 
 class Guesses:
-    """Images guessed from those of a store, the true one left out.
+    """Guesses images from the images of a store without using the true image.
 
     Args:
         store: The images.
-        codes: Of these images.
-        wanted: What is asked for.
-        seed: Of the draw of retrieval's candidates.
+        codes: Codes of these images.
+        wanted: The requested images.
+        seed: Seed of the candidates of retrieval.
     """
 
     def __init__(self, store: ImageStore, codes: CodeSource, wanted: Wanted, seed: int):
@@ -57,7 +57,7 @@ class Guesses:
         self._nearest = self._retrieve(seed)
 
     def all(self) -> dict[str, Images]:
-        """Name -> the guess."""
+        """Return all kinds of guesses by name."""
         return {
             "class_mean": self.class_mean,
             "copy_content": pixels_of(self.store, self.wanted.content),
@@ -66,11 +66,11 @@ class Guesses:
         }
 
     def class_mean(self, positions: Tensor) -> Tensor:
-        """Of the other images of the class that is wanted."""
+        """Guess the mean of the other images of the requested class."""
         return self._classes.without(self._targets(positions), self.wanted.class_[positions])
 
     def additive(self, positions: Tensor) -> Tensor:
-        """Class mean plus content mean minus the mean of all: class and content add up."""
+        """Guess the class mean plus the content mean minus the mean of all images."""
         combination = torch.from_numpy(self.wanted.combination)[positions]
         targets = self._targets(positions)
         overall = self._classes.without_of_all(targets)
@@ -83,7 +83,7 @@ class Guesses:
         return as_float(self.store.images(self.wanted.target[positions]))
 
     def _retrieve(self, seed: int) -> Tensor:
-        """For each pair the image of the class whose content code is nearest, int64 [P]."""
+        """Return the image of the requested class with the nearest content code, int64 [P]."""
         sources, places = self.wanted.content.unique(return_inverse=True)
         codes = self.codes(sources)[0][places]
         found = torch.empty_like(self.wanted.content)
@@ -101,11 +101,11 @@ class Guesses:
 
 
 class _Means:
-    """Means of the images of the groups that are asked for, with or without one of the images."""
+    """Means of the images of groups, with or without one of the images."""
 
     def __init__(self, store: ImageStore, groups: Tensor, asked: Tensor):
         shape = (store.channels, store.size, store.size)
-        self.asked = asked.unique()  # a store may have more contents than fit in memory
+        self.asked = asked.unique()  # The means of all contents may not fit in memory.
         self.sums, self.total = torch.zeros(len(self.asked), *shape), torch.zeros(shape)
         for image_ids in torch.arange(store.num_images).split(BATCH):
             images, members = as_float(store.images(image_ids)), groups[image_ids]
@@ -116,7 +116,7 @@ class _Means:
         self.num_images = store.num_images
 
     def without(self, targets: Tensor | None, groups: Tensor) -> Tensor:
-        """The mean of each group without its target."""
+        """Return the mean of each group without its target."""
         places = torch.searchsorted(self.asked, groups)
         sums, counts = self.sums[places], self.counts[places]
         if targets is not None:
@@ -124,7 +124,7 @@ class _Means:
         return sums / counts.view(-1, 1, 1, 1)
 
     def without_of_all(self, targets: Tensor | None) -> Tensor:
-        """The mean of all images without the target."""
+        """Return the mean of all images without the target."""
         if targets is None:
             return self.total / self.num_images
         return (self.total - targets) / (self.num_images - 1)
@@ -133,14 +133,14 @@ class _Means:
 def against_truth(
     made: Images, targets: Images, guesses: Guesses, lpips: Lpips | None, seed: int
 ) -> dict:
-    """`transfer` of metrics.json: made images and guesses, compared with the true ones.
+    """Compare generated images and guesses with the true images, for `transfer` of metrics.json.
 
     Args:
-        made: By the model.
+        made: Images that the model generated.
         targets: The true images.
-        guesses: Beside it.
-        lpips: The perceptual distance; None: it is left out.
-        seed: Of the intervals.
+        guesses: The baselines.
+        lpips: The perceptual distance. With None it is null in the result.
+        seed: Seed of the intervals.
     """
     wanted = guesses.wanted
     count, clusters = len(wanted.content), (wanted.class_.numpy(), wanted.combination)

@@ -1,4 +1,4 @@
-"""Leakage in images held out, read by probes that learnt on the images of training."""
+"""Measures leakage in held-out images with probes that were trained on the training images."""
 
 import numpy as np
 import torch
@@ -10,19 +10,21 @@ from lord_fast.evaluate.labels import combinations
 from lord_fast.evaluate.splits import hold_out_folds
 
 MOST_TRAINED = 3000
-"""Images of training that the probes learn on, see `draw_images`."""
+"""Largest number of training images for the probes, see `draw_images`."""
 
 
 def leakage_of_held_out(trained: EncoderCodes, held_out: EncoderCodes, seed: int) -> dict:
-    """The class read from content codes of a store that may have few images of each class.
+    """Measure how well the class is read from content codes of held-out images.
+
+    The held-out store may have few images of each class, because the probes do not learn on it.
 
     Args:
-        trained: The model's codes of its training images, which the probes learn on.
-        held_out: Its codes of the images that are scored.
-        seed: Of every draw and of the probes.
+        trained: Codes of the training images, on which the probes are trained.
+        held_out: Codes of the images to score.
+        seed: Seed of the random draws and of the probes.
 
     Returns:
-        What `leakage` returns, or under `missing` why it cannot be measured.
+        The result of `leakage`, or the reason under `missing` if it cannot be measured.
     """
     names = {name: number for number, name in enumerate(trained.store.class_names)}
     unknown = [name for name in held_out.store.class_names if name not in names]

@@ -1,4 +1,4 @@
-"""How far images are from their targets: PSNR, SSIM and a perceptual distance."""
+"""Compares images with their targets by PSNR, SSIM and a perceptual distance."""
 
 from collections.abc import Callable, Sequence
 
@@ -13,12 +13,12 @@ from lord_fast.evaluate.lpips import Lpips
 
 BATCH = 128
 PERCEPTUAL_PAIRS = 512
-"""Pairs whose perceptual distance is measured, which takes most of the time."""
+"""Number of pairs for the perceptual distance, which takes most of the time."""
 LEAST_MSE = 1e-10
-"""Equal images count as 100 dB in `psnr_per_image`."""
+"""Smallest mean squared error, by which equal images have 100 dB in `psnr_per_image`."""
 
 ImageMetrics = dict[str, Tensor]
-"""Name (`mse`, `ssim`, `perceptual`) -> float64 [number of pairs]."""
+"""The metrics `mse`, `ssim` and `perceptual` by name, each float64 [number of pairs]."""
 
 
 def compare(
@@ -27,17 +27,18 @@ def compare(
     count: int,
     lpips: Lpips | None,
 ) -> ImageMetrics:
-    """Every pair's distances.
+    """Compare every image with its target.
 
     Args:
-        images: Positions int64 [B] -> images [B, C, H, W] in [0, 1].
-        targets: The same for their targets.
+        images: Takes positions int64 [B] and returns images [B, C, H, W] in [0, 1].
+        targets: The same for the targets.
         count: Number of pairs.
-        lpips: The perceptual distance, of the first `PERCEPTUAL_PAIRS` or a few more; None: leave
-            it out.
+        lpips: The perceptual distance, which is computed for the first `PERCEPTUAL_PAIRS` pairs or
+            a few more. None leaves it out.
 
     Returns:
-        `mse`, `ssim` and, with `lpips`, `perceptual`, each float64 [count].
+        `mse` and `ssim`, each float64 [count], and with `lpips` also `perceptual`, which may be
+        shorter.
     """
     parts: list[dict[str, Tensor]] = []
     for positions in torch.arange(count).split(BATCH):
@@ -50,21 +51,21 @@ def compare(
 
 
 def summary(metrics: ImageMetrics, seed: int, clusters: Sequence[np.ndarray] = ()) -> dict:
-    """The three figures of metrics.json, and under `interval` the 95 % interval of each.
+    """Summarize metrics for metrics.json. The key `interval` holds their 95 % intervals.
 
-    `psnr` in dB is of the mean squared error over all pairs; `psnr_per_image`, the mean of each
-    pair's PSNR, is higher and lets a few perfect images hide the bad ones, but many papers report
-    it. The others are means.
+    `psnr` in dB is computed from the mean squared error over all pairs. `psnr_per_image` is the
+    mean of the PSNRs of the pairs. It is higher, and a few perfect images can hide bad ones in it,
+    but many papers report it. The other values are means.
 
     Args:
-        metrics: What `compare` found.
-        seed: Of the intervals.
-        clusters: What they are drawn over, see `intervals`.
+        metrics: The result of `compare`.
+        seed: Seed of the intervals.
+        clusters: Clusters of the intervals, see `intervals`.
     """
     perceptual = metrics.get("perceptual")
     names = [name for name in metrics if name != "perceptual"]
     ends = dict(zip(names, _ends(metrics, names, seed, clusters), strict=True))
-    if perceptual is not None:  # of the first pairs only
+    if perceptual is not None:  # It is measured only for the first pairs.
         some = [cluster[: len(perceptual)] for cluster in clusters]
         ends["perceptual"] = _ends(metrics, ["perceptual"], seed, some)[0]
     ends["psnr"] = (-10 * np.log10(np.maximum(ends.pop("mse"), LEAST_MSE)))[::-1]
@@ -84,7 +85,7 @@ def _ends(
 
 
 def psnr(metrics: ImageMetrics) -> float:
-    """Peak signal-to-noise ratio in dB of the mean squared error over all pairs."""
+    """Compute the peak signal-to-noise ratio in dB from the mean squared error over all pairs."""
     return float(-10 * torch.log10(metrics["mse"].mean()))
 
 
@@ -98,5 +99,5 @@ def _distances(images: Tensor, targets: Tensor, lpips: Lpips | None) -> dict[str
 
 
 def pixels_of(store, image_ids: Tensor) -> Callable[[Tensor], Tensor]:
-    """Positions in `image_ids` -> those images of a store, float32 in [0, 1]."""
+    """Return a function of positions in `image_ids` that reads these images, float32 in [0, 1]."""
     return lambda positions: as_float(store.images(image_ids[positions]))

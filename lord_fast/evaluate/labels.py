@@ -1,4 +1,4 @@
-"""Content labels of images, by which images of different classes are compared."""
+"""Content labels of images, which relate images of different classes."""
 
 import numpy as np
 from torch import Tensor
@@ -7,7 +7,7 @@ from lord_fast.data.store import ImageStore
 
 
 def content_names(store: ImageStore) -> list[tuple]:
-    """Each image's content labels, as names: two stores number them differently."""
+    """Return each image's content labels by name, because stores may number them differently."""
     names = [np.array(labels) for labels in store.factors.values()]
     columns = [labels[store.content_ids[:, i].numpy()].tolist() for i, labels in enumerate(names)]
     factors = tuple(store.factors)
@@ -15,10 +15,11 @@ def content_names(store: ImageStore) -> list[tuple]:
 
 
 def combinations(*stores: ImageStore) -> list[np.ndarray]:
-    """Each image's content labels as one number, the same in all of `stores`.
+    """Number the combinations of content labels consistently across stores.
 
     Returns:
-        For each store int64 [num_images]; the same for all of its images where it has no labels.
+        The number of each image's combination for each store, int64 [num_images]. It is the same
+        for all images of a store without content labels.
     """
     numbers: dict[tuple, int] = {}
     return [
@@ -28,10 +29,7 @@ def combinations(*stores: ImageStore) -> list[np.ndarray]:
 
 
 def clusters_of(store: ImageStore, image_ids: Tensor) -> tuple[np.ndarray, ...]:
-    """What the intervals of these images are drawn over: their classes, and their contents.
-
-    Without content labels the classes alone.
-    """
+    """Return the clusters for intervals, which are classes and, if there are labels, contents."""
     classes = store.class_ids[image_ids].numpy()
     if not store.factors:
         return (classes,)

@@ -1,4 +1,4 @@
-"""LPIPS (Zhang et al., 2018) on the VGG16 weights that lord-fast has."""
+"""LPIPS (Zhang et al., 2018) with lord-fast's VGG16 weights."""
 
 from pathlib import Path
 
@@ -13,23 +13,23 @@ EPS = 1e-8
 
 
 class Lpips(nn.Module):
-    """Distance of images in VGG16's features, each of length 1 over the channels.
+    """Distance of images in VGG16 features, which are normalized over the channels.
 
-    The heads weigh the channels. They were learnt from people's judgements on torchvision's
-    IMAGENET1K_V1 weights, and say nothing about the channels of others: with the Caffe weights all
-    channels weigh the same, which the paper calls the network without calibration.
+    The heads weight the channels. They were learned from human judgements for torchvision's
+    IMAGENET1K_V1 weights and do not apply to other weights. With the Caffe weights all channels
+    therefore have the same weight, which the paper calls the uncalibrated network.
 
     Attributes:
-        name: `lpips` with the learnt heads, `lpips_equal_heads` without.
+        name: `lpips` with the learned heads, `lpips_equal_heads` without them.
     """
 
     def __init__(self, weights: dict[str, Tensor], vgg_input: str):
-        """Build it of convolutions.
+        """Create the network.
 
         Args:
-            weights: What `load_weights` returns.
-            vgg_input: The convention that they were made for. LPIPS always normalises as they
-                require, so that `unit` is `imagenet`.
+            weights: Weights from `load_weights`.
+            vgg_input: The input that the weights expect. LPIPS always normalizes its input, so
+                `unit` is treated like `imagenet`.
         """
         super().__init__()
         self.vgg = VGG16(weights, TAPS, "imagenet" if vgg_input == "unit" else vgg_input)
@@ -40,7 +40,7 @@ class Lpips(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor, targets: Tensor) -> Tensor:
-        """[B, 1 or 3, H, W] in [0, 1], twice -> [B], on the CPU, wherever it is computed."""
+        """Compute distances of images [B, 1 or 3, H, W] in [0, 1]. Returns [B] on the CPU."""
         device = self.vgg.mean.device
         pairs = zip(self.vgg(images.to(device)), self.vgg(targets.to(device)), strict=True)
         total = torch.zeros(len(images), device=device)
@@ -55,7 +55,7 @@ def _unit(features: Tensor) -> Tensor:
 
 
 def _heads() -> list[Tensor]:
-    """The learnt weights of the channels of each tap, as torchmetrics ships them."""
+    """Load the learned channel weights of each tap, which torchmetrics ships."""
     file = Path(metrics_of_images.__file__).parent / "lpips_models" / "vgg.pth"
     state = torch.load(file, map_location="cpu", weights_only=True)
     return [state[f"lin{tap}.model.1.weight"].flatten() for tap in range(len(TAPS))]

@@ -1,4 +1,4 @@
-"""Are samples new? How far they are from what training held."""
+"""Measures the distance of samples to the training data, which shows whether samples are new."""
 
 import numpy as np
 import torch
@@ -12,18 +12,18 @@ MOST_TRAINED = 5000
 
 
 def nearest_training(lord: Lord, store: ImageStore, seed: int) -> dict:
-    """Distance of each sample to its nearest training code and image.
+    """Measure the distance of each sample to its nearest training code and training image.
 
     Args:
-        lord: Of stage 1.
-        store: The images it was trained on.
-        seed: Of the samples, and of the training images where they are more than `MOST_TRAINED`.
+        lord: A model with stage 1.
+        store: The training images.
+        seed: Seed of the samples. If there are more than `MOST_TRAINED` training images, it also
+            selects which ones are used.
 
     Returns:
-        samples, trained_on (numbers), and for `code` (content codes, Euclidean, in units of
-        content_std) and `image` (root mean square of the pixels): median over the samples,
-        real_median of as many training ones to their nearest other one, and nearer: the share of
-        samples that are nearer than the nearest 5 % of these.
+        The numbers `samples` and `trained_on`, and the results of `compare_nearest` for `code` and
+        `image`. Distances of content codes are Euclidean in units of content_std. Distances of
+        images are root mean squares over the pixels.
     """
     order = torch.from_numpy(np.random.default_rng(seed).permutation(store.num_images))
     ids = order[:MOST_TRAINED]
@@ -42,12 +42,17 @@ def nearest_training(lord: Lord, store: ImageStore, seed: int) -> dict:
 
 
 def compare_nearest(made: Tensor, trained: Tensor, scale: float) -> dict:
-    """Of points: median, real_median and nearer, see `nearest_training`.
+    """Compare the distances of points to their nearest training points.
 
     Args:
         made: float32 [M, D].
-        trained: float32 [N, D], two or more, in random order.
-        scale: What distances are divided by.
+        trained: At least two training points in random order, float32 [N, D].
+        scale: Divisor of all distances.
+
+    Returns:
+        `median` is the median distance of the points. `real_median` is that of as many training
+        points to their nearest other training point. `nearer` is the fraction of points that are
+        nearer than the nearest 5 % of these training points.
     """
     found = torch.cdist(made, trained).min(1).values / scale
     first = trained[: len(made)]

@@ -1,4 +1,7 @@
-"""Classes held out from training: a class code from a few images, then content of training."""
+"""Evaluates classes that were held out from training.
+
+A class code is fitted to a few images of a new class and combined with contents of training.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +22,11 @@ class Targets:
     """Images of new classes whose content label occurs in training.
 
     Attributes:
-        shots: Images of each class that its code is made from, int64 [classes, shots].
-        target: True images, none of them a shot, int64 [P], of the new classes' store.
-        class_: Their class, int64 [P].
-        shot: One of the class's shots for each, int64 [P].
-        content: An image of the same content, int64 [P], of the training store.
+        shots: Images of each class for the fit of its code, int64 [classes, shots].
+        target: True images of the new classes' store, none of which is a shot, int64 [P].
+        class_: Class of each target, int64 [P].
+        shot: One of the shots of this class, int64 [P].
+        content: An image of the training store with the same content, int64 [P].
     """
 
     shots: Tensor
@@ -34,11 +37,17 @@ class Targets:
 
 
 def draw_targets(held_out: ImageStore, trained: ImageStore, shots: int, seed: int) -> Targets:
-    """Draw each class's shots, and an image of training for each of the others.
+    """Draw the shots of each class, and a training image for each other image of the class.
+
+    Args:
+        held_out: Images of the new classes.
+        trained: The training images.
+        shots: Number of shots of each class.
+        seed: Seed of the random draws.
 
     Raises:
-        ValueError: a class has no more than `shots` images, or no content label of the new
-            classes occurs in training.
+        ValueError: A class has at most `shots` images, or no content label of the new classes
+            occurs in training.
     """
     rng = np.random.default_rng(seed)
     by_label: dict[tuple, list[int]] = {}
@@ -75,17 +84,17 @@ def evaluate_new_classes(
     seed: int,
     perceptual_weights: Path | None,
 ) -> dict:
-    """Fit a code to a few images of each new class, and give the class contents of training.
+    """Fit a code to a few images of each new class and combine it with contents of training.
 
     Args:
-        latent: Stage 1.
-        encoder: Stage 2, whose class code of one image stands beside; None: left out.
-        stores: Of the new classes, and the one of training.
-        lpips: The perceptual distance; None: it is left out.
-        shots: Images of each class that its code is made from.
-        steps: Of each fit.
-        seed: Of every draw.
-        perceptual_weights: VGG16 weights for the fit; default: those of the run.
+        latent: A model with stage 1.
+        encoder: A model with stage 2, whose class codes are measured for comparison, or None.
+        stores: The store of the new classes, and the store of training.
+        lpips: The perceptual distance. With None it is null in the result.
+        shots: Number of images of each class for the fit.
+        steps: Number of optimization steps of each fit.
+        seed: Seed of the random draws.
+        perceptual_weights: VGG16 weights for the fit. Defaults to those of the run.
     """
     held_out, trained = stores
     drawn = draw_targets(held_out, trained, shots, seed)
@@ -112,7 +121,7 @@ def evaluate_new_classes(
         ).cpu()
 
     def encoded_mean(positions: Tensor) -> Tensor:
-        """The class from all shots, as the fit has it: the mean of their class codes."""
+        """Take the class from all shots, like the fit does, by averaging their class codes."""
         assert encoder is not None
         assert shots_codes is not None
         content, _ = encoder.encode(contents(positions))

@@ -1,4 +1,4 @@
-"""What evaluate measures: a field is a flag of `lord-fast evaluate`."""
+"""The options of `lord-fast evaluate`. Every field is a flag."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,26 +9,27 @@ from lord_fast.bounds import AtLeast, Checked, MoreThan
 
 @dataclass(frozen=True)
 class EvaluateConfig(Checked):
-    """What evaluate measures."""
+    """The options of `lord-fast evaluate`."""
 
     store: Path | None = None
-    """latent: where the run's store is now, if it has moved, or images held out of the same
-    classes; encoder: any store of the same size, such as images held out (default: the run's);
-    fit: classes held out."""
+    """Store to evaluate. Defaults to the run's store. With --codes latent, give the run's store if
+    it has moved, or a store of held-out images of the same classes. With --codes encoder, give any
+    store with images of the same size. With --codes fit, give a store of held-out classes."""
     codes: Literal["latent", "encoder", "fit"] = "latent"
-    """latent: the codes that training optimized (RUN/metrics.json), or what they make of
-    combinations held out (RUN/metrics-STORE.json); encoder: those that the
-    encoders predict (RUN/metrics-encoder[-STORE].json); fit: new classes, a class code fitted to
-    a few images of each, with contents of training (RUN/metrics-fit-STORE.json)."""
+    """Codes to evaluate. latent measures the codes of stage 1 and writes RUN/metrics.json, or
+    RUN/metrics-STORE.json for held-out images. encoder measures the codes that the encoders of
+    stage 2 predict and writes RUN/metrics-encoder.json, or RUN/metrics-encoder-STORE.json for
+    another store. fit fits a class code to a few images of each new class, combines it with
+    contents of training and writes RUN/metrics-fit-STORE.json."""
     perceptual_weights: Path | None = None
-    """VGG16 weights for perceptual distance and samples; none: those of the run; a run with --loss
-    pyramid has none, and the two are left out."""
+    """File of VGG16 weights for the perceptual distance and for samples. Defaults to the weights of
+    the run. A run with --loss pyramid has no weights, so both are left out by default."""
     perceptual_input: Literal["caffe", "imagenet", "unit"] | None = None
-    """The convention of these weights, as for train; none: the run's, which is caffe if it was
-    trained with --loss pyramid and nothing else was said."""
+    """Input that the weights expect, see lord-fast train --help. Defaults to the setting of the
+    run."""
     shots: Annotated[int, MoreThan(0)] = 5
-    """fit: images of each new class that its code is made from."""
+    """Number of images of each new class to fit its code to (only for --codes fit)."""
     fit_steps: Annotated[int, MoreThan(0)] = 300
-    """fit: steps of each optimization."""
+    """Number of optimization steps of each fit (only for --codes fit)."""
     seed: Annotated[int, AtLeast(0)] = 0
-    """Of every draw and of the probes."""
+    """Seed of the random draws and of the probes."""

@@ -1,4 +1,7 @@
-"""Leakage and informativeness: what a classifier reads from codes it was not trained on."""
+"""Probes, which are classifiers that predict labels from codes.
+
+They are scored on codes that they were not trained on.
+"""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -17,7 +20,7 @@ from lord_fast.evaluate.bootstrap import intervals
 from lord_fast.evaluate.splits import Split, hold_out, stratified
 
 FEWEST_OF_A_LABEL = 5
-"""Images that a content label needs to be worth predicting."""
+"""Smallest number of images of a content label that is predicted."""
 
 
 def probe(
@@ -27,19 +30,20 @@ def probe(
     seed: int,
     clusters: Sequence[np.ndarray] = (),
 ) -> dict:
-    """How well labels are read from codes, by a linear probe, a small MLP and nearest centroids.
+    """Measure how well a linear probe, a small MLP and nearest centroids predict labels from codes.
 
     Args:
         codes: float32 [N, D].
         labels: int64 [N].
-        splits: Where to train and to score; several, that score different images, make one figure.
-        seed: Of the probes' start.
-        clusters: What the intervals are drawn over, each int64 [N], see `intervals`.
+        splits: Images to train on and to score on. The scores of several splits are pooled, and
+            each split must score different images.
+        seed: Seed of the probes' initialization.
+        clusters: Clusters of the intervals, each int64 [N], see `intervals`.
 
     Returns:
-        accuracy (linear), mlp_accuracy, centroid_accuracy, the 95 % interval of each over the
-        images scored, chance (the share of the commonest label among the images scored),
-        trained_on and scored_on (numbers of images), split (how they were chosen).
+        The accuracies accuracy (linear), mlp_accuracy and centroid_accuracy with their 95 %
+        intervals, chance (the fraction of the most common label among the scored images), the
+        numbers of images trained_on and scored_on, and split (how the images were chosen).
     """
     return summarize(read(codes, labels, splits, seed), labels, splits, seed, clusters)
 
@@ -47,7 +51,7 @@ def probe(
 def read(
     codes: np.ndarray, labels: np.ndarray, splits: Sequence[Split], seed: int
 ) -> dict[str, np.ndarray]:
-    """Which of the images to score each probe gets right, bool [number of them]."""
+    """Return which of the scored images each probe predicts correctly, bool [scored images]."""
     return {
         name: np.concatenate([_right(kind, codes, labels, parts, seed) for parts in splits])
         for name, kind in PROBES.items()
@@ -61,7 +65,7 @@ def summarize(
     seed: int,
     clusters: Sequence[np.ndarray],
 ) -> dict:
-    """What `probe` returns, of what `read` returns."""
+    """Compute the result of `probe` from the result of `read`."""
     scored = np.concatenate([parts.test for parts in splits])
     _, counts = np.unique(labels[scored], return_counts=True)
     ends = intervals(np.stack(list(right.values()), 1), seed, [c[scored] for c in clusters])
@@ -78,15 +82,16 @@ def summarize(
 def factor_split(
     labels: np.ndarray, class_ids: np.ndarray, seed: int
 ) -> tuple[np.ndarray, Split] | None:
-    """The images whose label is common enough to be predicted, and their split.
+    """Select the images whose label is common enough to be predicted, and split them.
 
     Args:
-        labels: int64 [N], of one content factor.
-        class_ids: int64 [N]; whole classes are held out where classes share labels.
-        seed: Of the split.
+        labels: Labels of one content factor, int64 [N].
+        class_ids: int64 [N]. Whole classes are held out if classes share labels.
+        seed: Seed of the split.
 
     Returns:
-        bool [N] and the split of those images; None where fewer than 2 labels are common.
+        A mask of the selected images, bool [N], and their split. None if fewer than 2 labels are
+        common enough.
     """
     kept = np.isin(labels, _common(labels))
     labels, class_ids = labels[kept], class_ids[kept]
@@ -103,13 +108,13 @@ def factor_split(
 def probe_factor(
     codes: np.ndarray, labels: np.ndarray, class_ids: np.ndarray, seed: int
 ) -> dict | None:
-    """`probe` of one content factor; None where there is too little of it (see `factor_split`).
+    """Probe one content factor. The result is None if it has too few images (see `factor_split`).
 
     Args:
         codes: float32 [N, D].
         labels: int64 [N].
         class_ids: int64 [N].
-        seed: Of the split and of the probes' start.
+        seed: Seed of the split and of the probes' initialization.
     """
     found = factor_split(labels, class_ids, seed)
     if found is None:
@@ -129,10 +134,10 @@ def _linear(seed: int) -> ClassifierMixin:
 
 
 def _mlp(seed: int) -> ClassifierMixin:
-    """Regularized by its decay alone.
+    """Create an MLP that is regularized by weight decay and not by early stopping.
 
-    Early stopping would hold single images out, whose contents the others tell it; it stops before
-    a leak is learnt.
+    Early stopping validates on single images whose contents are also in the training part, so it
+    would stop before the MLP learns a leak.
     """
     return MLPClassifier((128,), solver="lbfgs", alpha=1.0, max_iter=100, random_state=seed)
 
@@ -146,7 +151,7 @@ PROBES: dict[str, Callable[[int], ClassifierMixin]] = {
     "mlp_accuracy": _mlp,
     "centroid_accuracy": _centroid,
 }
-"""Name of the figure -> the probe, from a seed."""
+"""Maps the name of an accuracy to a function that creates the probe from a seed."""
 
 
 def _right(
@@ -156,13 +161,13 @@ def _right(
     parts: Split,
     seed: int,
 ) -> np.ndarray:
-    """Which images to score the trained classifier gets right, bool [number of them]."""
+    """Train a classifier and return which images it predicts correctly, bool [scored images]."""
     pipeline = make_pipeline(StandardScaler(), kind(seed))
-    # The matrices are small: several threads wait for each other more than they compute.
+    # The matrices are so small that several threads would be slower.
     with warnings.catch_warnings(), threadpool_limits(1):
-        # The bound on iterations is meant to end some fits.
+        # Some fits are expected to reach the limit of iterations.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        # Codes may be the same for a whole class.
+        # All codes of a class may be equal.
         warnings.filterwarnings("ignore", module="sklearn.neighbors._nearest_centroid")
         pipeline.fit(codes[parts.train], labels[parts.train])
     return pipeline.predict(codes[parts.test]) == labels[parts.test]

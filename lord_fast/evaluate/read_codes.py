@@ -1,4 +1,4 @@
-"""Leakage and informativeness of codes, whatever model they come from."""
+"""Measures leakage and informativeness of the codes of any model."""
 
 from dataclasses import dataclass
 
@@ -11,12 +11,12 @@ from lord_fast.evaluate.splits import hold_out, stratified
 
 @dataclass(frozen=True)
 class Labels:
-    """What is known of the images.
+    """The labels of images.
 
     Attributes:
-        classes: int64 [N].
-        contents: int64 [N], each combination of content labels as one number.
-        factors: Name -> int64 [N], of each content factor.
+        classes: Class of each image, int64 [N].
+        contents: Combination of content labels of each image as one number, int64 [N].
+        factors: Labels int64 [N] of each content factor by name.
     """
 
     classes: np.ndarray
@@ -31,14 +31,14 @@ def probe_codes(
     seed: int,
     pixels: np.ndarray | None = None,
 ) -> dict:
-    """`leakage` and `informativeness` of metrics.json.
+    """Compute `leakage` and `informativeness` of metrics.json.
 
     Args:
         content: Content codes, float32 [N, content_dim].
-        class_: Class codes, float32 [N, class_dim]; None: the model has none.
-        labels: Of the images; every class has two or more.
-        seed: Of the splits, the probes and the controls.
-        pixels: A positive control for the class read from content, see `leakage`.
+        class_: Class codes, float32 [N, class_dim], or None if the model has none.
+        labels: Labels of the images. Every class must have at least two images.
+        seed: Seed of the splits, the probes and the controls.
+        pixels: Codes that serve as a positive control of class leakage, see `leakage`.
     """
     classes, contents = labels.classes, labels.contents
     at_random = stratified(classes, seed)
@@ -67,13 +67,13 @@ def probe_codes(
 def factor_leakage(
     codes: np.ndarray, factor: np.ndarray, classes: np.ndarray, seed: int
 ) -> dict | None:
-    """`leakage` of one content factor; None where there is too little of it.
+    """Measure `leakage` of one content factor. The result is None if it has too few images.
 
     Args:
         codes: Class codes, float32 [N, D].
-        factor: int64 [N].
+        factor: Labels of the factor, int64 [N].
         classes: int64 [N].
-        seed: Of the split, the probes and the controls.
+        seed: Seed of the split, the probes and the controls.
     """
     found = factor_split(factor, classes, seed)
     if found is None:

@@ -1,4 +1,4 @@
-"""Evaluation of a run: whose codes, of which store, with which features."""
+"""Evaluates a run. Chooses the codes, the store and the perceptual weights."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from lord_fast.run.config import load_config
 from lord_fast.run.metrics import Metrics, save_metrics
 
 FEWEST_FOR_SAMPLES = 20
-"""Images that a set of samples needs to be compared with."""
+"""Smallest number of images with which samples are compared."""
 
 
 def evaluate_run(run: Path, config: EvaluateConfig) -> Metrics:
@@ -29,13 +29,13 @@ def evaluate_run(run: Path, config: EvaluateConfig) -> Metrics:
 
     Args:
         run: The run's folder.
-        config: What is measured.
+        config: Selects what to measure.
 
     Returns:
-        The file that was written, and what it holds.
+        The metrics, with the path of their file.
 
     Raises:
-        ValueError: the run, its store or the perceptual weights cannot be used as asked.
+        ValueError: The run, its store or the perceptual weights do not fit the options.
     """
     measure = {"latent": _latent, "encoder": _encoder, "fit": _fit}[config.codes]
     values, store = measure(run, config)
@@ -45,7 +45,7 @@ def evaluate_run(run: Path, config: EvaluateConfig) -> Metrics:
 
 
 def file_name(codes: str, other: ImageStore | None) -> str:
-    """metrics.json for the codes of training; metrics-CODES[-STORE].json for all else."""
+    """Return the name of the file, such as metrics.json or metrics-encoder-STORE.json."""
     parts = ["metrics"]
     if codes != "latent":
         parts.append(codes)
@@ -61,7 +61,7 @@ def _latent(run: Path, config: EvaluateConfig) -> tuple[dict, ImageStore]:
         if other.sha256 != lord.data["sha256"]:
             return _unseen(run, lord, other, config), other
     store = open_store(run, lord.data, config.store)
-    lord.data["store"] = str(store.path.resolve())  # where it is now: the density looks at labels
+    lord.data["store"] = str(store.path.resolve())  # The density reads labels from the store.
     lpips = _lpips(lord, config)
     metrics = evaluate(LatentCodes(lord, store), store, lpips, config.seed)
     if store.num_images >= FEWEST_FOR_SAMPLES:
@@ -70,14 +70,14 @@ def _latent(run: Path, config: EvaluateConfig) -> tuple[dict, ImageStore]:
     if store.num_images < FEWEST_FOR_SAMPLES:
         metrics["samples"] = {"missing": f"fewer than {FEWEST_FOR_SAMPLES} images"}
     elif top is None:
-        metrics["samples"] = {"missing": "needs VGG16: give --perceptual-weights"}
+        metrics["samples"] = {"missing": "needs VGG16 (give --perceptual-weights)"}
     else:
         metrics["samples"] = samples(lord, store, top, config.seed)
     return metrics, store
 
 
 def _unseen(run: Path, lord: Lord, held_out: ImageStore, config: EvaluateConfig) -> dict:
-    """Stage 1 on images of other combinations of its classes and contents."""
+    """Evaluate stage 1 on unseen combinations of its classes and contents."""
     codes = LatentCodes(lord, open_store(run, lord.data))
     lpips = _lpips(lord, config)
     return {
@@ -114,12 +114,12 @@ def _fit(run: Path, config: EvaluateConfig) -> tuple[dict, ImageStore]:
     latent = Lord.load(run, stage="latent")
     trained = open_store(run, latent.data)
     if config.store is None:
-        raise ValueError("--codes fit: say with --store which classes, unseen in training")
+        raise ValueError("--codes fit: give a store of classes held out from training with --store")
     store = _any_store(run, latent, config.store)
     known = sorted(set(store.class_names) & set(trained.class_names))
     if known:
         raise ValueError(f"{store.path}: {known[0]} is a class that {run} was trained on")
-    # The fit minimizes the run's own loss: weights of another convention only measure.
+    # The fit minimizes the run's own loss, so weights for another input are not used for it.
     own = config.perceptual_input in (None, latent.config.loss.perceptual_input)
     fit_weights = config.perceptual_weights if own else None
     has_encoders = checkpoint.latest(run / "checkpoints", "encoders") is not None
@@ -139,31 +139,31 @@ def _fit(run: Path, config: EvaluateConfig) -> tuple[dict, ImageStore]:
 
 
 def _any_store(run: Path, lord: Lord, path: Path | None) -> ImageStore:
-    """The store named, or that of the run.
+    """Open the store at a path, or the store of the run.
 
     Raises:
-        ValueError: its images have another shape than the run's.
+        ValueError: The images have another shape than those of the run.
     """
     if path is None:
         return open_store(run, lord.data)
     store = ImageStore(path)
     if (store.size, store.channels) != (lord.data["size"], lord.data["channels"]):
         raise ValueError(
-            f"{path}: not the images that {run} was trained on, nor of their shape: they are "
-            f"{store.size} x {store.size} x {store.channels}, those of the run are "
-            f"{lord.data['size']} x {lord.data['size']} x {lord.data['channels']}"
+            f"{path}: not the images that {run} was trained on, and of another shape "
+            f"({store.size} x {store.size} x {store.channels} instead of "
+            f"{lord.data['size']} x {lord.data['size']} x {lord.data['channels']})"
         )
     return store
 
 
 def _vgg(lord: Lord, config: EvaluateConfig, taps: tuple[str, ...]) -> VGG16 | None:
-    """Features, where there are weights (see `_weights`)."""
+    """Build VGG16, or return None without weights (see `_weights`)."""
     found = _weights(lord, config)
     return None if found is None else build_vgg(found[0], found[1], taps).to(lord.device)
 
 
 def _lpips(lord: Lord, config: EvaluateConfig) -> Lpips | None:
-    """The perceptual distance, where there are weights (see `_weights`)."""
+    """Build the perceptual distance, or return None without weights (see `_weights`)."""
     found = _weights(lord, config)
     if found is None:
         return None
@@ -172,16 +172,19 @@ def _lpips(lord: Lord, config: EvaluateConfig) -> Lpips | None:
 
 
 def _weights(lord: Lord, config: EvaluateConfig) -> tuple[TrainConfig, Path | None] | None:
-    """Those named, or those of a run that was trained so, with the configuration of their input.
+    """Return the perceptual weights and a configuration with the input that they expect.
+
+    The weights are those of the flag, or those of a run with --loss vgg16. Otherwise the result is
+    None.
 
     Raises:
-        ValueError: there are none, and --perceptual-input says what they are like.
+        ValueError: --perceptual-input is given, but there are no weights.
     """
     if config.perceptual_weights is None and lord.config.loss.loss != "vgg16":
         if config.perceptual_input is not None:
             raise ValueError(
-                f"--perceptual-input {config.perceptual_input}: give the --perceptual-weights that "
-                f"it belongs to; the run was trained without"
+                f"--perceptual-input {config.perceptual_input}: give --perceptual-weights too, "
+                f"because the run was trained without weights"
             )
         return None
     weights = config.perceptual_weights or lord.config.loss.perceptual_weights

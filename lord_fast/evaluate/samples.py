@@ -1,4 +1,4 @@
-"""How new images compare with real ones, in VGG16's features."""
+"""Compares samples with real images in VGG16 features."""
 
 import numpy as np
 import torch
@@ -17,16 +17,16 @@ BATCH = 64
 
 
 def samples(lord: Lord, store: ImageStore, vgg: VGG16, seed: int) -> dict:
-    """Kernel distance, precision and recall of samples, beside those of real images.
+    """Measure kernel distance, precision and recall of samples and of real images.
 
-    Half of the real images drawn are what everything is compared with; the other half, in the
-    place of samples, says what a perfect model would reach.
+    Half of the real images serve as the reference. The other half is measured like samples, which
+    shows what a perfect model would reach.
 
     Args:
-        lord: Of stage 1.
-        store: The images it was trained on.
-        vgg: Features at pool5.
-        seed: Of every draw.
+        lord: A model with stage 1.
+        store: The training images.
+        vgg: VGG16 with the tap pool5.
+        seed: Seed of the random draws.
     """
     count = min(MAX_SAMPLES, store.num_images // 2)
     order = torch.from_numpy(np.random.default_rng(seed).permutation(store.num_images))
@@ -45,18 +45,19 @@ def samples(lord: Lord, store: ImageStore, vgg: VGG16, seed: int) -> dict:
 
 
 def quality(real: Tensor, made: Tensor, seed: int) -> dict:
-    """Figures of two sets of features of the same size.
+    """Compare two sets of features of the same size.
 
     Args:
-        real: float32 [N, dim]; their root mean square becomes 1 in the kernel, where the scale of
-            the features would otherwise decide between its terms.
+        real: float32 [N, dim]. Both sets are divided by the root mean square of this one, because
+            the scale of features affects the kernel.
         made: float32 [N, dim].
-        seed: Of the subsets.
+        seed: Seed of the random halves.
 
     Returns:
-        kernel_distance: unbiased squared MMD with the kernel (x y / dim + 1)^3 (Binkowski et al.,
-        2018), its 95 % interval over random halves; precision and recall: share of one set inside
-        the other's third-neighbour balls (Kynkaanniemi et al., 2019).
+        `kernel_distance` is the unbiased squared MMD with the kernel (x y / dim + 1)^3 (Binkowski
+        et al., 2018), and `interval` its 95 % interval over random halves. `precision` and
+        `recall` are the fractions of one set inside the third-neighbour balls of the other
+        (Kynkaanniemi et al., 2019).
     """
     rng = np.random.default_rng(seed)
     scale = real.square().mean().sqrt()
@@ -75,14 +76,14 @@ def quality(real: Tensor, made: Tensor, seed: int) -> dict:
 
 
 def _covered(points: Tensor, by: Tensor) -> float:
-    """Share of `points` that lie nearer to some point of `by` than its third neighbour."""
+    """Return the fraction of `points` inside the third-neighbour ball of some point of `by`."""
     radius = torch.cdist(by, by).kthvalue(NEIGHBOUR + 1, dim=1).values
     return float((torch.cdist(points, by) <= radius).any(1).float().mean())
 
 
 @torch.no_grad()
 def _features(vgg: VGG16, images: Tensor) -> Tensor:
-    """float32 [N, 512]: the last feature maps, averaged over the image."""
+    """Compute the last feature maps averaged over the image, float32 [N, 512]."""
     device = vgg.mean.device
     return torch.cat(
         [vgg(batch.to(device))[-1].mean((2, 3)).cpu() for batch in images.split(BATCH)]

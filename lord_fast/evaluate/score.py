@@ -1,4 +1,4 @@
-"""The code instruments of evaluate for the codes of any model, from two files."""
+"""Measures the codes of any model from a file of codes and a file of labels."""
 
 import csv
 from pathlib import Path
@@ -12,21 +12,23 @@ NAME = "name"
 
 
 def score(codes_file: Path, labels_file: Path, seed: int = 0) -> dict:
-    """Leakage and informativeness of codes, each leakage figure with its controls.
+    """Measure leakage and informativeness of codes, with controls of leakage.
 
     Args:
-        codes_file: npz with `content` [N, content_dim] and, if the model has them, `class_`
-            [N, class_dim] codes. With `names` [N], as `lord-fast encode` writes, rows of the labels
-            are found by name.
-        labels_file: CSV with a header: `class`, optionally `name`, and a column for each content
-            factor. Without names its rows are in the order of the codes.
-        seed: Of the splits, the probes and the controls.
+        codes_file: An npz file with content codes `content` [N, content_dim]. Class codes `class_`
+            [N, class_dim] are optional. With `names` [N], as in files of `lord-fast encode`, labels
+            are matched by name.
+        labels_file: A CSV file whose header has a column `class` and a column for each content
+            factor. A column `name` is optional. Without it the rows must be in the order of the
+            codes.
+        seed: Seed of the splits, the probes and the controls.
 
     Returns:
-        images, classes, seed, probed, and `leakage` and `informativeness` as in metrics.json.
+        The keys images, classes, seed and probed, and `leakage` and `informativeness` as in
+        metrics.json.
 
     Raises:
-        ValueError: a file lacks what is needed, or the two do not belong together.
+        ValueError: A file is damaged or incomplete, or the two files do not match.
     """
     codes = _read_codes(codes_file)
     columns = _read_labels(labels_file)
@@ -35,8 +37,8 @@ def score(codes_file: Path, labels_file: Path, seed: int = 0) -> dict:
     count = len(next(iter(columns.values())))
     if rows is None and count != len(content):
         raise ValueError(
-            f"{labels_file}: {count} rows, {codes_file} holds {len(content)} codes; give one row "
-            f"for each code, or a column {NAME}"
+            f"{labels_file}: has {count} rows, but {codes_file} has {len(content)} codes; give one "
+            f"row for each code, or a column {NAME}"
         )
     order = np.arange(count) if rows is None else rows
     numbers = {name: np.unique(column[order], return_inverse=True)[1]
@@ -102,11 +104,11 @@ def _read_labels(file: Path) -> dict[str, np.ndarray]:
 def _match(
     names: np.ndarray | None, labelled: np.ndarray | None, codes_file: Path, labels_file: Path
 ) -> np.ndarray | None:
-    """The row of the labels of each code; None where there are no names to match."""
+    """Return the row of labels of each code, or None if the labels have no names."""
     if labelled is None:
         return None
     if names is None:
-        raise ValueError(f"{codes_file}: holds no names, and {labels_file} has a column {NAME}")
+        raise ValueError(f"{codes_file}: holds no names, but {labels_file} has a column {NAME}")
     places = {name: row for row, name in enumerate(labelled.tolist())}
     unknown = [name for name in names.tolist() if name not in places]
     if unknown:
@@ -115,7 +117,7 @@ def _match(
 
 
 def _combinations(factors: dict[str, np.ndarray], count: int) -> np.ndarray:
-    """Each combination of content labels as one number; all the same where there are none."""
+    """Number the combinations of content labels. Without labels all numbers are equal."""
     if not factors:
         return np.zeros(count, dtype=np.int64)
     columns = np.stack(list(factors.values()), axis=1)

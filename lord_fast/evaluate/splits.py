@@ -1,9 +1,9 @@
-"""Which images a probe is trained on, and which it is scored on.
+"""Splits images into a part to train a probe on and a part to score it on.
 
-A data set is often a grid: every class once with every content. If images are drawn one by one, the
-content of an image to score is then missing from the images of its own class to train on, and there
-alone: the probe learns to avoid the right answer, and leakage reads below chance. So contents are
-held out whole where the class is asked for, and classes whole where content is asked for.
+A data set is often a grid that has every class once with every content. If single images were drawn
+for scoring, the content of a scored image would be missing from its own class in training, but from
+no other class. The probe would learn to avoid the right answer, and leakage would be below chance.
+Therefore whole contents are held out to predict the class, and whole classes to predict content.
 """
 
 from dataclasses import dataclass
@@ -13,17 +13,17 @@ import numpy as np
 TEST_SHARE = 1 / 3
 FOLDS = 3
 LEAST_SHARED = 0.5
-"""Share of the images whose group has to hold more than one label: otherwise groups say nothing."""
+"""Smallest fraction of images in groups with several labels for which groups are held out."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Positions that a probe is trained on and scored on.
+    """The images that a probe is trained on and scored on.
 
     Attributes:
-        train: int64 positions.
-        test: int64 positions.
-        how: As metrics.json says it.
+        train: Positions of the images to train on, int64.
+        test: Positions of the images to score, int64.
+        how: Description for metrics.json.
     """
 
     train: np.ndarray
@@ -32,11 +32,11 @@ class Split:
 
 
 def stratified(class_ids: np.ndarray, seed: int) -> Split:
-    """A third of each class's images to score on, at least one of each that has two.
+    """Score a third of each class's images, at least one of each class that has two images.
 
     Args:
         class_ids: int64 [N].
-        seed: Of the draw.
+        seed: Seed of the random draw.
     """
     order = np.random.default_rng(seed).permutation(len(class_ids))
     scored = np.zeros(len(class_ids), dtype=bool)
@@ -47,16 +47,16 @@ def stratified(class_ids: np.ndarray, seed: int) -> Split:
 
 
 def hold_out(labels: np.ndarray, groups: np.ndarray, what: str, seed: int) -> Split | None:
-    """Groups held out whole, drawn one by one until they have a third of the images.
+    """Hold out whole groups, drawn at random until they have a third of the images.
 
     Args:
-        labels: int64 [N], what the probe predicts; all of them stay in training.
+        labels: The labels to predict, int64 [N]. Every label remains in the training part.
         groups: int64 [N].
-        what: The groups' name in `Split.how`.
-        seed: Of the draw.
+        what: Name of the groups in `Split.how`.
+        seed: Seed of the random draw.
 
     Returns:
-        The split; None where labels do not share groups, or too few can be held out.
+        The split, or None if labels do not share groups or too few groups can be held out.
     """
     if not shared(labels, groups):
         return None
@@ -77,19 +77,19 @@ def hold_out(labels: np.ndarray, groups: np.ndarray, what: str, seed: int) -> Sp
 def hold_out_folds(
     labels: np.ndarray, groups: np.ndarray, scored: np.ndarray, what: str, seed: int
 ) -> list[Split]:
-    """Score each image of one part by a probe trained on the other groups of the other part.
+    """Score each image of one part with a probe that was trained on other groups of the other part.
 
     Args:
-        labels: int64 [N], what the probe predicts; images whose label is not in training are left
+        labels: The labels to predict, int64 [N]. Images whose label is not in training are left
             out.
         groups: int64 [N].
-        scored: bool [N], the part to score; the rest is the part to train on.
-        what: The groups' name in `Split.how`.
-        seed: Of the draw of the folds.
+        scored: Mask of the part to score, bool [N]. The rest is the part to train on.
+        what: Name of the groups in `Split.how`.
+        seed: Seed of the folds.
 
     Returns:
-        Three splits, or one with nothing held out where labels do not share groups; none where
-        too few labels are left.
+        Three splits, or one split without held-out groups if labels do not share groups. The list
+        is empty if too few labels remain.
     """
     apart = shared(labels, groups)
     values = np.random.default_rng(seed).permutation(np.unique(groups))
@@ -105,7 +105,7 @@ def hold_out_folds(
 
 
 def shared(labels: np.ndarray, groups: np.ndarray) -> bool:
-    """Whether there are groups, and most images are of one that holds more than one label."""
+    """Return whether there are several groups and most images are in groups with several labels."""
     pairs = np.unique(np.stack((groups, labels)), axis=1)
     values, numbers = np.unique(pairs[0], return_counts=True)
     mixed = np.isin(groups, values[numbers > 1])

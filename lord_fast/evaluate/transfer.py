@@ -1,4 +1,4 @@
-"""Content transfer: the class of one image with the content of another, against the true image."""
+"""Measures transfer, which combines the class of one image with the content of another."""
 
 from dataclasses import dataclass
 
@@ -18,13 +18,13 @@ MAX_PAIRS = 2000
 
 @dataclass(frozen=True)
 class Pairs:
-    """Transfers whose true image the store holds.
+    """Transfers for which the store holds the true image.
 
     Attributes:
-        content: Image that gives the content, int64 [P].
-        class_: Class that is wanted, int64 [P]; never the content image's own.
-        target: The image of that class with that content, int64 [P].
-        class_image: An image of that class to take the class from, int64 [P]; not the target.
+        content: The image that gives the content, int64 [P].
+        class_: The requested class, which is not the class of `content`, int64 [P].
+        target: The true image with this class and content, int64 [P].
+        class_image: Another image of the class, which gives the class, int64 [P].
     """
 
     content: Tensor
@@ -34,17 +34,17 @@ class Pairs:
 
 
 def draw_pairs(store: ImageStore, seed: int, most: int = MAX_PAIRS) -> Pairs | None:
-    """Draw pairs uniformly from all (image, other class with the same content labels).
+    """Draw pairs uniformly from all pairs of images with the same content and different classes.
 
-    A class of one image is no target: nothing but the target itself would say what it looks like.
+    Classes with a single image are excluded, because only the target itself would show the class.
 
     Args:
         store: Images with content labels.
-        seed: Of the draw.
-        most: Number of pairs; fewer if there are fewer.
+        seed: Seed of the random draw.
+        most: Largest number of pairs.
 
     Returns:
-        The pairs; None where there are none.
+        The pairs, or None if there are none.
     """
     if not store.factors:
         return None
@@ -71,7 +71,7 @@ def draw_pairs(store: ImageStore, seed: int, most: int = MAX_PAIRS) -> Pairs | N
 
 
 def _others(classes: np.ndarray, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """For each of `images` another image of its class, which has at least two."""
+    """Draw another image of the same class for each image. The class must have at least two."""
     order = np.argsort(classes, kind="stable")
     counts = np.bincount(classes)
     first = np.cumsum(counts) - counts
@@ -85,16 +85,16 @@ def _others(classes: np.ndarray, images: np.ndarray, rng: np.random.Generator) -
 def measure_transfer(
     codes: CodeSource, store: ImageStore, lpips: Lpips | None, seed: int
 ) -> dict | None:
-    """Transfers against the true images, and what guesses without a generator reach.
+    """Compare transfers and baselines with the true images.
 
     Args:
-        codes: Of the images of `store`.
+        codes: Codes of the images of `store`.
         store: The images.
-        lpips: The perceptual distance; None: it is left out.
-        seed: Of every draw.
+        lpips: The perceptual distance. With None it is null in the result.
+        seed: Seed of the random draws.
 
     Returns:
-        `transfer` of metrics.json; None where no two classes share a content label.
+        `transfer` of metrics.json, or None if no two classes share a content label.
     """
     pairs = draw_pairs(store, seed, MAX_PAIRS)
     if pairs is None:

@@ -1,4 +1,4 @@
-"""Stage-1 codes on combinations of class and content that training did not hold."""
+"""Evaluates the codes of stage 1 on unseen combinations of class and content."""
 
 import numpy as np
 import torch
@@ -17,22 +17,23 @@ from lord_fast.evaluate.transfer import MAX_PAIRS
 def transfer_to_unseen(
     trained: LatentCodes, held_out: ImageStore, lpips: Lpips | None, seed: int
 ) -> dict:
-    """Images held out, made of the codes of training, against the true ones.
+    """Generate held-out images from the codes of training and compare them with the true images.
 
-    The class code is that of the held-out image's class. The content code is that of an image of
-    another class in training with the same content labels. The model never saw the true image.
+    The class code is the code of the held-out image's class. The content code is taken from a
+    training image of another class with the same content labels.
 
     Args:
         trained: The codes of training.
-        held_out: Images that were not trained on, of the same classes.
-        lpips: The perceptual distance; None: it is left out.
-        seed: Of every draw.
+        held_out: Images of the same classes that were not part of training.
+        lpips: The perceptual distance. With None it is null in the result.
+        seed: Seed of the random draws.
 
     Returns:
-        What `transfer` of metrics.json holds, or under `missing` why it cannot be measured.
+        The content of `transfer` of metrics.json, or the reason under `missing` if it cannot be
+        measured.
 
     Raises:
-        ValueError: a class of `held_out` was not trained on.
+        ValueError: The model was not trained on a class of `held_out`.
     """
     store = trained.store
     names = {name: number for number, name in enumerate(store.class_names)}
@@ -40,7 +41,7 @@ def transfer_to_unseen(
     if unknown:
         raise ValueError(
             f"{held_out.path}: not the images that the run was trained on, nor others of its "
-            f"classes: it was not trained on class {unknown[0]}"
+            f"classes (it was not trained on class {unknown[0]})"
         )
     if not store.factors:
         return {"missing": "the images have no content labels"}
@@ -63,9 +64,9 @@ def transfer_to_unseen(
 def _draw(
     store: ImageStore, held_out: ImageStore, numbers: Tensor, seed: int
 ) -> tuple[Tensor, Tensor] | None:
-    """Targets and their content images, int64 [P] each, at most `MAX_PAIRS`; None: there are none.
+    """Draw at most `MAX_PAIRS` targets and content images, int64 [P] each, or None without any.
 
-    Every held-out image comes as often as any other, as far as it has content images.
+    Every held-out image is drawn equally often if it has enough content images.
     """
     rng = np.random.default_rng(seed)
     known, wanted = combinations(store, held_out)

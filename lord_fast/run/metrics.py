@@ -11,7 +11,7 @@ Row = tuple[str, str, str]
 """A metric's name, its value with the 95 % interval, and its chance level or baseline."""
 
 PROBE_NAMES = {"accuracy": "linear", "mlp_accuracy": "MLP", "centroid_accuracy": "centroids"}
-"""Key of a figure -> the probe that read it."""
+"""Maps the key of an accuracy to the name of the probe."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def rows(metrics: dict) -> list[Row]:
 
 
 def probe_rows(metrics: dict) -> list[Row]:
-    """Leakage and informativeness, each beside its chance and its controls."""
+    """Format leakage and informativeness together with their chance levels and controls."""
     probed = metrics["probed"]
     alone = probed["classes_of_one_image"]
     of = f"{probed['images']} images of {probed['classes']} classes"
@@ -109,11 +109,12 @@ def probe_rows(metrics: dict) -> list[Row]:
 
 
 def _content_labels(found: dict | None) -> list[Row]:
-    """A warning where the labels do not seem to mean the same in every class."""
+    """Return a warning if content labels do not seem to mean the same in every class."""
     if found is None or found["shared"]:
         return []
     figure = f"correlation {found['similarity']:.3f} above shuffled labels, p {found['p']:.3f}"
-    return [("content labels", figure, "warning: not the same in every class; distrust transfer")]
+    why = "warning: labels seem to differ between classes, so transfer is not reliable"
+    return [("content labels", figure, why)]
 
 
 def _transfer(transfer: dict | None, name: str) -> list[Row]:
@@ -149,7 +150,7 @@ def _samples(samples: dict | None) -> list[Row]:
 
 
 def _nearest(found: dict | None) -> list[Row]:
-    """How far samples are from training: much less than real images are means memorised."""
+    """Format the distances of samples to training. Samples that are much nearer are memorized."""
     if found is None:
         return []
     return [
@@ -214,7 +215,7 @@ def _probe_cells(result: dict | None) -> tuple[str, str]:
 
 
 def _controls(result: dict) -> list[str]:
-    """What the same probes read from codes without a leak and with a planted one."""
+    """Format the accuracies of the same probes on the control codes."""
     found = []
     for name, read in result.get("controls", {}).items():
         figures = ", ".join(f"{read[of]:.3f}" for of in PROBE_NAMES)

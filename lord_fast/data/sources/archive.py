@@ -93,7 +93,7 @@ class Archive(Source):
         return not hidden and member.suffix.lower() in self.extensions and len(member.parts) > 1
 
 
-@register("archive", "a zip or tar file of CLASS/NAME.png")
+@register("archive", "a zip or tar file with images at CLASS/NAME.png")
 def open_archive(path: Path, config: PackConfig) -> Source:
     """Open the source at a path."""
     return Archive(path, config.content_pattern)

@@ -64,7 +64,7 @@ class CelebA(Source):
         raise ValueError(f"{self.path}: no {ALIGNED}/ or {ALIGNED}.zip in it or in its Img/")
 
 
-@register("celeba", "CelebA: identity_CelebA.txt and the aligned images")
+@register("celeba", "CelebA (identity_CelebA.txt and the aligned images)")
 def open_celeba(path: Path, config: PackConfig) -> Source:
     """Open the source at a path."""
     return CelebA(path)
@@ -139,7 +139,7 @@ class Rafd(NamedFiles):
         return groups(RAFD.match(file.stem))
 
 
-@register("rafd", "RaFD: Rafd090_01_Caucasian_female_angry_frontal.jpg", names_are_paths=True)
+@register("rafd", "RaFD (Rafd090_01_Caucasian_female_angry_frontal.jpg)", names_are_paths=True)
 def open_rafd(path: Path, config: PackConfig) -> Source:
     """Open the source at a path."""
     return Rafd(path, config.class_factors)

@@ -68,7 +68,7 @@ class Folder(Source):
         }
 
 
-@register("folder", "a folder SOURCE/CLASS/NAME.png", names_are_paths=True)
+@register("folder", "a folder with images at SOURCE/CLASS/NAME.png", names_are_paths=True)
 def open_folder(path: Path, config: PackConfig) -> Source:
     """Open the source at a path."""
     return Folder(path, config.content_pattern)

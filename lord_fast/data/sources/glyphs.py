@@ -46,17 +46,17 @@ EM = 0.64
 
 @dataclass(frozen=True)
 class GlyphOptions(Checked):
-    """The embedded data set: characters in many typefaces and poses."""
+    """The embedded characters in many typefaces and poses."""
 
     classes: Annotated[int, MoreThan(0)] = 62
     """Number of characters."""
     typefaces: tuple[str, ...] = ()
-    """Names of matplotlib's fonts. Without it ten typefaces for up to 62 classes, and fewer that
-    share more characters for more classes."""
+    """Names of fonts that matplotlib ships. By default ten typefaces are used for up to 62 classes.
+    For more classes fewer typefaces are used, because only these share enough characters."""
     rotations: tuple[float, ...] = (-30, -15, 0, 15, 30)
-    """Rotations in degrees."""
+    """Rotations of the characters in degrees."""
     scales: tuple[float, ...] = (1.0,)
-    """Relative sizes. Several of them are a content factor."""
+    """Relative sizes of the characters. If there are several, the size is a content factor."""
 
 
 def font_file(typeface: str) -> Path:
@@ -175,9 +175,9 @@ class Glyphs(Source):
         }
 
 
-@register("glyphs", "the embedded characters; SOURCE is the word glyphs", GlyphOptions, False)
+@register("glyphs", "the embedded characters (SOURCE is the word glyphs)", GlyphOptions, False)
 def open_glyphs(path: Path, config: PackConfig, options: GlyphOptions) -> Source:
-    """The characters at the size that is packed; there is no path."""
+    """Open the embedded characters. The path is not used."""
     return Glyphs(
         config.size, options.classes, options.typefaces, options.rotations, options.scales
     )

@@ -97,7 +97,7 @@ class Kth(Source):
         return self.labels.split(match.groupdict())
 
 
-@register("kth", "KTH actions: videos, or folders of frames", KthOptions, names_are_paths=True)
+@register("kth", "KTH actions (videos, or folders of frames)", KthOptions, names_are_paths=True)
 def open_kth(path: Path, config: PackConfig, options: KthOptions) -> Source:
     """Open the source at a path."""
     return Kth(path, config.class_factors, options.every)

@@ -69,7 +69,7 @@ class Mnist(Source):
         }
 
 
-@register("mnist", "MNIST: train-images-idx3-ubyte and so on")
+@register("mnist", "MNIST (train-images-idx3-ubyte and so on)")
 def open_mnist(path: Path, config: PackConfig) -> Source:
     """Open the source at a path."""
     return Mnist(path)

@@ -77,7 +77,7 @@ class NpzFile(Source):
         return {"format": "npz", "path": os.path.abspath(self.path)}
 
 
-@register("npz", "an .npz file of imgs, classes and contents")
+@register("npz", "an .npz file with imgs, classes and contents")
 def open_npz(path: Path, config: PackConfig) -> Source:
     """Open the source at a path."""
     return NpzFile(path)

@@ -195,7 +195,7 @@ class SmallNorbJpg(NamedFiles):
         return {"category": category, "instance": instance, **groups(JPG.search(file.name))}
 
 
-@register("smallnorb", "SmallNORB: the .mat files, or JPEG files of them", names_are_paths=True)
+@register("smallnorb", "SmallNORB (the .mat files, or their images as JPEG)", names_are_paths=True)
 def open_smallnorb(path: Path, config: PackConfig) -> Source:
     """Open the source in a folder, in either form."""
     original = any(path.glob("*-dat.mat*"))
