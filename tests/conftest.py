@@ -9,7 +9,7 @@ from lord_fast.data.options import PackConfig
 from lord_fast.data.pack import pack
 from lord_fast.data.sources.glyphs import Glyphs
 
-# Each needs a process of its own: `python -m pytest tests/interpreter`, `... tests/gate`.
+# Run each of these folders in its own process, such as `python -m pytest tests/interpreter`.
 collect_ignore = ["interpreter", "gate"]
 SHARED = Path(__file__).parents[2] / "shared"
 
@@ -29,7 +29,7 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def glyph_store(tmp_path_factory) -> Path:
-    """8 classes x 10 typefaces x 2 rotations, 32 px grey; read only."""
+    """A read-only store of 8 classes in 10 typefaces and 2 rotations, 32 px, grey."""
     out = tmp_path_factory.mktemp("stores") / "glyphs"
     config = PackConfig(size=32)
     pack(Glyphs(32, 8, rotations=(0, 30)), out, config)
@@ -38,7 +38,7 @@ def glyph_store(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def trained_run(glyph_store, tmp_path_factory) -> Path:
-    """A short stage 1 on the glyphs; read only."""
+    """A read-only run with a short stage 1 on the glyphs."""
     from tests.test_train import train
 
     run = tmp_path_factory.mktemp("runs") / "latent"
@@ -49,7 +49,7 @@ def trained_run(glyph_store, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def short_run(glyph_store, tmp_path_factory) -> Path:
-    """A stage 1 of 12 steps with checkpoints at 8 and 12; read only."""
+    """A read-only run with a stage 1 of 12 steps and checkpoints at 8 and 12."""
     from tests.test_reliability import SHORT_FLAGS
     from tests.test_train import train
 
@@ -60,7 +60,7 @@ def short_run(glyph_store, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def encoder_run(trained_run, tmp_path_factory) -> Path:
-    """The same run with a short stage 2; read only."""
+    """A read-only copy of `trained_run` with a short stage 2."""
     from tests.test_encoders import ENCODER_FLAGS
 
     run = tmp_path_factory.mktemp("runs") / "encoders"

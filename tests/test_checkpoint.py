@@ -1,4 +1,4 @@
-"""Checkpoints are whole or absent, verified when read, and the last two are kept."""
+"""Tests that checkpoints are atomic, are verified when read, and that the last two are kept."""
 
 import errno
 import os
@@ -17,7 +17,7 @@ def some_state(value: float = 1.0) -> checkpoint.State:
     }
 
 
-def test_round_trip(tmp_path):
+def test_a_saved_state_loads_unchanged(tmp_path):
     saved = checkpoint.save(tmp_path, "latent", 12, some_state())
     assert saved.name == "latent-000000012"
     step, state = checkpoint.load(saved)
@@ -27,7 +27,7 @@ def test_round_trip(tmp_path):
             assert torch.equal(state[namespace][name], tensor)
 
 
-def test_the_same_state_makes_the_same_bytes(tmp_path):
+def test_equal_states_give_equal_bytes(tmp_path):
     files = []
     for name in ("a", "b"):
         saved = checkpoint.save(tmp_path / name, "latent", 3, some_state())
@@ -85,7 +85,7 @@ def test_leftovers_of_a_killed_process_are_ignored(tmp_path):
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs Linux's /proc")
-def test_files_then_folder_then_name_then_parent_reach_the_disk(tmp_path, monkeypatch):
+def test_files_are_synced_before_the_rename_and_the_rename_before_returning(tmp_path, monkeypatch):
     calls = []
     fsync, rename = os.fsync, os.rename
 

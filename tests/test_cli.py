@@ -1,4 +1,4 @@
-"""The command line as scripts depend on it: exit codes, one clear line, nothing half-written."""
+"""Tests the exit codes and errors of the command line, and that it leaves no partial files."""
 
 import contextlib
 import os
@@ -31,7 +31,7 @@ def packed(tmp_path, counts, size=32):
 
 
 def fails(capsys, *arguments) -> str:
-    """The one line on stderr of a command that must exit with 2."""
+    """Run a command that must exit with 2, and return its single line on stderr."""
     capsys.readouterr()
     assert main([str(argument) for argument in arguments]) == 2
     error = capsys.readouterr().err.strip()
@@ -94,7 +94,7 @@ def test_bad_input_of_train(tmp_path, capsys, counts, size, extra, message):
     assert not run.exists()
 
 
-def test_cuda_where_there_is_none(glyph_store, tmp_path, capsys, monkeypatch):
+def test_cuda_without_a_gpu_is_refused(glyph_store, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     error = fails(
         capsys, "train", glyph_store, "--run", tmp_path / "r", *flags(), "--device", "cuda"
@@ -102,7 +102,7 @@ def test_cuda_where_there_is_none(glyph_store, tmp_path, capsys, monkeypatch):
     assert "--device cuda: this PyTorch sees no GPU" in error
 
 
-def test_a_run_of_another_configuration_or_store(glyph_store, tmp_path, capsys):
+def test_a_run_refuses_another_configuration_or_store(glyph_store, tmp_path, capsys):
     run = tmp_path / "run"
     assert train(glyph_store, run) == 0
     before = {f: f.read_bytes() for f in sorted(run.rglob("*")) if f.is_file()}
@@ -115,7 +115,7 @@ def test_a_run_of_another_configuration_or_store(glyph_store, tmp_path, capsys):
     assert train(glyph_store, run, "--threads", "1", "--save-every", "7") == 0  # may differ
 
 
-def test_a_folder_that_is_not_a_run(glyph_store, tmp_path, capsys):
+def test_a_folder_that_is_not_a_run_is_refused(glyph_store, tmp_path, capsys):
     (tmp_path / "letters.txt").write_text("mine")
     error = fails(capsys, "train", glyph_store, "--run", tmp_path, *flags())
     assert "not empty and not a run" in error
@@ -126,7 +126,7 @@ def test_a_folder_that_is_not_a_run(glyph_store, tmp_path, capsys):
 
 @pytest.fixture
 def public_path():
-    """A folder that any user may enter, unlike pytest's own."""
+    """A folder that every user may enter, unlike pytest's temporary folders."""
     with tempfile.TemporaryDirectory() as name:
         os.chmod(name, 0o755)
         yield Path(name)
@@ -134,7 +134,7 @@ def public_path():
 
 @contextlib.contextmanager
 def as_nobody():
-    """Root may write anywhere: do without its rights for a while."""
+    """Drop root's rights while the block runs, because root may write anywhere."""
     root = os.geteuid() == 0
     if root:
         os.seteuid(65534)
@@ -145,7 +145,7 @@ def as_nobody():
             os.seteuid(0)
 
 
-def test_a_read_only_folder(public_path, capsys):
+def test_a_read_only_folder_is_an_error(public_path, capsys):
     store = packed(public_path, {"a": 20, "b": 20})
     source = public_path / "images"
     assert train(store, public_path / "first") == 0
@@ -162,12 +162,12 @@ def test_a_read_only_folder(public_path, capsys):
 
 
 def limit_file_size(size: int):
-    """As on a full disk, writes fail part of the way (EFBIG, where a full disk gives ENOSPC)."""
+    """Make writes fail in the middle, like on a full disk, but with EFBIG instead of ENOSPC."""
     return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
 @pytest.mark.parametrize("verb", ["pack", "train"])
-def test_writes_that_fail_half_way(glyph_store, tmp_path, verb):
+def test_failed_writes_leave_no_partial_files(glyph_store, tmp_path, verb):
     source = folder_of(tmp_path / "images", {"a": 20, "b": 20})
     out = tmp_path / "out"
     arguments = {
@@ -197,7 +197,7 @@ def test_broken_images_leave_no_store(tmp_path, capsys):
     assert sorted(os.listdir(tmp_path)) == ["images"]
 
 
-def test_evaluate_with_the_store_moved_or_swapped(tmp_path, capsys):
+def test_evaluate_finds_a_moved_store_and_refuses_another(tmp_path, capsys):
     store = packed(tmp_path, {"a": 20, "b": 20})
     run = tmp_path / "run"
     assert train(store, run) == 0

@@ -19,7 +19,7 @@ from lord_fast.data.sources import open_source
 
 
 def smooth(height: int, width: int, channels: int, seed: int = 0) -> np.ndarray:
-    """Colours that change slowly, as in a photograph."""
+    """Return colours that change slowly, as in a photograph."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (height // 12 + 2, width // 12 + 2, channels), dtype=np.uint8)
     bands = [Image.fromarray(coarse[:, :, c]) for c in range(channels)]
@@ -34,7 +34,7 @@ def saved(image: Image.Image, form: str, **options) -> bytes:
 
 
 def deep_png(pixels: np.ndarray) -> bytes:
-    """RGB of 16 bits, which Pillow does not write: the upper bytes are `pixels`."""
+    """Return a 16-bit RGB PNG with `pixels` as the upper bytes, which Pillow cannot write."""
     height, width, _ = pixels.shape
     rows = (pixels.astype(">u2") * 256 + 200).astype(">u2").reshape(height, -1)
     lines = b"".join(b"\0" + row.tobytes() for row in rows)
@@ -53,7 +53,7 @@ def turned(orientation: int) -> Image.Exif:
 
 
 def files(height: int = 97, width: int = 140) -> dict[str, tuple[bytes, Image.Image]]:
-    """Encoded, and the colours that a user expects to see."""
+    """Return encoded files by name, each with the image that a user expects to see."""
     rgb = Image.fromarray(smooth(height, width, 3))
     grey = rgb.convert("L")
     alpha = Image.fromarray(smooth(height, width, 1, seed=1)[:, :, 0])
@@ -101,7 +101,7 @@ FILES = files()
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("name", FILES)
 def test_pillow_shows_what_a_user_expects(name, channels):
-    """Against the image before it was encoded: lossy forms to the loss, the others exactly."""
+    """Lossless files equal the image before encoding, and lossy files are close to it."""
     file, seen = FILES[name]
     shape = Shape(48, channels)
     (pixels,) = PillowDecoder(shape).decode([file])
@@ -115,7 +115,7 @@ def test_pillow_shows_what_a_user_expects(name, channels):
 
 @pytest.fixture(scope="module", params=["cpu", "cuda"])
 def dali(request):
-    """(shape) -> a DALI decoder."""
+    """A function that opens a DALI decoder for a shape."""
     pytest.importorskip("nvidia.dali", reason="DALI is not installed")
     torch = pytest.importorskip("torch")
     if request.param == "cuda" and not torch.cuda.is_available():
@@ -146,8 +146,8 @@ def test_dali_agrees_with_pillow(dali, name, channels):
 
 @pytest.mark.parametrize("crop", [None, (60, 50), (60, 50, 7, 11)])
 @pytest.mark.parametrize("size", [32, 128])
-def test_dali_cuts_and_scales_as_pillow(dali, size, crop):
-    """Up and down, wide and high, with and without a crop."""
+def test_dali_crops_and_scales_like_pillow(dali, size, crop):
+    """Images are enlarged and reduced, wide and high, with and without a crop."""
     shape = Shape(size, 3, crop)
     images = [files(*sides)[name][0] for sides in ((80, 150), (151, 83))
               for name in ("jpeg", "png", "jpeg-exif-6")]  # fmt: skip
@@ -157,7 +157,7 @@ def test_dali_cuts_and_scales_as_pillow(dali, size, crop):
 
 
 def test_an_image_does_not_depend_on_its_batch(dali):
-    """Broken images name their reason and disturb no other."""
+    """A broken image gives a reason and does not change the other images."""
     shape = Shape(48, 3)
     decoder = dali(shape)
     alone = {name: decoder.decode([file])[0] for name, (file, _) in FILES.items()}
@@ -204,8 +204,8 @@ def test_packing_with_dali(dali, tmp_path):
         agree(ours, theirs, 2)
 
 
-def test_dali_where_it_is_not(monkeypatch):
-    """An explicit request quotes the reason; auto takes Pillow."""
+def test_without_dali_auto_uses_pillow(monkeypatch):
+    """An explicit request for DALI is an error that quotes the reason."""
     monkeypatch.setitem(__import__("sys").modules, "nvidia.dali", None)
     with pytest.raises(ValueError, match=r"--decoder dali: .*nvidia\.dali.*lord-fast\[dali\]"):
         open_decoder("dali", Shape(32, 3), 1)

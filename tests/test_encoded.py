@@ -1,4 +1,4 @@
-"""Encoded stores: the original files in the store, decoded while training."""
+"""Tests encoded stores, which hold the original files and decode them during training."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ from lord_fast.data.store import ImageStore
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory) -> Path:
-    """4 classes of 10 images of several sizes and formats."""
+    """A folder with 4 classes of 10 images of several sizes and formats."""
     root = tmp_path_factory.mktemp("photos") / "images"
     rng = np.random.default_rng(0)
     for c in range(4):
@@ -35,7 +35,7 @@ def photos(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module", params=["pillow", "dali"])
 def stores(request, photos, tmp_path_factory) -> tuple[Path, Path]:
-    """The same images decoded and encoded."""
+    """A decoded and an encoded store of the same images."""
     if request.param == "dali":
         pytest.importorskip("nvidia.dali", reason="DALI is not installed")
     root = tmp_path_factory.mktemp("stores")
@@ -71,8 +71,8 @@ def losses(run: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in (run / "stats.jsonl").read_text().splitlines()]
 
 
-def test_a_run_is_the_same_from_either(stores, tmp_path):
-    """Bit for bit, and one that began on a decoded store goes on with the encoded one."""
+def test_both_stores_train_to_the_same_bits(stores, tmp_path):
+    """A run that started on the decoded store also continues on the encoded one."""
     for name, store in zip("de", stores, strict=True):
         assert main(["train", str(store), *flags(tmp_path / name)]) == 0
     assert losses(tmp_path / "d") == losses(tmp_path / "e")
@@ -100,7 +100,7 @@ def test_a_damaged_file_in_the_store_is_named(stores, tmp_path):
         ImageStore(store)
 
 
-def test_pixels_cannot_be_encoded(tmp_path):
+def test_encoded_stores_need_files_instead_of_pixels(tmp_path):
     config = PackConfig(size=32, encoded=True)
     with pytest.raises(ValueError, match="--encoded: this source holds pixels"):
         pack(open_source("glyphs", config, GlyphOptions(classes=2)), tmp_path / "store", config)
@@ -113,7 +113,7 @@ def test_an_encoded_store_has_no_pixels(stores):
 
 
 def test_loader_gives_each_step_its_images(glyph_store):
-    """In order, again, back and ahead: the images of the step that is asked for."""
+    """Steps are requested in order, repeated, backwards and ahead."""
     store = ImageStore(glyph_store)
     sampler, other = (EpochSampler(store.num_images, 32, seed=3) for _ in range(2))
     loader = Loader(store, sampler, torch.device("cpu"))
@@ -123,7 +123,7 @@ def test_loader_gives_each_step_its_images(glyph_store):
         assert len(loader._ready) == AHEAD
 
 
-def test_loader_passes_errors_on(glyph_store, monkeypatch):
+def test_the_loader_raises_errors_of_its_thread(glyph_store, monkeypatch):
     store = ImageStore(glyph_store)
     loader = Loader(store, EpochSampler(store.num_images, 32, 0), torch.device("cpu"))
 
@@ -135,7 +135,7 @@ def test_loader_passes_errors_on(glyph_store, monkeypatch):
         loader.batch(0)
 
 
-def test_an_encoded_store_stays_on_the_disk(stores):
+def test_an_encoded_store_stays_on_disk(stores):
     store = ImageStore(stores[1])
     with pytest.raises(ValueError, match=r"--store-device cuda: .* is an encoded store"):
         store.place("cuda", torch.device("cuda"))

@@ -1,4 +1,4 @@
-"""Stage 2: encoders learn the codes of stage 1; gradients, resuming, signals, refusals."""
+"""Tests stage 2, with learning, gradients, exact resuming, signals and errors."""
 
 import json
 import signal
@@ -42,8 +42,8 @@ def stage_of(run, **changes) -> EncoderStage:
     return EncoderStage(replace(SMALL, **changes), config, store, *latent, machine)
 
 
-def test_published_encoder():
-    """METHOD: five convolutions, three fully connected layers, at 64 px RGB."""
+def test_the_encoder_has_the_published_layers():
+    """The published encoder has five convolutions and three fully connected layers."""
     encoder = Encoder(128, 256, 64, 3)
     shapes = [tuple(conv.weight.shape) for conv in encoder.convs]
     assert shapes == [
@@ -56,12 +56,12 @@ def test_published_encoder():
 
 @pytest.mark.parametrize("size", [32, 64, 128, 256])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_encoder_of_every_size(size, channels):
+def test_encoders_accept_every_size(size, channels):
     encoder = Encoder(6, 16, size, channels)
     assert encoder(torch.rand(2, channels, size, size)).shape == (2, 6)
 
 
-def test_gradients_reach_everything_that_learns_and_nothing_else(trained_run):
+def test_only_trainable_parameters_get_gradients(trained_run):
     stage = stage_of(trained_run)
     scalars = stage.graph(
         stage.store.images(torch.arange(16)), stage.content_codes[:16],
@@ -112,7 +112,7 @@ def test_encoders_learn(encoder_run):
 
 
 def test_latent_codes_keep_their_decoder(encoder_run, trained_run):
-    """Stage 2 fine-tunes a decoder of its own; what evaluate --codes latent measures stays."""
+    """Stage 2 fine-tunes its own decoder, so `evaluate --codes latent` gives the same result."""
     before = Lord.load(trained_run, device="cpu")
     after = Lord.load(encoder_run, device="cpu", stage="latent")
     tuned = Lord.load(encoder_run, device="cpu")
@@ -123,7 +123,7 @@ def test_latent_codes_keep_their_decoder(encoder_run, trained_run):
 
 
 @pytest.mark.parametrize("stop_at", [1, 7, 10])
-def test_interrupted_and_resumed_gives_the_same_bytes(trained_run, tmp_path, stop_at):
+def test_an_interrupted_and_resumed_run_gives_the_same_bytes(trained_run, tmp_path, stop_at):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     for run in (whole, broken):
         run.mkdir()
@@ -138,7 +138,7 @@ def test_interrupted_and_resumed_gives_the_same_bytes(trained_run, tmp_path, sto
 
 
 def test_compiles_to_one_graph(trained_run):
-    """What Inductor makes of such a graph is tested with stage 1."""
+    """This checks only for graph breaks. Stage 1 tests the compiled code."""
     stage = stage_of(trained_run)
     counter = CompileCounterWithBackend("aot_eager")
     stage.run_graph = torch.compile(stage.graph, fullgraph=True, backend=counter)
@@ -149,7 +149,7 @@ def test_compiles_to_one_graph(trained_run):
     assert counter.frame_count == 1
 
 
-def test_defaults_are_those_of_the_runs_preset(tmp_path):
+def test_the_runs_preset_sets_the_defaults(tmp_path):
     from lord_fast.config import PRESETS, encoder_defaults
 
     assert encoder_defaults(PRESETS["paper"]).lr == 1e-4
@@ -157,7 +157,7 @@ def test_defaults_are_those_of_the_runs_preset(tmp_path):
     assert encoder_defaults(PRESETS["a100"]).machine.precision == "bf16"
 
 
-def test_the_command_resumes_and_says_when_it_is_finished(encoder_run, capsys):
+def test_the_command_says_that_a_finished_stage_is_finished(encoder_run, capsys):
     assert load_encoder_config(encoder_run / "encoders.yaml").encoder_dim == 16
     capsys.readouterr()
     assert main(["train-encoders", str(encoder_run), *ENCODER_FLAGS]) == 0
@@ -166,7 +166,7 @@ def test_the_command_resumes_and_says_when_it_is_finished(encoder_run, capsys):
     assert "--lr 0.002 -> 0.5" in error
 
 
-def test_refusals(glyph_store, tmp_path, capsys):
+def test_unusable_runs_and_options_are_refused(glyph_store, tmp_path, capsys):
     run = tmp_path / "run"
     assert "not a run of lord-fast" in fails(capsys, "train-encoders", tmp_path)
     assert train(glyph_store, run, "--steps", "8") == 0
@@ -184,6 +184,6 @@ def test_refusals(glyph_store, tmp_path, capsys):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without CUDA")
-def test_refuses_kernels_that_are_not_there(trained_run, capsys):
+def test_missing_kernels_are_refused(trained_run, capsys):
     assert main(["train-encoders", str(trained_run), "--kernels", "triton"]) == 2
     assert "--kernels triton: " in capsys.readouterr().err

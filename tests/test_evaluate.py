@@ -1,4 +1,4 @@
-"""Metrics on codes whose answer is known."""
+"""Tests metrics on codes for which the right answer is known."""
 
 import json
 import shutil
@@ -36,7 +36,7 @@ def two_factor_codes(classes=6, each=40, seed=0):
     return rng, class_ids, factor, np.concatenate((factor[:, None], noise), axis=1)
 
 
-def test_probe_reads_what_is_there_and_nothing_else():
+def test_probes_read_only_what_the_codes_hold():
     _, class_ids, factor, codes = two_factor_codes()
     splits = [stratified(class_ids, seed=0)]
     informed = probe(codes, factor, splits, seed=0)
@@ -50,7 +50,7 @@ def test_probe_reads_what_is_there_and_nothing_else():
 
 
 def test_a_small_mlp_finds_leakage_that_a_linear_probe_misses():
-    """The class is the sign of a product: no linear function of the code tells it."""
+    """The class is the sign of a product, which no linear function of the code predicts."""
     rng = np.random.default_rng(0)
     codes = rng.standard_normal((1200, 2))
     labels = (codes[:, 0] * codes[:, 1] > 0).astype(np.int64)
@@ -76,7 +76,7 @@ def test_every_class_has_images_to_score_on():
 
 
 def grid_codes(leak, seed, classes=20, contents=20):
-    """Every class once with every content: codes of the content, and `leak` of the class."""
+    """Return codes of a grid of classes and contents, which leak the class by `leak`."""
     rng = np.random.default_rng(seed)
     class_ids, content_ids = np.indices((classes, contents)).reshape(2, -1)
     codes = rng.standard_normal((contents, 16))[content_ids]
@@ -85,8 +85,8 @@ def grid_codes(leak, seed, classes=20, contents=20):
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_the_class_is_read_at_chance_from_a_grid_without_leak_and_above_with(seed):
-    """Drawn one by one, the images of a grid tell a probe which class it cannot be."""
+def test_class_leakage_of_a_grid_is_at_chance_without_a_leak_and_above_with_one(seed):
+    """If single images of a grid were held out, a probe could exclude the right class."""
     codes, class_ids, contents = grid_codes(0, seed)
     none = probe(codes, class_ids, [hold_out(class_ids, contents, "contents", seed)], seed)
     low, high = none["accuracy_interval"]
@@ -101,8 +101,8 @@ def test_the_class_is_read_at_chance_from_a_grid_without_leak_and_above_with(see
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_content_is_read_at_chance_from_one_code_a_class(seed):
-    """The mirror of the above; a class's own labels would say which content is left."""
+def test_content_leakage_of_one_code_per_class_is_at_chance(seed):
+    """If single images were held out, the labels of a class would show which content is left."""
     _, class_ids, contents = grid_codes(0, seed)
     codes = np.random.default_rng(seed).standard_normal((20, 16))[class_ids]
     found = probe_factor(codes, contents, class_ids, seed)
@@ -112,7 +112,7 @@ def test_content_is_read_at_chance_from_one_code_a_class(seed):
     assert probe_factor(codes, contents, class_ids, seed)["mlp_accuracy"] > 0.1
 
 
-def test_groups_are_held_out_where_labels_share_them():
+def test_groups_are_held_out_if_labels_share_them():
     _, class_ids, contents = grid_codes(0, 0)
     parts = hold_out(class_ids, contents, "contents", 0)
     assert not set(contents[parts.train]) & set(contents[parts.test])
@@ -124,7 +124,7 @@ def test_groups_are_held_out_where_labels_share_them():
         assert 19 in alone[hold_out(alone, contents[:381], "contents", seed).train]
 
 
-def test_folds_score_each_image_by_a_probe_that_never_saw_its_content():
+def test_folds_score_each_image_with_a_probe_that_never_saw_its_content():
     _, class_ids, contents = grid_codes(0, 0)
     scored = np.random.default_rng(0).random(400) < 0.2
     folds = hold_out_folds(class_ids, contents, scored, "contents", 0)
@@ -139,7 +139,7 @@ def test_folds_score_each_image_by_a_probe_that_never_saw_its_content():
     assert unknown == []
 
 
-def test_labels_too_rare_are_not_probed():
+def test_rare_labels_are_not_probed():
     class_ids = np.repeat(np.arange(4), 10)
     codes = np.random.default_rng(0).standard_normal((40, 2))
     unique = np.arange(40)
@@ -172,8 +172,8 @@ def test_perceptual_distance_is_zero_for_equal_images_and_grows():
     assert (near < far).all()
 
 
-def test_features_may_lie_on_another_device():
-    """As on a GPU, where the images to compare are on the CPU; `meta` stands for it."""
+def test_features_may_be_on_another_device():
+    """`meta` plays the role of a GPU, while the images are on the CPU."""
     lpips = Lpips(random_weights(), "caffe")
     with torch._subclasses.FakeTensorMode(allow_non_fake_inputs=True):
         found = lpips.to("meta")(torch.rand(3, 1, 32, 32), torch.rand(3, 1, 32, 32))
@@ -208,8 +208,8 @@ def test_draw_images_takes_whole_classes(glyph_store):
     assert len(ids) == 60
 
 
-def test_large_classes_are_cut_and_all_are_kept(glyph_store, monkeypatch):
-    """Each of 8 classes keeps the same 8 contents of 20; two whole classes would be left."""
+def test_large_classes_are_reduced_and_all_classes_are_kept(glyph_store, monkeypatch):
+    """Each of 8 classes keeps the same 8 of 20 contents, instead of only two whole classes."""
     monkeypatch.setattr("lord_fast.evaluate.draw.ENOUGH_OF_A_CLASS", 5)
     store = ImageStore(glyph_store)
     ids = draw_images(store, seed=0, most=65)
@@ -221,7 +221,7 @@ def test_large_classes_are_cut_and_all_are_kept(glyph_store, monkeypatch):
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Two classes, 50 pairs, 20 samples and no probes, which take seconds."""
+    """Evaluate two classes, 50 pairs and 20 samples, and no probes, because these take long."""
     room = "lord_fast.evaluate.evaluate"
     monkeypatch.setattr(f"{room}._probe_each", lambda *_: {"leakage": {}, "informativeness": {}})
     monkeypatch.setattr("lord_fast.evaluate.transfer.MAX_PAIRS", 50)
@@ -270,7 +270,7 @@ def test_the_class_mean_does_not_hold_its_target(glyph_store, quick):
     assert metrics["transfer"]["class_mean_psnr"] == pytest.approx(expected, abs=1e-3)
 
 
-def test_classes_of_one_image_are_left_out_of_the_probes_alone(tmp_path):
+def test_classes_of_one_image_are_left_out_of_the_probes_only(tmp_path):
     store = ImageStore(packed(tmp_path, {"a": 6, "b": 6, "c": 1}))
     metrics = evaluate(LatentCodes(Perfect(store), store), store, None)
     assert metrics["probed"] == {"images": 12, "classes": 2, "classes_of_one_image": 1}
@@ -279,7 +279,7 @@ def test_classes_of_one_image_are_left_out_of_the_probes_alone(tmp_path):
     assert printed["probes"] == ("12 images of 2 classes", "left out, with one image each: 1")
 
 
-def test_a_store_of_one_class_is_measured_quick(tmp_path):
+def test_a_store_of_one_class_is_evaluated(tmp_path):
     store = ImageStore(packed(tmp_path, {"a": 6}))
     metrics = evaluate(LatentCodes(Perfect(store), store), store, None)
     assert metrics["reconstruction"]["psnr"] > 100
@@ -291,7 +291,7 @@ def test_a_store_of_one_class_is_measured_quick(tmp_path):
         rows({"codes": "latent", "leakage": None})
 
 
-def test_the_command_writes_the_keys_of_the_contract(glyph_store, tmp_path, capsys):
+def test_the_command_writes_all_keys_of_metrics_json(glyph_store, tmp_path, capsys):
     run = tmp_path / "run"
     assert train(glyph_store, run) == 0
     assert main(["evaluate", str(run)]) == 0
@@ -355,8 +355,8 @@ def test_the_kernel_distance_does_not_depend_on_the_scale_of_the_features():
     assert large["interval"] == pytest.approx(small["interval"], rel=1e-3, abs=1e-5)
 
 
-def test_features_for_a_run_without(trained_run, tmp_path, quick, capsys):
-    """Perceptual distance and samples, with weights and the input that these were made for."""
+def test_a_run_without_perceptual_weights_accepts_weights(trained_run, tmp_path, quick, capsys):
+    """The weights and their input enable the perceptual distance and samples."""
     run, weights = tmp_path / "run", tmp_path / "vgg16.safetensors"
     shutil.copytree(trained_run, run)
     save_file(random_weights(), weights)
@@ -394,7 +394,7 @@ def test_encoder_codes_of_held_out_images(encoder_run, glyph_store, tmp_path):
 
 
 def test_probes_trained_on_the_run_need_its_images(encoder_run, glyph_store, tmp_path, quick):
-    """Without them, or for classes that it never saw, the file and the table say why not."""
+    """Without these images, or for unknown classes, the file and the table give the reason."""
     run, parts = tmp_path / "run", (tmp_path / "train", tmp_path / "heldout")
     shutil.copytree(encoder_run, run)
     assert main(["split", str(glyph_store), *map(str, parts), "--images", "0.4"]) == 0
@@ -415,8 +415,8 @@ def test_probes_trained_on_the_run_need_its_images(encoder_run, glyph_store, tmp
     assert "gone" in missing(parts[1])
 
 
-def test_encoder_transfer_does_not_look_at_its_target(encoder_run, glyph_store):
-    """Class and content come from two images that are not the true one."""
+def test_encoder_transfer_does_not_use_its_target(encoder_run, glyph_store):
+    """Class and content come from two images other than the true one."""
     store, asked = ImageStore(glyph_store), []
     codes = EncoderCodes(Lord.load(encoder_run, device="cpu"), store)
 
@@ -435,7 +435,7 @@ def test_encoder_transfer_does_not_look_at_its_target(encoder_run, glyph_store):
     assert torch.equal(class_, pairs.class_image)
 
 
-def test_new_classes_use_shots_alone(glyph_store, tmp_path):
+def test_new_classes_use_only_their_shots(glyph_store, tmp_path):
     assert main(
         ["split", str(glyph_store), str(tmp_path / "a"), str(tmp_path / "b"), "--classes", "2"]
     ) == 0  # fmt: skip
@@ -452,7 +452,7 @@ def test_new_classes_use_shots_alone(glyph_store, tmp_path):
 
 
 def test_evaluate_of_held_out_classes(glyph_store, tmp_path, capsys):
-    """A class code fitted to five images, contents of training, against the true images."""
+    """A class code is fitted to five images, combined with contents and compared with truth."""
     trained, held_out, run = tmp_path / "train", tmp_path / "people", tmp_path / "run"
     assert main(["split", str(glyph_store), str(trained), str(held_out), "--classes", "2"]) == 0
     assert train(trained, run, "--threads", "1") == 0
@@ -467,7 +467,9 @@ def test_evaluate_of_held_out_classes(glyph_store, tmp_path, capsys):
     assert "was trained on" in fails(capsys, *command, "--store", trained)
 
 
-def test_evaluate_refusals(trained_run, encoder_run, glyph_store, tmp_path, capsys):
+def test_evaluate_refuses_unusable_options_and_stores(
+    trained_run, encoder_run, glyph_store, tmp_path, capsys
+):
     error = fails(capsys, "evaluate", trained_run, "--codes", "encoder")
     assert "train-encoders" in error
     other = packed(tmp_path, {"a": 4, "b": 4}, size=64)

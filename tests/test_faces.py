@@ -1,4 +1,4 @@
-"""CelebA, RaFD and KTH, from small files named and laid out as the originals."""
+"""Tests CelebA, RaFD and KTH with small files that have the original names and layout."""
 
 import io
 import zipfile
@@ -16,7 +16,7 @@ from tests.test_sources import records, refuses
 
 
 def aligned(i: int) -> bytes:
-    """178 x 218: one colour in the centre 128 x 128, another around it."""
+    """Return an image of 178 x 218 pixels with another colour in the centre 128 x 128."""
     image = Image.new("RGB", (178, 218), "blue")
     image.paste((200, 10 * i, 0), (25, 45, 153, 173))
     file = io.BytesIO()
@@ -51,7 +51,7 @@ def test_celeba(tmp_path, layout):
         assert (inner == (200, 10 * i, 0)).all()
 
 
-def test_celeba_damaged(tmp_path):
+def test_damaged_celeba_files_are_refused(tmp_path):
     refuses("no identity_CelebA.txt", tmp_path, "celeba")
     names = tmp_path / "identity_CelebA.txt"
     names.write_text("000001.jpg 2880\n")

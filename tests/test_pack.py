@@ -1,4 +1,4 @@
-"""Folders, npz files and glyphs to packed stores."""
+"""Tests packing of folders, npz files and glyphs."""
 
 import hashlib
 import json
@@ -26,7 +26,7 @@ def image_of(colour, size=(40, 30), mode="RGB") -> Image.Image:
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two classes, mixed modes, sizes and formats."""
+    """A folder with two classes of images of several modes, sizes and formats."""
     root = tmp_path / "images"
     for name in ("cat", "dog"):
         (root / name).mkdir(parents=True)
@@ -40,7 +40,7 @@ def folder(tmp_path):
     return root
 
 
-def test_folder(folder, tmp_path):
+def test_a_folder_becomes_a_store(folder, tmp_path):
     out = tmp_path / "store"
     pack(Folder(folder), out, PackConfig(size=32))
     store = ImageStore(out)
@@ -76,7 +76,7 @@ def test_packing_again_gives_the_same_bytes(folder, tmp_path):
         assert (stores[0] / file).read_bytes() == (stores[1] / file).read_bytes()
 
 
-def test_grey_where_every_image_is_grey(tmp_path):
+def test_auto_channels_are_grey_if_every_image_is_grey(tmp_path):
     root = tmp_path / "grey" / "x"
     root.mkdir(parents=True)
     values = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) * 16
@@ -91,12 +91,12 @@ def test_grey_where_every_image_is_grey(tmp_path):
 
 
 def decoded(file: Path, size: int, channels: int):
-    """Pixels, or why there are none."""
+    """Return the pixels of a file or the error."""
     return PillowDecoder(Shape(size, channels)).decode([read_file(file)])[0]
 
 
 def test_centre_crop_and_orientation(tmp_path):
-    """A wide image keeps its middle; EXIF rotation is applied before."""
+    """A wide image is rotated as EXIF says and then cut to its middle."""
     wide = Image.new("L", (90, 30), 0)
     wide.paste(200, (30, 0, 60, 30))
     wide.save(tmp_path / "wide.png")
@@ -129,7 +129,7 @@ def test_content_pattern(folder, tmp_path):
             Folder(folder, pattern)
 
 
-def test_npz(tmp_path):
+def test_an_npz_file_becomes_a_store(tmp_path):
     rng = np.random.default_rng(0)
     imgs = rng.integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
     contents = np.array([["0", "l"], ["1", "l"], ["0", "r"], ["1", "r"]])
@@ -143,7 +143,7 @@ def test_npz(tmp_path):
     assert np.array_equal(pixels, imgs)
 
 
-def test_npz_without_the_arrays(tmp_path):
+def test_an_npz_file_without_the_arrays_is_refused(tmp_path):
     np.savez(tmp_path / "bad.npz", images=np.zeros(3))
     with pytest.raises(ValueError, match=r"bad\.npz: .*imgs \[N, H, W, C\] uint8"):
         NpzFile(tmp_path / "bad.npz")
@@ -163,14 +163,14 @@ def test_broken_images_are_named_and_nothing_is_left(folder, tmp_path):
     assert not list(tmp_path.glob("store*"))
 
 
-def test_a_bomb_is_refused_before_decoding(tmp_path, monkeypatch):
+def test_an_image_of_too_many_pixels_is_refused_before_decoding(tmp_path, monkeypatch):
     monkeypatch.setattr("lord_fast.data.decode.pillow.MAX_PIXELS", 1000)
     image_of("red").save(tmp_path / "large.png")
     with pytest.raises(BadImageError, match="40 x 30: more than 1,000 pixels"):
         raise decoded(tmp_path / "large.png", 32, 3)
 
 
-def test_min_class_size(folder, tmp_path):
+def test_min_class_size_leaves_out_small_classes(folder, tmp_path):
     (folder / "solo").mkdir()
     image_of("blue").save(folder / "solo" / "one.png")
     pack(Folder(folder), tmp_path / "store", PackConfig(size=32, min_class_size=2))
@@ -179,7 +179,7 @@ def test_min_class_size(folder, tmp_path):
         pack(Folder(folder), tmp_path / "other", PackConfig(size=32, min_class_size=9))
 
 
-def test_existing_output_and_empty_or_missing_source(folder, tmp_path):
+def test_existing_output_and_empty_or_missing_sources_are_refused(folder, tmp_path):
     (tmp_path / "taken").mkdir()
     with pytest.raises(ValueError, match="taken: exists already"):
         pack(Folder(folder), tmp_path / "taken", PackConfig())
@@ -190,7 +190,7 @@ def test_existing_output_and_empty_or_missing_source(folder, tmp_path):
         open_source(str(tmp_path / "nowhere"), PackConfig())
 
 
-def test_store_of_another_version_and_damaged_stores(folder, tmp_path):
+def test_stores_of_another_version_and_damaged_stores_are_refused(folder, tmp_path):
     out = tmp_path / "store"
     pack(Folder(folder), out, PackConfig(size=32))
     with (out / "images.u8").open("ab") as file:
@@ -209,7 +209,7 @@ def test_store_of_another_version_and_damaged_stores(folder, tmp_path):
 
 
 class Many(Source):
-    """A source that makes its images as they are asked for."""
+    """A source that creates its images on demand."""
 
     def __init__(self, count):
         self.count = count
@@ -227,7 +227,7 @@ class Many(Source):
 
 
 def test_pixels_are_not_held_in_memory(tmp_path):
-    """3,000 images hold 12 MB of pixels; packing them needs less."""
+    """3,000 images have 12 MB of pixels, and packing takes less memory than that."""
     tracemalloc.start()
     try:
         pack(Many(3000), tmp_path / "store", PackConfig(size=64, channels=1))
@@ -247,7 +247,7 @@ def test_glyphs_are_a_full_grid(glyph_store):
     assert len(store.pixels.flatten(1).unique(dim=0)) == 160
 
 
-def test_glyphs_of_many_classes():
+def test_glyphs_have_up_to_thousands_of_classes():
     source = Glyphs(32, 3000, rotations=(0,))
     assert len(source.typefaces) == 4
     assert len(set(source.chars)) == 3000

@@ -1,4 +1,4 @@
-"""Packing what is broken, changed or interrupted: nothing is lost, replaced or passed over."""
+"""Tests packing of broken, changed and interrupted sources."""
 
 import hashlib
 import io
@@ -35,7 +35,7 @@ def encoded(form: str, seed: int = 0, size=(20, 16)) -> bytes:
 
 
 def png_of(width: int, height: int) -> bytes:
-    """A small file that says it is a large image."""
+    """Return a small PNG file whose header declares a large image."""
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     file = b"\x89PNG\r\n\x1a\n"
     for name, data in ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(999))), (b"IEND", b"")):
@@ -45,7 +45,7 @@ def png_of(width: int, height: int) -> bytes:
 
 
 def flipped(data: bytes) -> bytes:
-    """One bit of the compressed pixels of a PNG is wrong."""
+    """Flip one bit in the compressed pixels of a PNG."""
     position = data.index(b"IDAT") + 40
     return data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :]
 
@@ -69,7 +69,7 @@ TEN_WAYS = {
 
 
 def listing(root: Path) -> dict[str, str]:
-    """Everything about a folder that packing must not change."""
+    """Return everything about a folder that packing must not change."""
     found = {}
     for path in sorted(root.rglob("*")):
         status = path.lstat()
@@ -80,7 +80,7 @@ def listing(root: Path) -> dict[str, str]:
 
 
 def thousand(root: Path) -> set[str]:
-    """950 images of 10 classes and 50 broken ones, five in each way; returns the latter's names."""
+    """Write 950 good images and 50 broken ones, five of each kind. Return the broken names."""
     broken = set()
     for c in range(10):
         folder = root / f"class{c}"
@@ -113,7 +113,7 @@ def test_fifty_of_a_thousand_broken_in_ten_ways(tmp_path):
         assert TEN_WAYS[Path(row["name"]).name][1] in row["reason"]
     assert listing(source) == before
 
-    # No image took the place of another: every row holds the pixels of its own file.
+    # Every row holds the pixels of its own file.
     pixels = np.fromfile(tmp_path / "store" / "images.u8", dtype=np.uint8).reshape(950, 16, 16, 3)
     rows = lines(tmp_path / "store" / "index.jsonl")
     assert [row["id"] for row in rows] == list(range(950))
@@ -160,11 +160,11 @@ def test_none_of_the_images_can_be_used(tmp_path):
 
 
 class Stop(BaseException):
-    """Stands for Ctrl-C."""
+    """Plays the role of Ctrl-C."""
 
 
 def interrupted(source, out, config, after):
-    """Pack until `after` images are done."""
+    """Pack until `after` images are packed."""
     total = 0
 
     def progress(count):
@@ -180,12 +180,12 @@ def interrupted(source, out, config, after):
 
 
 @pytest.mark.parametrize("keep", [False, True], ids=["decoded", "encoded"])
-def test_an_interrupted_packing_goes_on(images, tmp_path, keep):
+def test_an_interrupted_packing_continues(images, tmp_path, keep):
     (images / "a" / "03x.png").write_bytes(b"x")
     config = PackConfig(size=16, decoder="pillow", max_bad=1, encoded=keep, workers=1)
     pack(open_source(str(images), config), tmp_path / "whole", config)
     interrupted(open_source(str(images), config), tmp_path / "store", config, 48)
-    # What a killed process leaves: a torn image, a torn line.
+    # A killed process may leave an incomplete image and an incomplete line.
     data = tmp_path / "store.partial" / ("images.bin" if keep else "images.u8")
     with data.open("r+b") as file:
         file.truncate(data.stat().st_size - 7)
@@ -203,7 +203,7 @@ def test_an_interrupted_packing_goes_on(images, tmp_path, keep):
 
 
 @pytest.mark.parametrize("change", ["image", "repaired", "size", "name", "damage"])
-def test_what_changed_since_is_packed_anew(images, tmp_path, change):
+def test_changed_sources_are_packed_again(images, tmp_path, change):
     config = PackConfig(size=16, decoder="pillow", workers=1, max_bad=1)
     (images / "a" / "02x.png").write_bytes(b"x")
     interrupted(open_source(str(images), config), tmp_path / "store", config, 48)
@@ -230,7 +230,7 @@ def test_what_changed_since_is_packed_anew(images, tmp_path, change):
 
 
 def test_sigterm_keeps_what_is_done(images, tmp_path):
-    """The verb, killed in its third chunk of images, exits with 143; the next call ends it."""
+    """A pack command that is terminated exits with 143, and the next one continues."""
     code = (
         "import os, signal, sys\n"
         "from lord_fast.data import decode\n"
@@ -257,19 +257,19 @@ def test_sigterm_keeps_what_is_done(images, tmp_path):
 
 
 @pytest.mark.parametrize("keep", [False, True], ids=["decoded", "encoded"])
-def test_verify(images, tmp_path, keep):
+def test_verify_names_damaged_images_and_changed_sources(images, tmp_path, keep):
     config = PackConfig(size=16, decoder="pillow", encoded=keep)
     store = tmp_path / "store"
     pack(open_source(str(images), config), store, config)
     assert verify(store).startswith("all 80 images are as they were packed, and so are their sour")
-    # A source that changed, and one that is gone.
+    # One source has changed, and one is missing.
     (images / "a" / "07.png").write_bytes(encoded("PNG", seed=1000))
     (images / "b" / "09.png").unlink()
     with pytest.raises(ValueError, match="2 of 80 images") as caught:
         verify(store)
     assert "\n  a/07.png: its source" in str(caught.value)
     assert "\n  b/09.png: its source cannot be read any more" in str(caught.value)
-    # A byte that flipped in the store.
+    # A byte of the store has changed.
     images.rename(tmp_path / "gone")
     assert verify(store) == "all 80 images are as they were packed"
     data = store / ("images.bin" if keep else "images.u8")
@@ -304,7 +304,7 @@ def tarred(path: Path, members: dict[str, bytes]) -> Path:
 
 
 @pytest.mark.parametrize("make", [zipped, tarred])
-def test_archives(tmp_path, make):
+def test_archives_give_the_same_store_as_their_folder(tmp_path, make):
     good = {f"top/{c}/{i}.png": encoded("PNG", seed=i) for c in "ab" for i in range(3)}
     bad = {"top/../../../x/evil.png": b"x", "/etc/x/evil.png": b"x"}
     other = {"top/readme.txt": b"hello", "__MACOSX/a/._1.png": b"x"}
@@ -327,7 +327,7 @@ def test_archives(tmp_path, make):
     assert stores[0] == stores[1]
 
 
-def test_damaged_archives(tmp_path):
+def test_damaged_archives_are_refused(tmp_path):
     path = zipped(tmp_path / "i.zip", {"a/1.png": encoded("PNG"), "a/2.png": encoded("PNG", 1)})
     data = bytearray(path.read_bytes())
     data[100] ^= 1
@@ -339,7 +339,7 @@ def test_damaged_archives(tmp_path):
         open_source(str(path), CONFIG)
 
 
-def test_names_that_are_not_utf8(tmp_path):
+def test_names_that_are_not_utf8_are_escaped(tmp_path):
     folder = tmp_path / "images" / "a"
     folder.mkdir(parents=True)
     (folder / os.fsdecode(b"\xff1.png")).write_bytes(encoded("PNG"))
@@ -355,7 +355,7 @@ def test_a_file_of_gigabytes_is_not_read(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("crop", "corner"), [("8x8", (6, 4)), ("8x8+1+2", (1, 2)), ("none", None)])
-def test_crop(tmp_path, crop, corner):
+def test_crop_cuts_out_the_region(tmp_path, crop, corner):
     folder = tmp_path / "images" / "a"
     folder.mkdir(parents=True)
     (folder / "1.png").write_bytes(encoded("PNG"))
@@ -368,7 +368,7 @@ def test_crop(tmp_path, crop, corner):
         assert np.array_equal(pixels, np.asarray(image)[top : top + size, left : left + size])
 
 
-def test_crop_that_does_not_fit_or_parse(images, tmp_path):
+def test_a_crop_that_does_not_fit_or_parse_is_refused(images, tmp_path):
     for crop, message in (("21x8", "reaches over its edge"), ("big", "give WIDTHxHEIGHT")):
         config = PackConfig(size=16, decoder="pillow", crop=crop)
         with pytest.raises(ValueError, match=message):

@@ -13,7 +13,7 @@ def test_an_epoch_sees_every_image_once_and_drops_the_last_partial_batch():
     assert set(seen.tolist()) <= set(range(23))
 
 
-def test_a_step_depends_on_seed_and_step_alone():
+def test_a_batch_depends_only_on_seed_and_step():
     forward = EpochSampler(23, 5, seed=3)
     batches = [forward.image_ids(step).tolist() for step in range(12)]
     again = EpochSampler(23, 5, seed=3)
@@ -22,17 +22,17 @@ def test_a_step_depends_on_seed_and_step_alone():
     assert EpochSampler(23, 5, seed=4).image_ids(0).tolist() != batches[0]
 
 
-def test_permutation_is_one():
+def test_permutation_returns_a_permutation():
     order = permutation(1000, seed=0, epoch=0)
     assert order.sort().values.tolist() == list(range(1000))
 
 
-def test_fewer_images_than_a_batch():
+def test_fewer_images_than_a_batch_are_refused():
     with pytest.raises(ValueError, match="--batch-size 7 or less"):
         EpochSampler(7, 8, seed=0)
 
 
-def test_reading_ahead_over_the_end_of_an_epoch_makes_each_order_once(monkeypatch):
+def test_each_order_is_computed_once_when_reading_ahead_into_the_next_epoch(monkeypatch):
     made = []
 
     def counted(count, seed, epoch):

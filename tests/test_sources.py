@@ -1,4 +1,4 @@
-"""Every published data set, from small files made in its exact original format."""
+"""Tests all published data sets with small files in their original formats."""
 
 import gzip
 import io
@@ -22,7 +22,7 @@ RNG = np.random.default_rng(0)
 
 
 def open_form(path: Path, form: str, **settings):
-    """The source of a format; settings are of PackConfig or of the format's own options."""
+    """Open a source. Settings belong to PackConfig or to the format's own options."""
     kind = formats()[form].options or Checked
     own = {name: settings.pop(name) for name in list(settings) if hasattr(kind, name)}
     return open_source(str(path), PackConfig(format=form, **settings), kind(**own))
@@ -41,7 +41,7 @@ def refuses(message: str, path: Path, form: str, **settings) -> None:
         list(open_form(path, form, **settings))
 
 
-# SmallNORB: magic, number of dimensions, at least three dimensions, values; little-endian.
+# SmallNORB files hold a magic number, the number of dimensions, the dimensions and the values.
 NORB = "smallnorb-5x46789x9x18x6x2x96x96-{}-{}.mat"
 
 
@@ -53,7 +53,7 @@ def binary_matrix(values: np.ndarray) -> bytes:
 
 
 def norb_split(folder: Path, split: str, info: np.ndarray, zipped=False) -> np.ndarray:
-    """Files of one split; 16 x 16 instead of 96 x 96."""
+    """Write the files of one split with images of 16 x 16 instead of 96 x 96 pixels."""
     count = len(info)
     images = RNG.integers(0, 256, (count, 2, 16, 16), dtype=np.uint8)
     categories = (np.arange(count) % 5).astype(np.int32)
@@ -71,7 +71,7 @@ INFO = np.array([[4, 0, 0, 0], [9, 8, 34, 5], [6, 3, 12, 2], [7, 3, 12, 2], [8, 
 
 
 @pytest.mark.parametrize("zipped", [False, True], ids=["mat", "gz"])
-def test_smallnorb(tmp_path, zipped):
+def test_smallnorb_matrices(tmp_path, zipped):
     training = norb_split(tmp_path, "training", INFO, zipped)
     testing = norb_split(tmp_path, "testing", INFO - np.array([[4, 0, 0, 0]]), zipped)
     found = records(tmp_path, "smallnorb")
@@ -92,14 +92,14 @@ def test_smallnorb(tmp_path, zipped):
 
 
 @pytest.mark.parametrize(("column", "value"), [(0, 10), (1, 9), (2, 35), (2, 33), (3, 6), (0, -1)])
-def test_smallnorb_limits(tmp_path, column, value):
+def test_smallnorb_labels_out_of_bounds_are_refused(tmp_path, column, value):
     info = INFO.copy()
     info[2, column] = value
     norb_split(tmp_path, "training", info)
     refuses("training-info.mat: labels out of their limits", tmp_path, "smallnorb")
 
 
-def test_smallnorb_damaged(tmp_path):
+def test_damaged_smallnorb_files_are_refused(tmp_path):
     norb_split(tmp_path, "training", INFO)
     dat = tmp_path / NORB.format("training", "dat")
     whole = dat.read_bytes()
@@ -162,7 +162,7 @@ def test_cars3d_meshes(tmp_path, packed):
     assert {r.content["azimuth"] for r in found} == set(map(str, range(24)))
 
 
-def test_cars3d_damaged(tmp_path):
+def test_damaged_cars3d_files_are_refused(tmp_path):
     (tmp_path / "car_001_mesh.mat").write_bytes(b"MATLAB 5.0 MAT-file, not really")
     refuses("car_001_mesh.mat: not a MATLAB file", tmp_path, "cars3d")
     im = np.zeros((8, 8, 3, 4, 24), dtype=np.uint8)
@@ -218,14 +218,14 @@ def test_shapes3d(tmp_path):
     refuses("bad.h5: not an HDF5 file", tmp_path / "bad.h5", "shapes3d")
 
 
-def test_shapes3d_without_h5py(tmp_path, monkeypatch):
+def test_shapes3d_without_h5py_is_refused(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "h5py", None)
     (tmp_path / "3dshapes.h5").touch()
     refuses(r"h5py is missing; pip install 'lord-fast\[datasets\]'", tmp_path / "3dshapes.h5",
             "shapes3d")  # fmt: skip
 
 
-# MNIST: big-endian.
+# MNIST files are big-endian.
 
 
 def idx(values: np.ndarray) -> bytes:
@@ -256,7 +256,7 @@ def test_mnist(tmp_path, zipped):
     assert (manifest["channels"], manifest["factors"]) == (1, {})
 
 
-def test_mnist_damaged(tmp_path):
+def test_damaged_mnist_files_are_refused(tmp_path):
     data = idx(np.zeros((3, 28, 28), dtype=np.uint8))
     file = tmp_path / "train-images-idx3-ubyte"
     for content, message in (
@@ -279,7 +279,7 @@ def test_mnist_damaged(tmp_path):
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 def test_published_npz(tmp_path, save):
-    """imgs, classes, contents and the number of classes; the labels are numbers."""
+    """The published files also hold the number of classes, and their labels are numbers."""
     imgs = RNG.integers(0, 256, (6, 16, 16, 1), dtype=np.uint8)
     save(
         tmp_path / "data.npz", imgs=imgs, classes=np.array([0, 0, 1, 1, 2, 2]),
@@ -294,7 +294,7 @@ def test_published_npz(tmp_path, save):
     assert (tmp_path / "store" / "images.u8").read_bytes() == imgs.tobytes()
 
 
-def test_npz_of_python_objects(tmp_path):
+def test_npz_files_of_python_objects_are_refused(tmp_path):
     imgs = np.array([None, None], dtype=object)
     np.savez(tmp_path / "data.npz", imgs=imgs, classes=np.array([0, 1]))
     refuses("data.npz: cannot be read .*objects", tmp_path / "data.npz", "npz")

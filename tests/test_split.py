@@ -1,4 +1,4 @@
-"""Parts of a store: disjoint, together whole, stratified, the same for the same seed."""
+"""Tests that the parts of a store are disjoint, complete, stratified and seeded."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ def split(store: Path, out: Path, *flags: str) -> tuple[ImageStore, ImageStore]:
 
 
 @pytest.mark.parametrize("flags", [("--images", "0.25"), ("--classes", "3")])
-def test_the_parts_are_disjoint_and_together_whole(glyph_store, tmp_path, flags):
+def test_the_parts_are_disjoint_and_complete(glyph_store, tmp_path, flags):
     parts = split(glyph_store, tmp_path, *flags)
     whole = {row["name"]: row for row in rows_of(glyph_store)}
     names = [[row["name"] for row in rows_of(part.path)] for part in parts]
@@ -63,7 +63,7 @@ def test_classes_are_held_out_whole(glyph_store, tmp_path):
     assert np.bincount(held_out.class_ids.numpy()).tolist() == [20] * 3
 
 
-def test_refusals(glyph_store, tmp_path, capsys):
+def test_impossible_splits_are_refused(glyph_store, tmp_path, capsys):
     parts = tmp_path / "train", tmp_path / "test"
     assert "must be more than 0 and less than 1" in fails(
         capsys, "split", glyph_store, *parts, "--images", "1"

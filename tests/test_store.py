@@ -1,4 +1,4 @@
-"""Where a store's images lie; the GPU itself is in tests/test_step_cuda.py."""
+"""Tests the location of a store's images. tests/test_step_cuda.py tests it on a GPU."""
 
 import pytest
 import torch
@@ -11,13 +11,13 @@ CUDA, CPU = torch.device("cuda"), torch.device("cpu")
 
 @pytest.fixture
 def memory(monkeypatch):
-    """Free bytes by type of device."""
+    """The number of free bytes by type of device, which tests may change."""
     free = {"cuda": 0, "cpu": 0}
     monkeypatch.setattr(module, "free_memory", lambda device: free[device.type])
     return free
 
 
-def test_auto_takes_the_first_place_that_half_of_the_memory_holds(glyph_store, memory):
+def test_auto_selects_the_first_place_with_enough_memory(glyph_store, memory):
     store = ImageStore(glyph_store)
     size = store.pixels.nbytes
     for gpu, host, wanted in (

@@ -1,4 +1,4 @@
-"""Stage 1 end to end: learning, resuming bit for bit, signals, statistics."""
+"""Tests stage 1 end to end, with learning, exact resuming, signals and statistics."""
 
 import json
 import shutil
@@ -33,7 +33,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def flags(config: TrainConfig = SMALL) -> list[str]:
-    """The command-line flags that make `config` of the laptop preset."""
+    """Return the command-line flags by which `config` differs from the laptop preset."""
     default = options(PRESETS["laptop"])
     return [
         word
@@ -51,7 +51,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
-def test_training_learns_and_writes_what_it_promises(glyph_store, tmp_path, capsys):
+def test_training_learns_and_writes_all_outputs(glyph_store, tmp_path, capsys):
     run = tmp_path / "run"
     assert train(glyph_store, run, "--steps", "150", "--lr", "3e-3", "--latent-lr", "1e-1") == 0
     rows = [json.loads(line) for line in (run / "stats.jsonl").read_text().splitlines()]
@@ -79,7 +79,7 @@ def test_training_learns_and_writes_what_it_promises(glyph_store, tmp_path, caps
 
 
 class StopAfter(Console):
-    """A console that sends this process a signal when a line about a step is printed."""
+    """A console that sends this process a signal when it prints a given step."""
 
     def __init__(self, text: str, signum: int):
         super().__init__(quiet=True)
@@ -91,7 +91,7 @@ class StopAfter(Console):
 
 
 @pytest.mark.parametrize("stop_at", [1, 11, 16, 23])
-def test_interrupted_and_resumed_gives_the_same_bytes(glyph_store, tmp_path, stop_at):
+def test_an_interrupted_and_resumed_run_gives_the_same_bytes(glyph_store, tmp_path, stop_at):
     store, machine = ImageStore(glyph_store), set_up("cpu", "float32", 2)
     config = replace(SMALL, log_every=1, save_every=10)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
@@ -112,8 +112,8 @@ def test_interrupted_and_resumed_gives_the_same_bytes(glyph_store, tmp_path, sto
     assert steps == list(range(1, 25))
 
 
-def test_killed_without_warning_loses_at_most_one_interval(glyph_store, tmp_path):
-    """SIGKILL in the middle; the same command gives the bits of a run that was left alone."""
+def test_a_killed_run_loses_at_most_one_save_interval(glyph_store, tmp_path):
+    """After SIGKILL the same command gives the same bits as an uninterrupted run."""
     run, whole = tmp_path / "run", tmp_path / "whole"
     command = [
         sys.executable, "-m", "lord_fast", "train", glyph_store, "--run", run, *flags(),
@@ -157,14 +157,14 @@ def test_the_noise_and_the_penalty_are_in_the_graph(glyph_store):
     config = replace(SMALL, content_decay=0.1, content_std=3.0)
     stage = LatentStage(config, store, machine)
     scalars = stage.step(0)
-    # Codes start within 0.05, so the penalty is the noise's: 0.1 * content_dim * 9.
+    # Codes start within 0.05, so almost all of the penalty is noise, 0.1 * content_dim * 9.
     assert scalars["content_penalty"].item() == pytest.approx(0.1 * 4 * 9, rel=0.5)
     assert scalars["loss"] == scalars["reconstruction"] + scalars["content_penalty"]
     quiet = LatentStage(replace(config, content_std=0.0), store, machine)
     assert quiet.step(0)["content_penalty"] < 0.01
 
 
-def test_only_the_batch_rows_are_touched(glyph_store):
+def test_only_the_rows_of_the_batch_change(glyph_store):
     store, machine = ImageStore(glyph_store), set_up("cpu", "float32", 2)
     stage = LatentStage(SMALL, store, machine)
     stage.step(0)
@@ -175,7 +175,7 @@ def test_only_the_batch_rows_are_touched(glyph_store):
     assert torch.equal(stage.class_.state.last_step.nonzero()[:, 0], classes)
 
 
-def test_compiled_step_tracks_the_eager_one(glyph_store):
+def test_compiled_steps_match_eager_steps(glyph_store):
     store, machine = ImageStore(glyph_store), set_up("cpu", "float32", 2)
     losses = []
     for compiled in (False, True):
@@ -185,7 +185,7 @@ def test_compiled_step_tracks_the_eager_one(glyph_store):
 
 
 def test_one_compilation_serves_a_whole_run(glyph_store, tmp_path):
-    """Every step, with grids and checkpoints between them, and what comes after a resume."""
+    """Steps are not recompiled after grids, after checkpoints or after a resume."""
     store, machine = ImageStore(glyph_store), set_up("cpu", "float32", 2)
     config = replace(SMALL, grid_every=8)
     counter = CompileCounterWithBackend("aot_eager")
@@ -198,7 +198,7 @@ def test_one_compilation_serves_a_whole_run(glyph_store, tmp_path):
     assert counter.frame_count == 1
 
 
-def test_paper_preset_is_the_published_settings():
+def test_the_paper_preset_has_the_published_settings():
     paper = PRESETS["paper"]
     model, loss, adam = paper.model, paper.loss, paper.adam
     assert (model.content_dim, model.class_dim, model.adain_dim) == (128, 256, 256)
@@ -213,7 +213,7 @@ def test_paper_preset_is_the_published_settings():
 
 
 def test_vgg_loss_trains_on_real_faces(shared, tmp_path):
-    """The laptop preset's loss, on photographs, for a few steps; the tap scale is kept."""
+    """The laptop preset's loss trains for a few steps, and its tap scale is saved."""
     from lord_fast.data.options import PackConfig
     from lord_fast.data.pack import pack
     from lord_fast.data.sources import open_source

@@ -1,4 +1,4 @@
-"""A trained model in use: encode, translate, fit, sample, interpolate; commands and Python."""
+"""Tests encode, translate, fit, sample and interpolate as commands and from Python."""
 
 import shutil
 
@@ -21,7 +21,7 @@ from tests.test_train import train
 
 @pytest.fixture(scope="module")
 def photos(glyph_store, tmp_path_factory):
-    """A folder of six images of the store, as files."""
+    """A folder with six images of the store."""
     folder = tmp_path_factory.mktemp("photos")
     store = ImageStore(glyph_store)
     for i in range(6):
@@ -76,7 +76,7 @@ def test_translate_command(encoder_run, photos, images, tmp_path):
         assert grid.height > 2 * 4 * 32
 
 
-def test_labels_stand_beside_their_tiles():
+def test_labels_are_next_to_their_tiles():
     rows = [[torch.zeros(1, 32, 32)] * 3] * 2
     plain = tile(rows)
     labelled = label(plain, 32, ["one", "two"], ["left"])
@@ -100,7 +100,7 @@ def test_fit_finds_codes_that_reconstruct(trained_run, images):
     assert error(content, class_) < error(*before)
 
 
-def test_fit_is_seeded_and_leaves_the_generator_alone(trained_run, images):
+def test_fit_is_seeded_and_does_not_change_the_generator(trained_run, images):
     lord = Lord.load(trained_run, device="cpu")
     weights = [p.clone() for p in lord.decoders["latent"].parameters()]
     codes = lord.fit(images, steps=5, seed=3)
@@ -122,7 +122,7 @@ def test_fit_of_a_new_class_gives_one_code(trained_run, photos, tmp_path, capsys
 
 
 def test_the_mixture_is_chosen_by_held_out_likelihood():
-    """Three well separated clusters; one Gaussian would put most samples between them."""
+    """A single Gaussian would put most samples between the three clusters."""
     rng = np.random.default_rng(0)
     centres = np.array([[8.0, 0.0], [-8.0, 0.0], [0.0, 8.0]])
     codes = (centres[rng.integers(3, size=300)] + 0.3 * rng.standard_normal((300, 2))).astype("f4")
@@ -137,7 +137,7 @@ def test_the_mixture_is_chosen_by_held_out_likelihood():
     assert gauss.mixture.n_components == 1
 
 
-def test_the_baseline_is_training_codes_with_their_noise():
+def test_the_baseline_adds_the_noise_of_training_to_training_codes():
     codes = np.array([[10.0, 0.0], [-10.0, 0.0]], dtype=np.float32)
     exact = sample_training(codes, 0.0, 50, seed=0)
     assert {tuple(row) for row in exact.tolist()} == {(10.0, 0.0), (-10.0, 0.0)}
@@ -145,7 +145,7 @@ def test_the_baseline_is_training_codes_with_their_noise():
     assert np.std(noisy[:, 1]) == pytest.approx(1.0, rel=0.1)
 
 
-def test_the_mixture_of_many_codes_is_fitted_to_some(monkeypatch):
+def test_the_mixture_is_fitted_to_a_sample_of_many_codes(monkeypatch):
     from lord_fast.model import density
 
     fitted = []
@@ -189,7 +189,7 @@ def test_samples_are_seeded_and_differ(trained_run):
     assert torch.cdist(class_, lord.class_codes).min(1).values.max() < 1e-3
 
 
-def test_interpolation_begins_and_ends_at_its_ends(encoder_run, photos, tmp_path):
+def test_interpolation_starts_and_ends_at_the_two_images(encoder_run, photos, tmp_path):
     lord = Lord.load(encoder_run, device="cpu")
     line = lord.interpolate(torch.zeros(3), torch.tensor([1.0, 2.0, 4.0]), 5)
     assert line[0].tolist() == [0, 0, 0]
@@ -211,13 +211,13 @@ def test_interpolation_begins_and_ends_at_its_ends(encoder_run, photos, tmp_path
         (torch.full((2, 1, 32, 32), 200.0), "divide uint8 by 255"),
     ],
 )
-def test_images_of_another_kind_are_refused(encoder_run, bad, message):
+def test_images_of_another_shape_are_refused(encoder_run, bad, message):
     with pytest.raises(ValueError, match=message):
         Lord.load(encoder_run, device="cpu").encode(bad)
 
 
 def using(verb: str, run, inputs, out) -> list:
-    """The arguments of a verb for a run and image files or folders."""
+    """Return the arguments of a verb for a run and for image files or folders."""
     inputs = [inputs]
     return {
         "encode": ["encode", run, *inputs, "--out", out],
@@ -228,7 +228,7 @@ def using(verb: str, run, inputs, out) -> list:
 
 
 @pytest.mark.parametrize("verb", ["encode", "translate", "fit", "interpolate"])
-def test_wrong_inputs_of_every_verb(encoder_run, trained_run, photos, tmp_path, capsys, verb):
+def test_every_verb_refuses_wrong_images(encoder_run, trained_run, photos, tmp_path, capsys, verb):
     out, empty, text = tmp_path / "out", tmp_path / "empty", tmp_path / "letter.png"
     empty.mkdir()
     text.write_text("not an image")
@@ -246,14 +246,14 @@ def test_wrong_inputs_of_every_verb(encoder_run, trained_run, photos, tmp_path, 
 
 
 @pytest.mark.parametrize("verb", ["report", "train-encoders", "evaluate"])
-def test_another_runs_store(trained_run, tmp_path, capsys, verb):
+def test_the_store_of_another_run_is_refused(trained_run, tmp_path, capsys, verb):
     other = packed(tmp_path, {"a": 4, "b": 4})
     error = fails(capsys, verb, trained_run, "--store", other)
     assert "not the images that" in error
     assert not (trained_run / "encoders.yaml").exists()
 
 
-def test_wrong_inputs_of_the_verbs_that_need_a_run_only(tmp_path, trained_run, capsys):
+def test_verbs_refuse_folders_that_are_not_runs(tmp_path, trained_run, capsys):
     out = tmp_path / "out"
     for command in (
         ("sample", tmp_path, "--out", out), ("export", tmp_path, "--out", out),
@@ -274,7 +274,7 @@ def test_wrong_inputs_of_the_verbs_that_need_a_run_only(tmp_path, trained_run, c
 
 @pytest.fixture(scope="module")
 def cropped(tmp_path_factory):
-    """A run with stage 2 of a store packed with --crop, and the folder of its originals."""
+    """A run with stage 2 on a store that was packed with --crop, and the original images."""
     root = tmp_path_factory.mktemp("cropped")
     rng = np.random.default_rng(0)
     for name in ("a", "b"):
@@ -290,7 +290,7 @@ def cropped(tmp_path_factory):
     return run, root / "images"
 
 
-def test_new_images_are_cut_as_those_of_the_store(cropped, tmp_path):
+def test_new_images_are_cropped_like_those_of_the_store(cropped, tmp_path):
     run, folder = cropped
     lord = Lord.load(run, device="cpu")
     store = ImageStore(run.parent / "store")
@@ -303,14 +303,14 @@ def test_new_images_are_cut_as_those_of_the_store(cropped, tmp_path):
         np.testing.assert_allclose(codes["content"], wanted, atol=1e-6)
 
 
-def test_images_that_the_crop_does_not_fit(cropped, photos, tmp_path, capsys):
+def test_images_that_are_smaller_than_the_crop_are_refused(cropped, photos, tmp_path, capsys):
     error = fails(capsys, "encode", cropped[0], photos, "--out", tmp_path / "codes.npz")
     assert "image-0.png: 32 x 32" in error
     assert "cut to 40x40+12+3" in error
 
 
-def test_a_run_that_does_not_know_its_crop(cropped, tmp_path, capsys):
-    """Of a version that did not keep it: nothing is guessed."""
+def test_a_run_without_a_recorded_crop_is_refused(cropped, tmp_path, capsys):
+    """Older versions did not record the crop, and lord-fast does not guess it."""
     run, folder = tmp_path / "run", cropped[1]
     shutil.copytree(cropped[0], run)
     lines = (run / "config.yaml").read_text().splitlines(keepends=True)[1:]  # no hash
@@ -323,7 +323,7 @@ def test_a_run_that_does_not_know_its_crop(cropped, tmp_path, capsys):
 
 
 def test_files_are_read_in_batches(cropped, tmp_path, monkeypatch):
-    """What is read ahead does not grow with the files, and broken ones are all named at the end."""
+    """Memory does not grow with the number of files, and all broken files are named."""
     lord = Lord.load(cropped[0], device="cpu")
     files = list_images([cropped[1]])
     whole = read_images(files, lord.shape)
@@ -344,8 +344,8 @@ def test_files_are_read_in_batches(cropped, tmp_path, monkeypatch):
         list(read_batches([files[0], broken[0], *files, broken[1]], lord.shape))
 
 
-def test_codes_are_decoded_by_the_decoder_they_go_with(encoder_run, trained_run, images):
-    """Sampling, fitting and the codes of training take stage 1 although stage 2 is loaded."""
+def test_codes_are_decoded_by_the_decoder_of_their_stage(encoder_run, trained_run, images):
+    """Sampled, fitted and trained codes use the decoder of stage 1 even with stage 2 loaded."""
     both, latent = Lord.load(encoder_run, device="cpu"), Lord.load(trained_run, device="cpu")
     codes = both.content_codes[:4], both.class_codes[:4]
     assert torch.equal(both.decode(*codes, stage="latent"), latent.decode(*codes))
@@ -371,7 +371,7 @@ def test_codes_are_decoded_by_the_decoder_they_go_with(encoder_run, trained_run,
         ("adain_dim: 8\n", "adain_dim: 16\n", "does not fit the configured networks"),
     ],
 )
-def test_a_damaged_configuration(trained_run, tmp_path, capsys, old, new, message):
+def test_a_damaged_configuration_is_refused(trained_run, tmp_path, capsys, old, new, message):
     run = tmp_path / "run"
     shutil.copytree(trained_run, run)
     text = (run / "config.yaml").read_text()
