@@ -233,7 +233,7 @@ class Lord:
     def sample_codes(
         self, n: int, new_classes: bool = False, density: Kind = "mixture", seed: int = 0
     ) -> tuple[Tensor, Tensor]:
-        """The codes of `sample`, float32 [n, content_dim] and [n, class_dim]."""
+        """Draw the codes of `sample`, float32 [n, content_dim] and [n, class_dim]."""
         if new_classes and density == "training":
             raise ValueError(
                 "--new-classes: --density training has only the classes of training; use "
@@ -264,16 +264,19 @@ class Lord:
         return self._densities[of, seed]
 
     def _contents(self) -> np.ndarray | None:
-        """Each training image's content as a number, which the folds of a density hold out whole.
+        """Return the content of each training image as a number, for the folds of a density.
 
-        None, with a warning, where the store is gone; None where it has no content labels.
+        The result is None if the store has no content labels. It is also None if the store cannot
+        be opened, which a warning says.
         """
         if self.run is None:
             return None
         try:
             store = open_store(self.run, self.data)
         except ValueError as error:
-            warnings.warn(f"{error}; the density is chosen image by image", stacklevel=2)
+            warnings.warn(
+                f"{error}; the density is chosen with single images held out", stacklevel=2
+            )
             return None
         if not store.factors:
             return None

@@ -33,14 +33,14 @@ LAST = "checkpoints/latent-000000004"
 
 
 def train(store: Path, run: Path) -> None:
-    """A training of a few steps, as `lord-fast train` runs it."""
+    """Train a few steps like `lord-fast train`."""
     with hold_run(run):
         stage = LatentStage(CONFIG, ImageStore(store), set_up("cpu", "float32", 1))
         run_stage(stage, run, QUIET)
 
 
 def kill_at(point: int) -> list[int]:
-    """Count the calls from now on, and die before the `point`-th."""
+    """Count system calls from now on and kill the process before call number `point`."""
     count = [0]
 
     def counted(function):
@@ -59,7 +59,7 @@ def kill_at(point: int) -> list[int]:
 
 
 def in_child(work) -> int:
-    """Run in a fork; the exit status."""
+    """Run a function in a forked process and return its exit status."""
     child = os.fork()
     if child == 0:
         status = 1
@@ -71,7 +71,7 @@ def in_child(work) -> int:
 
 
 def read(run: Path) -> dict:
-    """What must be the same: the last checkpoint's bytes, the statistics, and no leftovers.
+    """Read what must be equal, which is the last checkpoint, the statistics and the list of files.
 
     A kill after the last checkpoint has its name may leave an older one, whole, beside it.
     """
@@ -83,7 +83,7 @@ def read(run: Path) -> dict:
 
 
 def problem(store: Path, folder: Path, point: int, expected: dict) -> str | None:
-    """What is wrong after a kill at a point and a second run; None: nothing."""
+    """Return what differs after a kill at a point and a second run, or None."""
     run = folder / f"run-{point}"
 
     def killed() -> None:

@@ -105,7 +105,7 @@ def test_cuda_graph_needs_cuda(glyph_store, tmp_path, capsys):
 
 
 def test_the_loader_copies_from_pinned_memory_without_waiting(glyph_store, monkeypatch):
-    """CUDA is played by recorders: every tensor that is sent was pinned, and nobody waits."""
+    """Fakes of CUDA record that every tensor was pinned and copied without waiting."""
     pinned, sent = set(), []
 
     def pin_memory(tensor):

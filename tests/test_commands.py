@@ -1,4 +1,4 @@
-"""Every verb: its help, its flags, what it records, and how it ends."""
+"""Tests the help, the flags, the history and the exit codes of every verb."""
 
 import errno
 import itertools
@@ -59,15 +59,15 @@ def test_help_fits_a_terminal_and_has_examples_that_parse(verb, capsys, monkeypa
         parser.read(function(verb), arguments, defaults)
 
 
-def test_positionals_are_called_as_in_the_readme(capsys, monkeypatch):
+def test_positionals_have_the_names_of_the_readme(capsys, monkeypatch):
     assert "split [-h] STORE TRAIN TEST" in help_of("split", capsys, monkeypatch)
     assert "[SOURCE] [STORE]" in help_of("pack", capsys, monkeypatch)
     assert "RUN FIRST SECOND" in help_of("interpolate", capsys, monkeypatch)
 
 
-def test_flags_of_train_stand_in_groups(capsys, monkeypatch):
+def test_flags_of_train_are_grouped(capsys, monkeypatch):
     text = help_of("train", capsys, monkeypatch)
-    # Without UTF-8 tyro draws no boxes: a title stands after a line that is empty.
+    # Without UTF-8 tyro draws no boxes, so a title follows an empty line.
     lines = text.splitlines()
     below = [line for above, line in itertools.pairwise(lines) if not above.strip()]
     titles = [line.strip() for line in below if line.startswith(" ") and line.strip()]
@@ -97,14 +97,14 @@ def test_the_overview_has_a_line_for_every_verb(capsys):
     assert capsys.readouterr().out == overview
 
 
-def test_help_as_a_verb(capsys, monkeypatch):
+def test_help_is_a_verb_too(capsys, monkeypatch):
     wanted = help_of("split", capsys, monkeypatch)
     with pytest.raises(SystemExit):
         main(["help", "split"])
     assert capsys.readouterr().out == wanted
 
 
-def test_a_misspelt_verb(capsys):
+def test_a_misspelt_verb_gets_a_suggestion(capsys):
     assert main(["trian"]) == 2
     assert capsys.readouterr().err == "lord-fast: no command 'trian'; did you mean train?\n"
     assert main(["help", "pakc"]) == 2
@@ -156,7 +156,7 @@ def test_a_value_out_of_its_bounds_names_the_flag(
     assert not os.listdir(tmp_path)
 
 
-def test_the_preset_gives_the_defaults_and_flags_go_over_it():
+def test_flags_override_the_defaults_of_the_preset():
     for arguments in (["--preset", "paper"], ["--preset=paper"]):
         full = ["store", "--run", "run", "--lr", "0.5", *arguments]
         found, _ = parser.read(train.train, full, train.defaults(full))
@@ -166,13 +166,13 @@ def test_the_preset_gives_the_defaults_and_flags_go_over_it():
     assert train.defaults(["store", "--run", "run"])["config"].preset == "laptop"
 
 
-def test_an_option_may_be_set_back_to_none():
+def test_an_option_may_be_reset_to_none():
     full = ["store", "--run", "run", "--preset", "demo", "--steps", "None", "--epochs", "3"]
     found, _ = parser.read(train.train, full, train.defaults(full))
     assert (found["config"].steps, found["config"].epochs) == (None, 3)
 
 
-def test_a_preset_that_there_is_not(capsys):
+def test_an_unknown_preset_is_refused(capsys):
     with pytest.raises(SystemExit) as caught:
         main(["train", "store", "--run", "run", "--preset", "huge"])
     assert caught.value.code == 2
@@ -182,14 +182,14 @@ def test_a_preset_that_there_is_not(capsys):
 # Names
 
 
-def test_names_with_brackets_are_printed_as_they_are(tmp_path, capsys):
+def test_names_with_brackets_are_printed_unchanged(tmp_path, capsys):
     store = tmp_path / "st[bold]9 :heart:"
     pack_glyphs(store)
     assert f"{store}: 80 images" in capsys.readouterr().err
     assert "r[/]z: not a run" in fails(capsys, "evaluate", tmp_path / "r[/]z")
 
 
-def test_doctor_prints_what_to_install_whole(monkeypatch, capsys):
+def test_doctor_prints_extras_in_brackets(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "120")
     live = dispatch.Live("reference", "Triton is not installed; pip install 'lord-fast[triton]'")
     monkeypatch.setitem(dispatch._live, "cuda", live)
@@ -197,7 +197,7 @@ def test_doctor_prints_what_to_install_whole(monkeypatch, capsys):
     assert "pip install 'lord-fast[triton]'" in capsys.readouterr().out
 
 
-def test_a_module_without_a_distribution(monkeypatch, capsys):
+def test_a_module_without_a_distribution_has_an_unknown_version(monkeypatch, capsys):
     def version(name):
         raise __import__("importlib.metadata").metadata.PackageNotFoundError(name)
 
@@ -211,7 +211,7 @@ def test_a_module_without_a_distribution(monkeypatch, capsys):
     assert found["nvidia-dali-cuda130"] == "not installed"
 
 
-# A source that only one file knows
+# A new source in a single file
 
 
 RINGS = '''
@@ -224,7 +224,7 @@ from lord_fast.data.records import Record, Source
 
 @dataclass(frozen=True)
 class RingOptions(Checked):
-    """Rings that somebody drew."""
+    """Pictures of rings."""
     turns: Annotated[int, MoreThan(0)] = 2
     """Number of rings."""
 
@@ -263,7 +263,7 @@ def rings(tmp_path, monkeypatch):
 def test_a_new_source_touches_one_file(rings, tmp_path, capsys, monkeypatch):
     text = help_of("pack", capsys, monkeypatch)
     assert "rings" in text
-    assert "Rings that somebody drew." in text
+    assert "Pictures of rings." in text
     assert "--turns INT" in text
     assert "  rings       circles of grey" in text
     store = tmp_path / "store"
@@ -274,7 +274,7 @@ def test_a_new_source_touches_one_file(rings, tmp_path, capsys, monkeypatch):
     assert main(["pack", "--verify", str(store)]) == 0
 
 
-def test_an_unknown_format_lists_those_there_are():
+def test_an_unknown_format_is_refused_with_a_list_of_formats():
     from lord_fast.data.options import PackConfig
 
     with pytest.raises(ValueError, match="--format tapes: must be one of auto, archive, cars3d"):
@@ -302,7 +302,7 @@ def test_the_recorded_pack_makes_the_same_store_again(tmp_path, monkeypatch):
     assert set(row) == {"command", "version", "time"}
 
 
-def test_both_parts_of_a_split_know_the_whole_chain(tmp_path):
+def test_both_parts_of_a_split_have_the_whole_history(tmp_path):
     store, seen, held_out = (tmp_path / name for name in ("store", "seen", "held out"))
     pack_glyphs(store)
     split = ["split", str(store), str(seen), str(held_out), "--images", "0.2"]
@@ -312,7 +312,7 @@ def test_both_parts_of_a_split_know_the_whole_chain(tmp_path):
     assert read_history(held_out) == read_history(seen)
 
 
-def test_a_run_knows_what_made_it(glyph_store, tmp_path):
+def test_a_run_records_its_commands(glyph_store, tmp_path):
     run = tmp_path / "run"
     arguments = ["train", str(glyph_store), "--run", str(run), *flags(), "--epochs", "1"]
     assert main(arguments) == 0
@@ -331,7 +331,7 @@ def test_a_run_knows_what_made_it(glyph_store, tmp_path):
     assert trained in (run / "report.html").read_text()
 
 
-def test_the_demo_is_the_verbs_as_one_types_them(tmp_path):
+def test_the_demo_runs_the_verbs_as_one_types_them(tmp_path):
     run = tmp_path / "my demo"
     found = [shlex.join(arguments) for _, arguments in demo.sequence(run)]
     base = str(run)
@@ -349,7 +349,7 @@ def test_the_demo_is_the_verbs_as_one_types_them(tmp_path):
     assert [arguments[0] for _, arguments in demo.sequence(run)][:2] == ["train", "train-encoders"]
 
 
-# Ends
+# Exit codes
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["doctor"], ["trian"]])
@@ -367,10 +367,10 @@ def test_a_closed_pipe_ends_quietly(arguments):
 
 
 def raising(monkeypatch, error: BaseException) -> None:
-    """Have `lord-fast doctor` fail."""
+    """Make `lord-fast doctor` raise an error."""
 
     def doctor() -> None:
-        """Fail."""
+        """Raise the error."""
         raise error
 
     fake = SimpleNamespace(__name__="lord_fast.commands.doctor", doctor=doctor)
@@ -391,7 +391,7 @@ def raising(monkeypatch, error: BaseException) -> None:
         (Interrupted(15, 3), 143, "stopped by SIGTERM after step 3"),
     ],
 )  # fmt: skip
-def test_errors_end_in_one_line(monkeypatch, capsys, error, code, line):
+def test_errors_are_printed_in_one_line(monkeypatch, capsys, error, code, line):
     monkeypatch.delenv("LORD_FAST_TRACEBACK", raising=False)
     raising(monkeypatch, error)
     assert main(["doctor"]) == code
@@ -403,7 +403,7 @@ def test_errors_end_in_one_line(monkeypatch, capsys, error, code, line):
         main(["doctor"])
 
 
-def test_memory_that_runs_out_names_the_flag_to_lower():
+def test_an_out_of_memory_error_names_the_flag_to_lower():
     import torch
 
     assert explain(torch.OutOfMemoryError("CUDA"), "train") == (
@@ -413,7 +413,7 @@ def test_memory_that_runs_out_names_the_flag_to_lower():
     assert "-n" in explain(OSError(errno.ENOMEM, "Cannot allocate memory"), "sample")[1]
 
 
-def test_a_full_disk_names_what_was_written(tmp_path, capsys, monkeypatch):
+def test_an_error_of_a_full_disk_names_the_file(tmp_path, capsys, monkeypatch):
     def full(*arguments, **named):
         raise OSError(errno.ENOSPC, "No space left on device")
 

@@ -49,7 +49,7 @@ def test_narrow_dtypes_use_the_plain_form(monkeypatch):
 
 
 def test_without_onednn_the_plain_form_trains_the_same(monkeypatch):
-    """As on a Mac whose PyTorch has none: no copies of layout that only oneDNN repays."""
+    """PyTorch has no oneDNN on a Mac, and only oneDNN makes up for copies of the layout."""
     monkeypatch.setattr(module, "WIDE", 1)
     rng = torch.Generator().manual_seed(0)
     x = torch.randn(2, 3, 6, 6, generator=rng).contiguous(memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""Stores that nothing else damages: no data deleted, no wrong label unnoticed, no work lost."""
+"""Tests that no data is deleted, that damage to stores is noticed and that no work is lost."""
 
 import errno
 import json
@@ -48,13 +48,13 @@ def packed(source: Path, out: Path, config: PackConfig = CONFIG) -> Path:
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory) -> Path:
-    """80 images of two classes; read only."""
+    """A read-only folder with 80 images of two classes."""
     return image_folder(tmp_path_factory.mktemp("images") / "images")
 
 
 @pytest.fixture(scope="module")
 def stores(images, tmp_path_factory) -> dict[str, Path]:
-    """A decoded and an encoded store, and a part of the decoded one; read only."""
+    """Read-only stores, one decoded, one encoded, and a part of the decoded one."""
     root = tmp_path_factory.mktemp("stores")
     found = {
         "decoded": packed(images, root / "decoded"),
@@ -64,10 +64,10 @@ def stores(images, tmp_path_factory) -> dict[str, Path]:
     return {**found, "part": root / "part"}
 
 
-# What is not lord-fast's own is never removed.
+# Files of others are never removed.
 
 
-def test_a_source_called_like_the_unfinished_store_stays(tmp_path):
+def test_a_source_with_the_name_of_the_unfinished_store_stays(tmp_path):
     source = image_folder(tmp_path / "x.partial", images=2)
     before = contents(source)
     with pytest.raises(ValueError, match=r"x\.partial: lies in .*x\.partial, which would be wr"):
@@ -76,7 +76,7 @@ def test_a_source_called_like_the_unfinished_store_stays(tmp_path):
     assert not (tmp_path / "x").exists()
 
 
-def test_a_store_called_like_an_unfinished_part_stays(glyph_store, tmp_path):
+def test_a_store_with_the_name_of_an_unfinished_part_stays(glyph_store, tmp_path):
     store = shutil.copytree(glyph_store, tmp_path / "x.partial")
     before = contents(store)
     for parts in ((tmp_path / "x", tmp_path / "t"), (tmp_path / "t", tmp_path / "x")):
@@ -87,7 +87,7 @@ def test_a_store_called_like_an_unfinished_part_stays(glyph_store, tmp_path):
 
 
 @pytest.mark.parametrize("what", ["folder", "file", "link"])
-def test_a_foreign_thing_called_like_the_unfinished_store_stays(images, tmp_path, what):
+def test_a_foreign_path_with_the_name_of_the_unfinished_store_stays(images, tmp_path, what):
     foreign = tmp_path / "x.partial"
     if what == "folder":
         foreign.mkdir()
@@ -104,7 +104,7 @@ def test_a_foreign_thing_called_like_the_unfinished_store_stays(images, tmp_path
     assert contents(tmp_path) == before
 
 
-def test_what_an_earlier_version_left_is_its_own(images, tmp_path):
+def test_an_unfinished_store_of_an_earlier_version_is_recognized(images, tmp_path):
     left = tmp_path / "x.partial"
     left.mkdir()
     content = {"started": 1, "source": {}, "decoder": {}, "size": 16}
@@ -127,7 +127,7 @@ def test_a_store_inside_its_source_or_around_it_is_refused(tmp_path):
     assert len(contents(tmp_path / "new.partial")) == 4
 
 
-# One process a store.
+# Only one process may write a store.
 
 
 def test_two_packings_of_one_store_do_not_mix(images, tmp_path):
@@ -144,7 +144,7 @@ def test_two_packings_of_one_store_do_not_mix(images, tmp_path):
     assert verify(tmp_path / "store").startswith("all 80 images")
 
 
-def test_a_part_that_another_process_makes_is_refused(glyph_store, tmp_path):
+def test_a_part_that_another_process_writes_is_refused(glyph_store, tmp_path):
     (tmp_path / "test.partial").mkdir()
     lock = folder_lock(tmp_path / "test.partial")
     with lock, pytest.raises(ValueError, match=r"test\.partial: in use by"):
@@ -214,7 +214,7 @@ def test_the_sample_is_spread_over_the_store(stores):
 
 
 def as_version_1(store: Path) -> Path:
-    """The store as an older lord-fast would have packed it."""
+    """Turn a store into one that an older lord-fast would have packed."""
     file = store / "manifest.json"
     manifest = json.loads(file.read_text())
     for key in ("files", "sample", "manifest_sha256"):
@@ -271,10 +271,10 @@ def test_a_full_disk_keeps_what_is_packed(images, tmp_path, monkeypatch):
 
 
 class Killed(BaseException):
-    """Stands for a process that ends at once."""
+    """Plays the role of a killed process."""
 
 
-def test_a_packing_that_was_killed_before_its_last_step_goes_on(images, tmp_path, monkeypatch):
+def test_a_packing_that_was_killed_before_its_last_step_continues(images, tmp_path, monkeypatch):
     def killed(partial, out):
         raise Killed
 
@@ -288,8 +288,8 @@ def test_a_packing_that_was_killed_before_its_last_step_goes_on(images, tmp_path
     assert verify(tmp_path / "store").startswith("all 80 images")
 
 
-def test_the_marker_stays_until_the_store_has_its_name(images, tmp_path, monkeypatch):
-    """A process that is killed while the files are synced leaves a folder that is known as ours."""
+def test_the_marker_remains_until_the_rename(images, tmp_path, monkeypatch):
+    """A process that is killed while files are synced leaves a folder with lord-fast's marker."""
     real = unfinished_module.finish_folder
 
     def renamed(partial, out):
@@ -306,7 +306,7 @@ def test_the_marker_stays_until_the_store_has_its_name(images, tmp_path, monkeyp
 
 
 @pytest.mark.parametrize("function", [split_images, split_classes])
-def test_a_split_that_was_killed_makes_the_missing_part(
+def test_a_killed_split_writes_the_missing_part_when_repeated(
     glyph_store, tmp_path, monkeypatch, function
 ):
     amount = 0.25 if function is split_images else 3
@@ -332,7 +332,7 @@ def test_a_split_that_was_killed_makes_the_missing_part(
     assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
 
 
-def test_split_says_what_was_there(glyph_store, tmp_path, capsys):
+def test_split_says_which_part_existed(glyph_store, tmp_path, capsys):
     parts = tmp_path / "train", tmp_path / "test"
     split_images(glyph_store, *parts, 0.25, seed=0)
     shutil.rmtree(parts[1])
@@ -343,8 +343,8 @@ def test_split_says_what_was_there(glyph_store, tmp_path, capsys):
     assert "test: 40 images\n" in printed
 
 
-def test_images_are_held_out_as_a_loop_over_the_classes_would(tmp_path):
-    """The draw is that of the first version, class by class."""
+def test_held_out_images_equal_those_of_a_loop_over_classes(tmp_path):
+    """The random choice must stay that of the first version, which drew class by class."""
     source = Glyphs(16, 30, rotations=(0, 30))
     pack(source, tmp_path / "store", PackConfig(size=16))
     split_images(tmp_path / "store", tmp_path / "train", tmp_path / "test", 0.17, seed=5)

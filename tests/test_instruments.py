@@ -1,4 +1,4 @@
-"""The instruments of evaluate on codes whose leak is known."""
+"""Tests the instruments of evaluate on codes with known leakage."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ from tests.test_evaluate import grid_codes
 
 
 def test_the_mlp_sees_a_leak_without_class_means_in_many_images():
-    """A class is a direction and either sign of it: no linear function of the code tells it.
+    """A class is a direction with either sign, so no linear function of the code predicts it.
 
     An MLP that stops early on single images stops before it has learnt this.
     """
@@ -43,7 +43,7 @@ def test_the_mlp_sees_a_leak_without_class_means_in_many_images():
     assert found["accuracy"] < 0.08
 
 
-def test_controls_stand_on_both_sides_of_a_clean_code():
+def test_controls_enclose_the_leakage_of_codes_without_a_leak():
     classes, contents = np.indices((20, 200)).reshape(2, -1)
     codes = np.random.default_rng(0).standard_normal((4000, 8))
     splits = [hold_out(classes, contents, "contents", 0)]
@@ -57,7 +57,7 @@ def test_controls_stand_on_both_sides_of_a_clean_code():
     assert "accuracy" not in found["blind"]
 
 
-def test_a_probe_with_too_few_images_says_that_it_is_blind():
+def test_a_probe_with_too_few_images_is_reported_as_blind():
     codes, classes, contents = grid_codes(0, 0, classes=10, contents=6)
     splits = [hold_out(classes, contents, "contents", 0)]
     assert leakage(codes, classes, contents, splits, 0)["blind"] == list(PROBES)
@@ -76,7 +76,7 @@ def test_permuted_codes_keep_the_content_and_lose_the_class():
     assert probe(clean, classes, split, 0)["accuracy"] < 0.12
 
 
-def test_the_planted_leak_is_as_large_as_said():
+def test_the_planted_leak_has_the_documented_size():
     rng = np.random.default_rng(0)
     codes, labels = rng.standard_normal((4000, 8)), np.repeat(np.arange(40), 100)
     leaky, oracle = plant(codes, labels, 0)
@@ -85,7 +85,7 @@ def test_the_planted_leak_is_as_large_as_said():
 
 
 def test_an_interval_over_clusters_covers_what_they_share():
-    """100 images of each of 10 classes that differ: the images alone say a tenth."""
+    """Ten classes of 100 images differ, so intervals over images are ten times too narrow."""
     rng = np.random.default_rng(0)
     classes = np.repeat(np.arange(10), 100)
     values = rng.standard_normal(10)[classes] + 0.1 * rng.standard_normal(1000)
@@ -98,8 +98,8 @@ def test_an_interval_over_clusters_covers_what_they_share():
     assert np.diff(interval(values, 0, [classes, contents]))[0] >= 0.95 * width
 
 
-def test_guesses_are_what_they_say(glyph_store):
-    """Each baseline is computed again the slow way, the true image left out."""
+def test_baselines_equal_a_direct_computation(glyph_store):
+    """Each baseline is also computed in the slow way, without the true image."""
     store = ImageStore(glyph_store)
     images = as_float(store.images(torch.arange(160)))
     contents = store.content_ids[:, 0] * 2 + store.content_ids[:, 1]
@@ -128,7 +128,7 @@ def test_guesses_are_what_they_say(glyph_store):
         assert torch.equal(made["copy_content"], images[content[i]])
 
 
-def test_stage_1_on_combinations_held_out(glyph_store, tmp_path):
+def test_stage_1_is_evaluated_on_held_out_combinations(glyph_store, tmp_path):
     from tests.test_train import train
 
     parts, run = (tmp_path / "train", tmp_path / "heldout"), tmp_path / "run"
@@ -145,7 +145,7 @@ def test_stage_1_on_combinations_held_out(glyph_store, tmp_path):
 
 
 def test_numbered_files_are_not_content_labels():
-    """Contents that every class shares are found, and the same images numbered anew are not."""
+    """Labels that classes share are recognized, and consecutive numbers of the images are not."""
     rng = np.random.default_rng(0)
     classes, contents = np.indices((8, 12)).reshape(2, -1)
     images = rng.random((12, 16, 16, 1))[contents] + rng.random((8, 16, 16, 1))[classes]
@@ -158,7 +158,7 @@ def test_numbered_files_are_not_content_labels():
     assert labels_are_shared(images, classes, np.arange(96)) is None
 
 
-def test_shots_of_people_are_not_shared_and_lights_are(shared, tmp_path):
+def test_numbered_photos_are_not_shared_and_lightings_are(shared, tmp_path):
     for name, answer in (("orl", False), ("yaleb_28", True)):
         assert (
             main(["pack", str(shared / "data" / name), str(tmp_path / name), "--size", "32"]) == 0
@@ -169,8 +169,8 @@ def test_shots_of_people_are_not_shared_and_lights_are(shared, tmp_path):
         assert labels_are_shared(pixels, store.class_ids.numpy(), labels).shared is answer
 
 
-def test_contents_are_held_out_of_the_folds_of_a_density():
-    """20 contents seen 30 times each: apart, their codes would ask for 20 Gaussians and more."""
+def test_folds_of_a_density_hold_out_whole_contents():
+    """If the 30 codes of a content were split, at least 20 Gaussians would be chosen."""
     rng = np.random.default_rng(0)
     contents = np.repeat(np.arange(20), 30)
     codes = 3 * rng.standard_normal((20, 8))[contents] + 0.1 * rng.standard_normal((600, 8))
@@ -180,8 +180,8 @@ def test_contents_are_held_out_of_the_folds_of_a_density():
     assert together.mixture.n_components <= 4
 
 
-def test_lpips_is_that_of_torchmetrics(monkeypatch):
-    """Its own network, without torchvision: the same layers with the same weights."""
+def test_lpips_equals_that_of_torchmetrics(monkeypatch):
+    """The reference is torchmetrics' own network with the same weights, without torchvision."""
     import torchmetrics.functional.image.lpips as theirs
 
     weights = random_weights()
@@ -229,7 +229,7 @@ def test_score_reads_codes_of_any_model(tmp_path):
     assert clean["leakage"]["content_from_class"]["angle"]["accuracy"] < 0.15
 
 
-def test_score_says_what_does_not_fit(tmp_path):
+def test_score_refuses_files_that_do_not_match(tmp_path):
     codes, labels = tmp_path / "codes.npz", tmp_path / "labels.csv"
     np.savez(codes, content=np.zeros((4, 2)))
     for text, message in (
@@ -244,7 +244,7 @@ def test_score_says_what_does_not_fit(tmp_path):
         score(codes, labels)
 
 
-def test_memorised_samples_are_seen():
+def test_memorized_samples_are_detected():
     generator = torch.Generator().manual_seed(0)
     trained, new = (
         torch.randn(500, 8, generator=generator),

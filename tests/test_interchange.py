@@ -119,7 +119,7 @@ def test_imported_images_equal_the_published_ones(checkpoint, tmp_path):
     torch.testing.assert_close(made, images_of(tuned, *expected), rtol=0, atol=1e-4)
 
 
-def test_import_without_stage_2_and_refusals(checkpoint, tmp_path, capsys):
+def test_import_without_stage_2_and_of_unusable_checkpoints(checkpoint, tmp_path, capsys):
     folder = tmp_path / "folder"
     folder.mkdir()
     source = (checkpoint[0] / "latent.pth").read_bytes()

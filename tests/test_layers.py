@@ -1,4 +1,4 @@
-"""Who may import whom: the table of docs/architecture.md, held against every module's imports."""
+"""Tests that every module imports only what the table in docs/architecture.md allows."""
 
 import ast
 import re
@@ -15,7 +15,7 @@ ARCHITECTURE = ROOT / "docs" / "architecture.md"
 
 
 def rooms() -> tuple[dict[str, str], dict[str, set[str]]]:
-    """The table: module or folder -> its room, and room -> the rooms that it may import."""
+    """Read the table. Return the room of each module, and the rooms that a room may import."""
     room_of, allowed = {}, {}
     for line in ARCHITECTURE.read_text().splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
@@ -28,7 +28,7 @@ def rooms() -> tuple[dict[str, str], dict[str, set[str]]]:
 
 
 def modules() -> dict[str, Path]:
-    """Dotted name below lord_fast -> file, without the root package and `python -m`."""
+    """Return the files of all modules by name, except for the root package and `__main__`."""
     found = {}
     for file in sorted((*PACKAGE.rglob("*.py"), *(PACKAGE / "kernels").rglob("*.py"))):
         parts = file.relative_to(PACKAGE).with_suffix("").parts
@@ -39,7 +39,7 @@ def modules() -> dict[str, Path]:
 
 
 def imports(name: str, source: str, known: set[str]) -> set[str]:
-    """The modules of lord_fast that a source imports, at its top or inside a function."""
+    """Return the modules of lord_fast that a source imports, also inside functions."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -69,7 +69,7 @@ def graph() -> dict[str, set[str]]:
 
 
 def violations(found: dict[str, set[str]]) -> list[str]:
-    """Imports that the table does not allow, as `module -> module`."""
+    """List the imports that the table does not allow, as `module -> module`."""
     room_of, allowed = rooms()
 
     def room(module: str) -> str:
@@ -141,7 +141,7 @@ def test_pack_needs_no_torch():
     assert "torch" not in imported_by("import lord_fast.data.pack")
 
 
-def test_config_needs_the_standard_library_alone():
+def test_config_needs_only_the_standard_library():
     found = imported_by("import lord_fast.config")
     assert not {"torch", "numpy", "tyro", "rich", "yaml"} & found
 

@@ -1,4 +1,4 @@
-"""The optimizer of the dense parameters; apex is played by a stand-in of the same interface."""
+"""Tests the optimizer of the dense parameters with a fake of apex."""
 
 import sys
 import types
@@ -14,7 +14,7 @@ APEX = AdamConfig(optimizer="apex")
 
 
 class FusedAdam(torch.optim.Optimizer):
-    """Adam that counts its steps in the group, as apex's does."""
+    """Adam that counts its steps in the parameter group, like that of apex."""
 
     def __init__(self, params, lr, betas, eps, adam_w_mode):
         assert not adam_w_mode
@@ -42,7 +42,7 @@ def apex(monkeypatch):
     monkeypatch.setitem(sys.modules, "amp_C", types.ModuleType("amp_C"))
 
 
-def test_apex_is_asked_for_by_name_and_missing():
+def test_missing_apex_is_an_error():
     with pytest.raises(ValueError, match=r"--optimizer apex: .*amp_C.*unrelated project"):
         optimizer.adam([torch.nn.Parameter(torch.zeros(2))], APEX, LR)
 
@@ -62,7 +62,7 @@ def run(config, resume_at=None, captured=False):
     return weight.detach()
 
 
-def test_apex_is_the_same_optimizer(apex):
+def test_apex_gives_the_same_updates(apex):
     wanted = run(AdamConfig())
     torch.testing.assert_close(run(APEX), wanted)
 
@@ -74,6 +74,6 @@ def test_the_learning_rate_of_a_cuda_graph_is_a_tensor(apex):
 
 
 @pytest.mark.parametrize("which", ["torch", "apex"])
-def test_resumes(apex, which):
+def test_resuming_gives_the_same_updates(apex, which):
     config = AdamConfig(optimizer=which)
     assert torch.equal(run(config, resume_at=3), run(config))

@@ -247,7 +247,7 @@ def test_glyphs_are_a_full_grid(glyph_store):
     assert len(store.pixels.flatten(1).unique(dim=0)) == 160
 
 
-def test_glyphs_have_up_to_thousands_of_classes():
+def test_many_glyph_classes_use_fewer_typefaces():
     source = Glyphs(32, 3000, rotations=(0,))
     assert len(source.typefaces) == 4
     assert len(set(source.chars)) == 3000

@@ -43,7 +43,7 @@ def setup(folder: Path, *words: str, **environment: str) -> subprocess.Completed
 
 @pytest.fixture(scope="module")
 def unpacked(checkout, tmp_path_factory) -> Path:
-    """The source distribution, as pip unpacks it."""
+    """The unpacked source distribution."""
     made = setup(checkout, "sdist")
     assert made.returncode == 0, made.stderr
     (archive,) = (checkout / "dist").glob("*.tar.gz")
@@ -55,7 +55,7 @@ def unpacked(checkout, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def wheel(unpacked, tmp_path_factory) -> zipfile.ZipFile:
-    """Built from the source distribution where no compiler is found."""
+    """A wheel that is built from the source distribution without a compiler."""
     tools = tmp_path_factory.mktemp("tools")
     (tools / "cmake").write_text(CMAKE_FAILS)
     (tools / "cmake").chmod(0o755)
@@ -101,7 +101,7 @@ def test_the_wheel_holds_the_package_once(unpacked, wheel):
         assert not re.search(rb"^\s*(import|from) pytest", wheel.read(name), re.MULTILINE), name
 
 
-def test_the_version_is_in_one_place(unpacked, wheel):
+def test_the_version_is_defined_once(unpacked, wheel):
     from lord_fast import __version__
 
     assert unpacked.name == f"lord_fast-{__version__}"
@@ -110,7 +110,7 @@ def test_the_version_is_in_one_place(unpacked, wheel):
 
 
 def test_a_checkout_whose_link_became_a_text_file_says_how_to_get_it_back(tmp_path):
-    """As git leaves it where symbolic links are off."""
+    """git writes a text file if symbolic links are disabled."""
     shutil.copy(ROOT / "setup.py", tmp_path)
     (tmp_path / "lord_fast").mkdir()
     shutil.copy(ROOT / "lord_fast" / "__init__.py", tmp_path / "lord_fast")

@@ -1,4 +1,4 @@
-"""What must not be lost: checkpoints, the step they are of, and who may write them."""
+"""Tests recovery from values that are not finite and from damaged checkpoints."""
 
 import json
 import os
@@ -28,7 +28,7 @@ SHORT = replace(SMALL, steps=12, save_every=4, log_every=4)
 
 
 class Faulty(LatentStage):
-    """A stage whose given steps leave something that is not finite, and which may die."""
+    """A stage in which given steps produce values that are not finite."""
 
     faults: dict[int, str]
     dies_at: int | None = None
@@ -57,7 +57,7 @@ def stage_of(store: Path, faults: dict[int, str] | None = None, **changes) -> Fa
 
 
 def run_of(stage: Faulty, run: Path) -> str:
-    """Run a stage in a folder; what the console said."""
+    """Run a stage in a folder and return the console's output."""
     run.mkdir(exist_ok=True)
     console = Console(record=True, file=open(os.devnull, "w"), width=400)  # noqa: SIM115
     run_stage(stage, run, console)
@@ -110,7 +110,7 @@ def test_three_steps_are_left_out_and_then_training_stops(glyph_store, tmp_path)
     assert [row["step"] for row in rows_of(run)] == [4, 8]
 
 
-def test_saving_more_often_than_looking_at_the_loss_loses_no_good_checkpoint(glyph_store, tmp_path):
+def test_saving_more_often_than_checking_the_loss_keeps_good_checkpoints(glyph_store, tmp_path):
     faults = dict.fromkeys(range(6, 12), "loss")
     stage = stage_of(glyph_store, faults, save_every=1, log_every=12)
     with pytest.raises(ValueError, match="the loss is not finite after step 9"):
@@ -118,7 +118,7 @@ def test_saving_more_often_than_looking_at_the_loss_loses_no_good_checkpoint(gly
     checkpoint.load(tmp_path / "run" / "checkpoints" / "latent-000000008")
 
 
-def test_a_fault_that_does_not_come_again_costs_no_step(glyph_store, tmp_path):
+def test_a_fault_that_does_not_repeat_costs_no_step(glyph_store, tmp_path):
     stage = stage_of(glyph_store, {6: "row"})
     stage.on_step = lambda done: stage.faults.clear() if done == 6 else None
     run_of(stage, tmp_path / "run")
@@ -127,7 +127,7 @@ def test_a_fault_that_does_not_come_again_costs_no_step(glyph_store, tmp_path):
     assert files_of(tmp_path / "run" / last) == files_of(tmp_path / "whole" / last)
 
 
-def test_not_finite_before_the_first_checkpoint_stops(glyph_store, tmp_path):
+def test_training_stops_if_a_value_is_not_finite_before_the_first_checkpoint(glyph_store, tmp_path):
     with pytest.raises(ValueError, match="after step 2; there is no checkpoint to go back to"):
         run_of(stage_of(glyph_store, {2: "loss"}), tmp_path / "run")
     assert not (tmp_path / "run" / "checkpoints").exists()
@@ -143,7 +143,7 @@ def test_a_signal_after_a_step_that_is_not_finite_saves_nothing_and_says_so(glyp
     assert names_of(run) == ["latent-000000004"]
 
 
-def test_the_host_looks_at_losses_only_when_it_logs_or_saves(glyph_store, tmp_path, monkeypatch):
+def test_the_host_reads_losses_only_to_log_or_save(glyph_store, tmp_path, monkeypatch):
     looks = []
     stack = torch.stack
 
@@ -167,9 +167,7 @@ def damage(file: Path) -> None:
     file.write_bytes(data)
 
 
-def test_a_damaged_newest_checkpoint_gives_way_to_the_whole_one(
-    glyph_store, short_run, tmp_path, capsys
-):
+def test_the_previous_checkpoint_replaces_a_damaged_one(glyph_store, short_run, tmp_path, capsys):
     run = tmp_path / "run"
     shutil.copytree(short_run, run)
     newest, older = (run / "checkpoints" / f"latent-0000000{step}" for step in ("12", "08"))
@@ -187,7 +185,7 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_whole_one(
     assert rows_of(run) == rows_of(short_run)
 
 
-def test_no_whole_checkpoint_is_an_error_that_names_the_newest(short_run, tmp_path):
+def test_an_error_names_the_latest_checkpoint_if_all_are_damaged(short_run, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(short_run, run)
     for path in (run / "checkpoints").iterdir():
@@ -196,7 +194,9 @@ def test_no_whole_checkpoint_is_an_error_that_names_the_newest(short_run, tmp_pa
         Lord.load(run, device="cpu")
 
 
-def test_a_checkpoint_that_is_pruned_while_it_is_read_is_no_damage(tmp_path, monkeypatch):
+def test_a_checkpoint_that_is_removed_during_reading_is_not_reported_as_damaged(
+    tmp_path, monkeypatch
+):
     checkpoint.save(tmp_path, "latent", 1, some_state())
     checkpoint.save(tmp_path, "latent", 2, some_state())
     load_file = checkpoint.load_file
@@ -226,14 +226,14 @@ def test_from_step_goes_back(glyph_store, short_run, tmp_path, capsys):
     assert rows_of(run) == rows_of(short_run)
 
 
-def test_later_checkpoints_go_once_one_behind_them_is_saved(tmp_path):
+def test_saving_an_earlier_step_removes_later_checkpoints(tmp_path):
     for step in (500, 1000):
         checkpoint.save(tmp_path, "latent", step, some_state())
     checkpoint.save(tmp_path, "latent", 600, some_state())
     assert sorted(p.name for p in tmp_path.iterdir()) == ["latent-000000500", "latent-000000600"]
 
 
-def test_keep_says_how_many_checkpoints_stay(glyph_store, tmp_path):
+def test_keep_limits_the_number_of_checkpoints(glyph_store, tmp_path):
     run_of(stage_of(glyph_store, keep=3), tmp_path / "three")
     assert len(names_of(tmp_path / "three")) == 3
     run_of(stage_of(glyph_store, keep=1), tmp_path / "one")

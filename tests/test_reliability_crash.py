@@ -1,4 +1,4 @@
-"""A kill at any system call of a save, and the same command again: nothing differs."""
+"""Tests that a kill at any system call of a save does not change the final result."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from tests.test_train import ROOT
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_kill_at_any_call_of_a_save_changes_nothing_in_the_end(glyph_store, tmp_path):
-    """About 30 points here; `LORD_FAST_CRASH_POINTS=1000` takes every call."""
+    """This tests about 30 system calls. `LORD_FAST_CRASH_POINTS=1000` tests all of them."""
     points = os.environ.get("LORD_FAST_CRASH_POINTS", "30")
     done = subprocess.run(
         [sys.executable, "-m", "tests.crash_points", glyph_store, tmp_path, points],

@@ -1,4 +1,4 @@
-"""A run's files: its configuration, its lock, what others may read, what failures leave."""
+"""Tests a run's configuration, lock, permissions and the files that failures leave."""
 
 import errno
 import os
@@ -72,7 +72,7 @@ def test_a_configuration_with_aliases_is_refused(tmp_path):
         load_config(tmp_path / "config.yaml")
 
 
-# One process a run
+# Only one process may train in a run
 
 
 def test_a_second_process_is_refused_and_changes_nothing(glyph_store, short_run, tmp_path, capsys):
@@ -87,7 +87,7 @@ def test_a_second_process_is_refused_and_changes_nothing(glyph_store, short_run,
     assert train(glyph_store, run, *SHORT_FLAGS) == 0
 
 
-def test_the_lock_of_a_killed_process_is_no_obstacle(tmp_path):
+def test_the_lock_of_a_killed_process_does_not_block(tmp_path):
     code = (
         "import sys, os, pathlib; from lord_fast.lock import folder_lock\n"
         "with folder_lock(pathlib.Path(sys.argv[1])):\n"
@@ -116,7 +116,7 @@ def test_the_lock_of_a_killed_process_is_no_obstacle(tmp_path):
 # Files and folders
 
 
-def test_others_may_read_what_the_umask_allows(short_run, tmp_path):
+def test_files_have_the_permissions_of_the_umask(short_run, tmp_path):
     old = os.umask(0o022)
     try:
         checkpoint.save(tmp_path, "latent", 1, some_state())
@@ -129,7 +129,7 @@ def test_others_may_read_what_the_umask_allows(short_run, tmp_path):
     assert {f"{f.stat().st_mode & 0o777:o}" for f in files} == {"644"}
 
 
-def test_what_a_killed_process_left_is_removed_and_nothing_else(glyph_store, short_run, tmp_path):
+def test_only_leftovers_of_killed_processes_are_removed(glyph_store, short_run, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(short_run, run)
     shutil.rmtree(run / "checkpoints" / "latent-000000012")
@@ -154,7 +154,9 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(glyph_store, sho
     assert all(path.exists() for path in mine)
 
 
-def test_an_old_checkpoint_that_cannot_be_removed_is_said_once(glyph_store, tmp_path, monkeypatch):
+def test_an_old_checkpoint_that_cannot_be_removed_is_reported_once(
+    glyph_store, tmp_path, monkeypatch
+):
     rmtree = shutil.rmtree
 
     def busy(path, ignore_errors=False):
@@ -195,8 +197,8 @@ def test_a_write_that_fails_names_the_file_and_leaves_nothing(tmp_path, monkeypa
     assert os.listdir(tmp_path) == []
 
 
-def test_stats_after_a_kill_are_those_of_an_undisturbed_run(glyph_store, tmp_path):
-    """The checkpoint lies between two lines: the means are over the same steps all the same."""
+def test_stats_after_a_kill_equal_those_of_an_undisturbed_run(glyph_store, tmp_path):
+    """The checkpoint lies between two lines, and the means still cover the same steps."""
     changes = {"log_every": 5, "save_every": 3}
     run_of(stage_of(glyph_store, **changes), tmp_path / "whole")
     killed = stage_of(glyph_store, **changes)
@@ -220,7 +222,7 @@ def test_signals_of_terminals_and_of_slurm_save(glyph_store, tmp_path, name):
     assert names_of(tmp_path) == ["latent-000000003"]
 
 
-def test_nohup_keeps_its_promise(glyph_store, tmp_path):
+def test_training_under_nohup_ignores_sighup(glyph_store, tmp_path):
     old = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         stopper = StopAfter("latent 3/", signal.SIGHUP)

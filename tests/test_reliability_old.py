@@ -1,4 +1,4 @@
-"""Runs of lord-fast 0.1: they load and resume, or one line says what to do."""
+"""Tests that runs of lord-fast 0.1 load and resume, or that one line says what to do."""
 
 import json
 import shutil
@@ -26,7 +26,7 @@ ORDER = (
 
 
 def as_of_0_1(run) -> None:
-    """Make a run's files those that lord-fast 0.1 would have written."""
+    """Turn a run into one that lord-fast 0.1 would have written."""
     file = run / "config.yaml"
     values = yaml.safe_load(file.read_text())
     del values["data"]["perceptual_sha256"]

@@ -1,4 +1,4 @@
-"""Damaged and hostile sources: one ValueError that names the file, and bounded memory."""
+"""Tests that damaged and hostile sources give one ValueError and use bounded memory."""
 
 import gzip
 import io
@@ -30,7 +30,7 @@ IMAGES_OF_TWO = {
 
 
 def pixels_of(path: Path, form: str = "auto") -> list[bytes]:
-    """Every image of a source, all of which must be readable, as it comes out."""
+    """Return all images of a source, all of which must be readable."""
     found = []
     for record in open_source(str(path), PackConfig(format=form)):
         image = record.image
@@ -40,7 +40,7 @@ def pixels_of(path: Path, form: str = "auto") -> list[bytes]:
 
 
 def outcome(path: Path, form: str) -> list[bytes] | ValueError:
-    """The images, or the one kind of error that there may be."""
+    """Return the images or the ValueError, which is the only error that is allowed."""
     try:
         return pixels_of(path, form)
     except ValueError as error:
@@ -81,7 +81,7 @@ def shapes_file(path: Path) -> bytes:
 
 
 def good_files(folder: Path, kind: str) -> tuple[Path, str, dict[Path, bytes]]:
-    """A small valid source: its path, its format and its files."""
+    """Write a small valid source. Return its path, its format and its files."""
     train = {"train-images-idx3-ubyte": idx(RNG.integers(0, 256, (4, 28, 28), dtype=np.uint8)),
              "train-labels-idx1-ubyte": idx(np.arange(4, dtype=np.uint8))}  # fmt: skip
     info = np.array([[4, 0, 0, 0], [9, 8, 34, 5]], dtype=np.int32)
@@ -120,7 +120,7 @@ KINDS = (*CHECKED, "tar", "h5", "idx", "norb", "mat")
 
 
 def damages(data: bytes, rng: random.Random, count: int):
-    """Copies with a flipped bit, a cut, a run of zeros, or the start of a web page."""
+    """Yield copies with a flipped bit, a cut, a run of zeros, or the start of a web page."""
     for i in range(count):
         at = rng.randrange(len(data))
         damaged = bytearray(data)
@@ -160,7 +160,7 @@ def test_damage_is_one_error_or_changes_nothing(tmp_path, kind):
 
 
 @pytest.mark.parametrize("suffix", ["tar", "tar.gz"])
-def test_a_tar_that_is_cut_short_is_refused_wherever_it_is_cut(tmp_path, suffix):
+def test_a_truncated_tar_is_refused_wherever_it_is_cut(tmp_path, suffix):
     file = tmp_path / f"i.{suffix}"
     mode = "w:gz" if suffix == "tar.gz" else "w"
     data = tarred(mode, IMAGES_OF_TWO, format=tarfile.PAX_FORMAT)
@@ -193,7 +193,7 @@ ZEROS = bytes(64 << 20)
 
 
 @pytest.mark.parametrize("mode", ["w:gz", "w:xz"])
-def test_a_member_that_is_no_image_is_not_held(tmp_path, mode):
+def test_members_that_are_no_images_are_not_loaded(tmp_path, mode):
     path = tmp_path / ("i.tar.gz" if mode == "w:gz" else "i.tar.xz")
     path.write_bytes(tarred(mode, {"top/a/notes.bin": ZEROS, **IMAGES_OF_TWO}))
     assert peak_of(lambda: pixels_of(path)) < 16 << 20
@@ -213,8 +213,8 @@ def test_a_tar_header_of_megabytes_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("form", ["zip", "tar.gz"])
-def test_images_in_work_are_bounded_in_bytes(tmp_path, monkeypatch, form):
-    """40 files of 4 MB, which four workers would hold all at a time."""
+def test_the_memory_of_images_in_process_is_bounded(tmp_path, monkeypatch, form):
+    """There are 40 files of 4 MB, which four workers could all load at the same time."""
     monkeypatch.setattr("lord_fast.data.pack.CHUNK_BYTES", 1 << 20)
     monkeypatch.setattr("lord_fast.data.pack.HELD_BYTES", 8 << 20)
     files = {f"a/{i}.png": bytes(4 << 20) for i in range(40)}
@@ -238,7 +238,7 @@ def test_a_member_larger_than_the_limit_is_not_read(tmp_path, monkeypatch):
                 record.image()
 
 
-def test_a_zip_member_that_is_longer_than_it_says(tmp_path):
+def test_a_zip_member_that_is_longer_than_declared_is_refused(tmp_path):
     data = zipped({"a/1.png": ZEROS})
     for at in (22, data.index(b"PK\1\2") + 24):  # the local header's and the directory's length
         data = data[:at] + struct.pack("<I", 1000) + data[at + 4 :]
@@ -252,7 +252,7 @@ def test_a_zip_member_that_is_longer_than_it_says(tmp_path):
     assert peak_of(read) < 4 << 20
 
 
-def test_a_zip_of_more_members_than_its_last_record_counts(tmp_path):
+def test_a_zip_with_more_members_than_declared_is_refused(tmp_path):
     file = tmp_path / "i.zip"
     with zipfile.ZipFile(file, "w") as archive:
         for i in range(66_000):
@@ -260,7 +260,7 @@ def test_a_zip_of_more_members_than_its_last_record_counts(tmp_path):
     assert len(open_source(str(file), PackConfig())) == 66_000
 
 
-def test_an_idx_file_is_read_as_far_as_it_says(tmp_path):
+def test_an_idx_file_is_read_up_to_its_declared_length(tmp_path):
     file = tmp_path / "train-images-idx3-ubyte.gz"
     file.write_bytes(gzip.compress(struct.pack(">4I", IMAGES, 1, 28, 28) + ZEROS))
 
@@ -274,7 +274,7 @@ def test_an_idx_file_is_read_as_far_as_it_says(tmp_path):
         read_idx(file, IMAGES)
 
 
-def test_a_compressed_npz_is_not_held_in_memory(tmp_path):
+def test_a_compressed_npz_is_not_loaded_into_memory(tmp_path):
     imgs = np.zeros((1000, 256, 256), dtype=np.uint8)
     np.savez_compressed(tmp_path / "i.npz", imgs=imgs, classes=np.arange(1000) % 10)
     config = PackConfig(size=16)
@@ -291,7 +291,7 @@ def test_labels_of_an_npz_are_bounded(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["imgs", "classes", "contents"])
-def test_an_npz_array_without_dimensions(tmp_path, name):
+def test_an_npz_array_without_dimensions_is_refused(tmp_path, name):
     whole = {
         "imgs": np.zeros((2, 4, 4), np.uint8),
         "classes": np.arange(2),
@@ -302,7 +302,7 @@ def test_an_npz_array_without_dimensions(tmp_path, name):
         open_source(str(tmp_path / "i.npz"), PackConfig())
 
 
-def test_a_configuration_of_aliases_is_refused(tmp_path):
+def test_a_configuration_with_aliases_is_refused(tmp_path):
     levels = "\n".join(f"l{i}: &l{i} [{', '.join([f'*l{i - 1}'] * 9)}]" for i in range(1, 12))
     (tmp_path / "config.yaml").write_text(f"l0: &l0 [x]\n{levels}\n")
     with pytest.raises(
@@ -317,7 +317,7 @@ def test_a_configuration_of_aliases_is_refused(tmp_path):
 # Content that must not pass as something else
 
 
-def test_numbers_that_are_none_are_a_bad_image(tmp_path):
+def test_an_image_with_nan_is_a_bad_image(tmp_path):
     for value in (np.nan, np.inf):
         values = np.full((16, 16), 0.5, dtype=np.float32)
         values[3, 4] = value
@@ -329,7 +329,7 @@ def test_numbers_that_are_none_are_a_bad_image(tmp_path):
 
 
 @pytest.mark.parametrize("way", ["external link", "soft link", "external data", "virtual"])
-def test_an_hdf5_file_that_reads_other_files(tmp_path, way):
+def test_an_hdf5_file_that_reads_other_files_is_refused(tmp_path, way):
     h5py = pytest.importorskip("h5py")
     other = tmp_path / "secret.h5"
     with h5py.File(other, "w") as file:
@@ -357,7 +357,7 @@ def test_an_hdf5_file_that_reads_other_files(tmp_path, way):
 @pytest.mark.parametrize("form", ["folder", "zip", "tar"])
 @pytest.mark.parametrize("nested", ["Greek/alpha/1.png", "Latin/alpha/deep/1.png"])
 def test_nested_classes_are_refused_alike(tmp_path, form, nested):
-    """Omniglot's tree: ALPHABET/CHARACTER/NAME.png, and many alphabets have a character01."""
+    """Omniglot has files ALPHABET/CHARACTER/NAME.png, and many alphabets have a character01."""
     files = {"Latin/alpha/1.png": b"x", nested: b"x"}
     if form == "folder":
         path = tmp_path / "images"
@@ -380,6 +380,6 @@ def test_folders_of_a_class_without_images_do_not_matter(tmp_path):
 
 
 @pytest.mark.parametrize("setting", [{"size": 10**9}, {"size": 4097}, {"workers": 100_000}])
-def test_absurd_numbers(setting):
+def test_absurd_numbers_are_refused(setting):
     with pytest.raises(ValueError, match="less than"):
         PackConfig(**setting)

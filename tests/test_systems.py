@@ -70,7 +70,7 @@ run("train", folder + "/store", "--run", folder + "/run", *small, "--steps", "3"
 
 
 @pytest.mark.parametrize(("system", "suffix"), [("darwin", "dylib"), ("win32", "dll")])
-def test_runs_without_what_only_linux_has(system, suffix, tmp_path):
+def test_everything_works_without_linux_only_calls(system, suffix, tmp_path):
     for name in ("a/1", "a/2", "b/1", "b/2"):
         file = tmp_path / "photos" / f"{name}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -87,7 +87,7 @@ def test_runs_without_what_only_linux_has(system, suffix, tmp_path):
 class Mps(torch.Tensor):
     """A CPU tensor that stands for one on an Apple GPU.
 
-    It claims to be on meta: a PyTorch for Linux has no device guard for mps.
+    It claims to be on meta, because PyTorch for Linux has no device guard for mps.
     """
 
     @staticmethod
@@ -140,7 +140,7 @@ def held(tensors):
     return [tensor.held for tensor in tensors]
 
 
-def test_such_a_tensor_refuses_what_an_apple_gpu_refuses():
+def test_the_fake_refuses_what_an_apple_gpu_refuses():
     with AppleGpu():
         (one,) = on_gpu(torch.ones(3))
         assert isinstance(one + 1, Mps)
@@ -177,13 +177,13 @@ def test_the_reference_needs_no_float64_on_an_apple_gpu(std, monkeypatch):
     ("cuda", "mps", "chosen"),
     [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")],
 )
-def test_auto_takes_cuda_then_mps_then_the_cpu(monkeypatch, cuda, mps, chosen):
+def test_auto_prefers_cuda_then_mps_then_cpu(monkeypatch, cuda, mps, chosen):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     assert machine.choose_device("auto") == chosen
 
 
-def test_mps_where_there_is_none_is_refused():
+def test_missing_mps_is_refused():
     if torch.backends.mps.is_available():
         pytest.skip("this is an Apple laptop")
     with pytest.raises(ValueError, match=r"^--device mps: this PyTorch sees no Apple GPU"):
@@ -209,6 +209,6 @@ def test_free_memory_is_what_the_system_reports():
     assert 0.5 < free_memory(torch.device("mps")) / total < 2
 
 
-def test_a_package_that_is_not_there_has_no_version():
+def test_a_missing_package_has_no_version():
     assert package_version("torch") == torch.__version__
     assert package_version("no-such-package") is None

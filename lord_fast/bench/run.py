@@ -15,7 +15,7 @@ Note = Callable[[str], object]
 
 
 def run_bench(what: What, config: BenchConfig, note: Note = lambda text: None) -> list[Row]:
-    """Measure on this machine; write the figures as JSON and as a picture if asked to.
+    """Run a benchmark on this machine. Optionally write the results as JSON and as a plot.
 
     Args:
         what: step, latent, data or train.

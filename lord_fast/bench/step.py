@@ -322,7 +322,7 @@ def _published(stage: LatentStage, frozen: bool) -> Callable[[], object]:
     done = iter(range(TOTAL_STEPS))
 
     def step() -> Tensor:
-        # As in the published code: contiguous NCHW images, and noise from torch.randn.
+        # The published code uses contiguous NCHW images and noise from torch.randn.
         ids = stage.sampler.image_ids(next(done))
         classes, pixels = stage.store.class_ids[ids], stage.store.images(ids)
         images = as_float(pixels).contiguous()

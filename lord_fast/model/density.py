@@ -59,8 +59,9 @@ def fit_density(codes: np.ndarray, seed: int, groups: np.ndarray | None = None) 
     Args:
         codes: float32 [N, dim], N at least 2.
         seed: Seed of the subset, the folds and every fit.
-        groups: int [N]: codes of one group, such as those of one content, are held out together.
-            Apart, they would tell of each other, and too many Gaussians would be chosen.
+        groups: Group of each code, such as its content, int [N]. The codes of a group are held out
+            together. Otherwise similar codes would be in both parts of a fold, and too many
+            Gaussians would be chosen.
     """
     if groups is None:
         groups = np.arange(len(codes))

@@ -1,4 +1,4 @@
-"""The pictures of a report: swaps, traversals, interpolations and a plot of the content codes."""
+"""Draws swaps, traversals, interpolations and a plot of the content codes for a report."""
 
 import base64
 import io

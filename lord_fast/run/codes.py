@@ -9,7 +9,7 @@ import numpy as np
 from lord_fast.atomic import atomic_write
 
 Stage = Literal["latent", "encoders"]
-"""A stage of training: stage 1 (latent optimization) or stage 2 (the encoders)."""
+"""The stages of training, which are stage 1 (latent optimization) and stage 2 (the encoders)."""
 
 
 def save_codes(

@@ -51,7 +51,7 @@ class LatentGraph(nn.Module):
             wanted: Perceptual features of the targets if they are cached.
 
         Returns:
-            The loss, and its two terms: the reconstruction loss and the weighted penalty.
+            The loss and its two terms, which are the reconstruction loss and the weighted penalty.
         """
         with autocast(pixels.device, self.dtype):
             images = self.decoder(content_code, class_code)
