@@ -59,7 +59,7 @@ class Lord:
     def load(cls, run: Path | str, device: str = "auto", stage: AnyStage = "auto") -> "Lord":
         """Load a run's latest checkpoints, also while training is unfinished.
 
-        Where the latest is damaged, the whole one before it is loaded and a line on stderr says so.
+        If the latest is damaged, the previous undamaged one is loaded and a line on stderr says so.
 
         Args:
             run: The run's folder.

@@ -49,10 +49,10 @@ def import_published(folder: Path, run: Path) -> "Published":
 
     Args:
         folder: With latent.pth, and amortized.pth if stage 2 was trained.
-        run: The run's folder, made anew.
+        run: The run's folder, which is created.
 
     Returns:
-        What was found.
+        The imported model.
 
     Raises:
         ValueError: `run` exists, or the files are not those of a model that lord-fast's can be.
