@@ -212,5 +212,6 @@ def test_evaluate_finds_a_moved_store_and_refuses_another(tmp_path, capsys):
         classes=np.array([0, 0, 1, 1]),
     )
     assert main(["pack", str(tmp_path / "o.npz"), str(tmp_path / "other"), "--size", "32"]) == 0
+    moved.rename(store)
     error = fails(capsys, "evaluate", run, "--store", tmp_path / "other")
     assert "not the images that" in error

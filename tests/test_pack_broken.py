@@ -61,7 +61,7 @@ TEN_WAYS = {
     "cut.png": (put(encoded("PNG")[:-300]), "truncated"),
     "flipped.png": (put(flipped(encoded("PNG"))), "broken"),
     "bomb.png": (put(png_of(40_000, 40_000)), "more than 100,000,000 pixels"),
-    "loop.png": (lambda path: path.symlink_to(path.name), "round in a circle"),
+    "loop.png": (lambda path: path.symlink_to(path.name), "leads back to itself"),
     "out.png": (lambda path: path.symlink_to(sys.executable), "a link out of the folder"),
     "nowhere.png": (lambda path: path.symlink_to("gone.png"), "which does not exist"),
     "pipe.png": (os.mkfifo, "not a regular file"),

@@ -111,8 +111,8 @@ def pack(
             finish(partial, out)
         except OSError as error:
             raise ValueError(
-                f"{partial}: {_reason(error)}; the part so far is kept there, and the same "
-                f"command continues"
+                f"{partial}: {_reason(error)}; everything packed so far is kept there, and the "
+                f"same command continues"
             ) from error
         except ValueError:
             discard(partial)
