@@ -138,7 +138,7 @@ def _cannot_launch(error: Exception) -> ValueError:
 
 
 def _triton_version() -> str:
-    """The version, if it is known: the distribution can have another name than the module."""
+    """Return Triton's version if it is known. Its distribution can have another name."""
     try:
         return f"Triton {importlib.metadata.version('triton')}"
     except importlib.metadata.PackageNotFoundError:

@@ -106,16 +106,16 @@ def replay(
 
 
 def _precise(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """The tensors where float64 exists: on the CPU for mps, else where they are."""
+    """Move tensors on mps, which has no float64, to the CPU. Others stay on their device."""
     away = (tensor.device.type in _WITHOUT_FLOAT64 for tensor in tensors)
     return tuple(t.cpu() if moved else t for t, moved in zip(tensors, away, strict=True))
 
 
 def _check_rows(weight: Tensor, rows: Tensor) -> None:
-    """Refuse rows that are not in the table: PyTorch would count negative ones from the end.
+    """Check that rows are in the table. PyTorch would count negative rows from the end.
 
     Raises:
-        IndexError: naming the first of them.
+        IndexError: A row is not in the table. The error names the first one.
     """
     outside = (rows < 0) | (rows >= len(weight))
     if bool(outside.any()):

@@ -1,7 +1,7 @@
-"""Trains and kills itself at the n-th system call of its saves; `test_reliability_crash` runs it.
+"""Trains in processes that are killed at given system calls of their saves.
 
-Usage: python -m tests.crash_points STORE FOLDER POINTS. Prints one JSON object: calls that were
-counted, and for each point what went wrong (nothing, it is hoped).
+`test_reliability_crash` runs `python -m tests.crash_points STORE FOLDER POINTS`. It prints a JSON
+object with the number of calls and with the problem at each point, if there was one.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
-"""DALI and Pillow decode alike what users have: within 2 levels, 3 for grey from colour.
+"""Tests that DALI and Pillow decode images alike, within 2 levels, or 3 for grey from colour.
 
-The outermost ring of pixels of a smaller copy may differ more where a strong edge runs into the
-border (see `lord_fast.data.decode.dali`); it is bounded in the mean.
+The outermost ring of pixels of a reduced image may differ more at strong edges (see
+`lord_fast.data.decode.dali`), so the tests bound its mean.
 """
 
 import io

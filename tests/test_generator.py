@@ -1,4 +1,4 @@
-"""Tests of the networks: sizes, published parameter counts and exact rewrites."""
+"""Tests the sizes, the published parameter counts and the exact rewrites of the networks."""
 
 import pytest
 import torch

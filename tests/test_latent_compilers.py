@@ -1,8 +1,8 @@
-"""The C++ operators as other compilers make them, and on Arm under an emulator.
+"""Tests the C++ operators with other compilers, and on Arm in an emulator.
 
-On Arm the kernels are the baseline: vectors of 4 floats, which the compiler turns into NEON. Clang
-for Arm is the nearest to an Apple laptop that Linux can run. Each case is skipped where its
-compiler or the emulator is missing. On Debian: apt install clang g++-aarch64-linux-gnu qemu-user
+On Arm the baseline kernels run, whose vectors of 4 floats the compiler turns into NEON. Clang for
+Arm is the closest to an Apple laptop that Linux can run. Cases without their compiler or emulator
+are skipped. On Debian, install clang, g++-aarch64-linux-gnu and qemu-user.
 """
 
 import shutil

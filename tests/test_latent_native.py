@@ -286,7 +286,7 @@ BAD_NUMBERS = [
 
 
 def arguments(rows=(0, 4), step=400):
-    """Keyword arguments of both operators: a table of 90 rows of 5, a batch and its gradients."""
+    """Keyword arguments of both operators for a table of 90 rows of 5, a batch and gradients."""
     names = ("weight", "exp_avg", "exp_avg_sq", "last_step")
     found = dict(zip(names, table(90, 5, 400), strict=True))
     lr = cosine(3e-3, 1e-5, 500)

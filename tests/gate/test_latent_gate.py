@@ -122,7 +122,7 @@ def scatter_launch(dim: int, unique: bool) -> Callable[[], None]:
 
 
 def needed_bytes(name: str, dim: int) -> int:
-    """The bytes that an operator must move: the row, its gradients or its code, and its ids.
+    """The bytes of the row, its gradients or its code, and its ids, which an operator must move.
 
     A row that repeats counts with the gradients that one iteration of its loop reads.
     """

@@ -1,4 +1,4 @@
-"""Tests of the parts of the Triton operators: the replay, its error bound and the noise."""
+"""Tests the replay, its error bound and the noise of the Triton operators."""
 
 import numpy as np
 import pytest
