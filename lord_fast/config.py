@@ -15,6 +15,14 @@ from lord_fast.bounds import AtLeast, Below, Checked, MoreThan
 Preset = Literal["demo", "laptop", "paper", "a100"]
 PerceptualInput = Literal["caffe", "imagenet", "unit"]
 AnyConfig = TypeVar("AnyConfig", bound="Checked")
+AnyStage = TypeVar("AnyStage", bound="StageConfig")
+
+LEAST_STEPS = 1000
+"""Steps that a stage takes at least, however few the images, unless a flag says how many."""
+
+
+class Default(int):
+    """A number that a preset has set and no flag has. It gives way to small data, see `fit_to`."""
 
 
 @dataclass(frozen=True)
@@ -139,10 +147,11 @@ class StageConfig(Checked):
     """Where and how it runs."""
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     """What it writes."""
-    batch_size: Annotated[int, MoreThan(0)] = 32
-    """Images per step."""
-    epochs: Annotated[int, MoreThan(0)] = 45
-    """Passes over the images. A last partial batch is dropped."""
+    batch_size: Annotated[int, MoreThan(0)] = Default(32)
+    """Images per step. The default gives way to the number of images where that is smaller."""
+    epochs: Annotated[int, MoreThan(0)] = Default(45)
+    """Passes over the images. A last partial batch is dropped. If the default makes fewer than
+    STEPS steps, that many are taken."""
     steps: Annotated[int, MoreThan(0)] | None = None
     """Number of steps, instead of --epochs."""
     seed: Annotated[int, AtLeast(0)] = 0
@@ -184,10 +193,11 @@ class EncoderConfig(StageConfig):
     """Learning rate of encoders, generator and modulation."""
     min_lr: Annotated[float, AtLeast(0)] = 1e-5
     """Final value of its cosine schedule."""
-    batch_size: Annotated[int, MoreThan(0)] = 64
-    """Images per step."""
-    epochs: Annotated[int, MoreThan(0)] = 50
-    """Passes over the images. A last partial batch is dropped."""
+    batch_size: Annotated[int, MoreThan(0)] = Default(64)
+    """Images per step. The default gives way to the number of images where that is smaller."""
+    epochs: Annotated[int, MoreThan(0)] = Default(50)
+    """Passes over the images. A last partial batch is dropped. If the default makes fewer than
+    STEPS steps, that many are taken."""
     perceptual_weights: Path | None = None
     """vgg16: file of the weights. Without it the file that the run was trained with."""
 
@@ -220,6 +230,29 @@ def replace(config: AnyConfig, **changes: Any) -> AnyConfig:
     return dataclasses.replace(config, **fields)  # type: ignore[type-var]
 
 
+def fit_to(config: AnyStage, num_images: int) -> AnyStage:
+    """The configuration with the batch and the steps that go with a number of images.
+
+    A default batch is no larger than the data. Default epochs that make fewer than `LEAST_STEPS`
+    steps become that many steps. What a flag or a file has set stays.
+
+    Raises:
+        ValueError: a batch that was set is larger than the data.
+    """
+    batch, steps = config.batch_size, config.steps
+    if isinstance(batch, Default):
+        batch = min(int(batch), num_images)
+    if batch > num_images:
+        raise ValueError(
+            f"{num_images} images are fewer than one batch of {batch}; "
+            f"use --batch-size {num_images} or less"
+        )
+    if steps is None and isinstance(config.epochs, Default):
+        of_epochs = config.epochs * (num_images // batch)
+        steps = LEAST_STEPS if of_epochs < LEAST_STEPS else None
+    return replace(config, batch_size=batch, epochs=int(config.epochs), steps=steps)
+
+
 PRESETS: dict[str, TrainConfig] = {"laptop": TrainConfig()}
 PRESETS["demo"] = replace(
     PRESETS["laptop"],
@@ -249,8 +282,8 @@ PRESETS["paper"] = replace(
     lr=3e-4,
     latent_lr=3e-3,
     class_lr=3e-3,
-    batch_size=128,
-    epochs=200,
+    batch_size=Default(128),
+    epochs=Default(200),
 )
 PRESETS["a100"] = replace(
     PRESETS["paper"], preset="a100", precision="bf16", compile=True, device="cuda"
@@ -258,9 +291,14 @@ PRESETS["a100"] = replace(
 
 ENCODER_PRESETS: dict[str, EncoderConfig] = {
     "laptop": EncoderConfig(),
-    "demo": EncoderConfig(encoder_dim=64, lr=2e-3, batch_size=32, epochs=12),
+    "demo": EncoderConfig(encoder_dim=64, lr=2e-3, batch_size=Default(32), epochs=Default(12)),
     "paper": EncoderConfig(
-        content_weight=10.0, class_weight=10.0, encoder_dim=256, lr=1e-4, batch_size=128, epochs=200
+        content_weight=10.0,
+        class_weight=10.0,
+        encoder_dim=256,
+        lr=1e-4,
+        batch_size=Default(128),
+        epochs=Default(200),
     ),
 }
 ENCODER_PRESETS["a100"] = ENCODER_PRESETS["paper"]

@@ -15,6 +15,7 @@ import yaml
 from lord_fast.atomic import atomic_write
 from lord_fast.bounds import Checked, flag
 from lord_fast.config import (
+    Default,
     EncoderConfig,
     LoggingConfig,
     MachineConfig,
@@ -197,4 +198,6 @@ def _check_data(path: Path, data: Any) -> None:
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return list(value)
+    if isinstance(value, Default):
+        return int(value)
     return str(value) if isinstance(value, Path) else value

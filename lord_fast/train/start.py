@@ -1,24 +1,28 @@
 """A stage from a run's folder: what is checked, set up and said before its first step."""
 
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-import yaml
 from rich.console import Console
 
 from lord_fast import __version__, kernels
-from lord_fast.config import EncoderConfig, StageConfig, TrainConfig, replace
+from lord_fast.bounds import flag
+from lord_fast.config import (
+    PRESETS,
+    EncoderConfig,
+    StageConfig,
+    TrainConfig,
+    encoder_defaults,
+    fit_to,
+    options,
+    replace,
+)
 from lord_fast.data.store import ImageStore, open_store
 from lord_fast.machine import Machine, set_up_for
 from lord_fast.model.perceptual import PerceptualLoss
 from lord_fast.run import checkpoint
 from lord_fast.run.codes import Stage as StageName
-from lord_fast.run.config import (
-    as_plain,
-    load_config,
-    load_encoder_config,
-    save_encoder_config,
-)
+from lord_fast.run.config import load_config, load_encoder_config, save_encoder_config
 from lord_fast.run.folder import (
     check_encoders,
     check_run,
@@ -30,6 +34,7 @@ from lord_fast.run.folder import (
 from lord_fast.run.history import Command
 from lord_fast.train.encoders import EncoderStage
 from lord_fast.train.latent import LatentStage
+from lord_fast.train.log import check_writer
 from lord_fast.train.loop import run_stage
 from lord_fast.train.stage import Stage
 
@@ -50,7 +55,8 @@ def train_latent(
     Args:
         store_path: A packed store.
         run: The run's folder, made if need be.
-        config: What is trained. A run that exists must be of the same.
+        config: What is trained, see `fit_to` for its defaults. A run that exists must be of the
+            same.
         console: Where the header and the progress go.
         command: Recorded in the run's history before the first step.
         from_step: Go back to the checkpoint of this step; 0: to the start.
@@ -64,7 +70,7 @@ def train_latent(
         Interrupted: Ctrl-C or a signal; everything is saved.
     """
     store = ImageStore(store_path)
-    data = store.describe()
+    data, config = store.describe(), fit_to(config, store.num_images)
     check_run(run, config, data)
     end = config.total_steps(store.num_images)
     if _is_done(run, "latent", end, from_step):
@@ -77,7 +83,7 @@ def train_latent(
         check_run(run, config, data)  # as another process may have left it since
         write_run(run, config, {**data, "perceptual_sha256": sha256})
         _record(command, run)
-        console.print(header(config, store, run, machine))
+        console.print(header(stage, run, config.preset, PRESETS[config.preset]))
         run_stage(stage, run, console, from_step)
     return end
 
@@ -94,7 +100,8 @@ def train_encoders(
 
     Args:
         run: A run whose stage 1 is finished.
-        config: What is trained. A stage 2 that exists must be of the same.
+        config: What is trained, see `fit_to` for its defaults. A stage 2 that exists must be of
+            the same.
         store_path: Where the run's store is now, if it has moved.
         console: Where the header and the progress go.
         command: Recorded in the run's history before the first step.
@@ -109,6 +116,7 @@ def train_encoders(
         Interrupted: Ctrl-C or a signal; everything is saved.
     """
     run_config, data = load_config(run / "config.yaml")
+    config = fit_to(config, data["num_images"])
     check_encoders(run, config)
     store = open_store(run, data, store_path)
     end = config.total_steps(store.num_images)
@@ -122,7 +130,7 @@ def train_encoders(
         check_encoders(run, config)  # as another process may have left it since
         save_encoder_config(run / "encoders.yaml", config)
         _record(command, run)
-        console.print(header(config, store, run, machine))
+        console.print(header(stage, run, run_config.preset, encoder_defaults(run_config)))
         run_stage(stage, run, console, from_step)
     return end
 
@@ -159,20 +167,50 @@ def _end_of_latent(run: Path, config: TrainConfig, store: ImageStore) -> checkpo
     return found
 
 
-def header(config: StageConfig, store: ImageStore, run: Path, machine: Machine) -> str:
-    """Configuration, data, device, live kernels and output folder, a line or more each."""
+def header(stage: Stage, run: Path, preset: str, defaults: StageConfig) -> str:
+    """What is about to be trained, on what, how long and where to, a line each.
+
+    Args:
+        stage: The stage.
+        run: The run's folder.
+        preset: Name of the run's preset.
+        defaults: The configuration that it gives the stage. Options that differ are named.
+    """
+    store, machine, steps = stage.store, stage.machine, stage.total_steps
     shape = f"{store.size} x {store.size} x {store.channels}"
     if store.encoded:
         shape += f", encoded, decoded by {store.describe_decoder()}"
     shape += f", on {store.placed}" if store.placed != "disk" else ""
+    loss = "vgg16" if isinstance(stage.reconstruction, PerceptualLoss) else "pyramid"
+    epochs = steps / stage.steps_per_epoch
+    number, file = (1, "config.yaml") if stage.name == "latent" else (2, "encoders.yaml")
+    chosen = ["preset", preset, *changed_options(stage.config, defaults)]
     return "\n".join((
-        yaml.safe_dump(as_plain(config), sort_keys=False, default_flow_style=None).strip(),
-        f"lord-fast {__version__}",
+        f"lord-fast {__version__}, stage {number}",
         f"data:    {store.path}: {store.num_images} images of {store.num_classes} classes, {shape}",
         f"device:  {machine.describe()}",
         f"kernels: {kernels.live(machine.device.type)}",
-        f"run:     {run}",
+        f"length:  {steps} steps of {stage.batch_size} images ({epochs:.1f} epochs)",
+        f"loss:    {loss}",
+        f"options: {' '.join(chosen)}",
+        f"run:     {run} (every option: {run / file})",
     ))  # fmt: skip
+
+
+def changed_options(config: StageConfig, defaults: StageConfig) -> list[str]:
+    """The options that differ from a preset, each as on the command line."""
+    usual = options(defaults)
+    return [
+        _as_typed(name, value)
+        for name, value in options(config).items()
+        if name != "precision" and value != usual[name]
+    ]
+
+
+def _as_typed(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return flag(name if value else f"no_{name}")
+    return f"{flag(name)} {' '.join(map(str, value)) if isinstance(value, tuple) else value}"
 
 
 def _set_up(config: AnyStage, store: ImageStore, precision: str | None) -> tuple[Machine, AnyStage]:
@@ -192,6 +230,8 @@ def _set_up(config: AnyStage, store: ImageStore, precision: str | None) -> tuple
     """
     if precision is not None:
         config = replace(config, precision=precision)
+    if config.logging.tensorboard:
+        check_writer()
     machine = set_up_for(config.machine)
     store.decode_with(config.machine.decoder, machine.device.type, machine.threads)
     store.place(config.machine.store_device, machine.device)
