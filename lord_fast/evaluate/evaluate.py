@@ -15,9 +15,20 @@ from lord_fast.evaluate.labels import clusters_of, combinations
 from lord_fast.evaluate.lpips import Lpips
 from lord_fast.evaluate.read_codes import Labels, probe_codes
 from lord_fast.evaluate.transfer import measure_transfer
+from lord_fast.progress import Parts, Progress, silent
+
+PARTS = 4
+"""Reconstruction, probes, transfer, and what goes with the codes: samples, or the leakage of images
+held out."""
 
 
-def evaluate(codes: CodeSource, store: ImageStore, lpips: Lpips | None, seed: int = 0) -> dict:
+def evaluate(
+    codes: CodeSource,
+    store: ImageStore,
+    lpips: Lpips | None,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> dict:
     """The content of metrics.json but for samples.
 
     Args:
@@ -25,7 +36,9 @@ def evaluate(codes: CodeSource, store: ImageStore, lpips: Lpips | None, seed: in
         store: The images.
         lpips: The perceptual distance; None: it is left out (null).
         seed: Of every draw and of the probes.
+        progress: Is told of the parts that are measured. The last one is left to the caller.
     """
+    part = Parts(progress, PARTS)
     image_ids = draw_images(store, seed)
     return {
         "codes": codes.name,
@@ -34,10 +47,10 @@ def evaluate(codes: CodeSource, store: ImageStore, lpips: Lpips | None, seed: in
         "store": {"images": store.num_images, "classes": store.num_classes},
         "images": len(image_ids),
         "perceptual_is": None if lpips is None else lpips.name,
-        "reconstruction": _reconstruction(codes, store, image_ids, lpips, seed),
-        **_probes(codes, store, image_ids, seed),
+        "reconstruction": part(_reconstruction(codes, store, image_ids, lpips, seed)),
+        **part(_probes(codes, store, image_ids, seed)),
         "content_labels": _content_labels(store, seed),
-        "transfer": measure_transfer(codes, store, lpips, seed),
+        "transfer": part(measure_transfer(codes, store, lpips, seed)),
     }
 
 

@@ -12,6 +12,7 @@ from lord_fast.evaluate.images import ImageMetrics, compare, pixels_of, psnr, su
 from lord_fast.evaluate.labels import content_names
 from lord_fast.evaluate.lpips import Lpips
 from lord_fast.lord import Lord
+from lord_fast.progress import Parts, Progress, silent
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ def evaluate_new_classes(
     steps: int,
     seed: int,
     perceptual_weights: Path | None,
+    progress: Progress = silent,
 ) -> dict:
     """Fit a code to a few images of each new class, and give the class contents of training.
 
@@ -86,12 +88,17 @@ def evaluate_new_classes(
         steps: Of each fit.
         seed: Of every draw.
         perceptual_weights: VGG16 weights for the fit; default: those of the run.
+        progress: Is told of the classes that are fitted.
     """
     held_out, trained = stores
     drawn = draw_targets(held_out, trained, shots, seed)
     images = [as_float(held_out.images(ids)) for ids in drawn.shots]
+    part = Parts(progress, len(images))
     codes = torch.cat(
-        [latent.fit(batch, True, steps, seed, perceptual_weights)[1].cpu() for batch in images]
+        [
+            part(latent.fit(batch, True, steps, seed, perceptual_weights)[1].cpu())
+            for batch in images
+        ]
     )
     shots_codes = None
     if encoder is not None:

@@ -19,6 +19,7 @@ from lord_fast.config import (
 )
 from lord_fast.data.store import ImageStore, open_store
 from lord_fast.machine import Machine, set_up_for
+from lord_fast.model.build import build_loss
 from lord_fast.model.perceptual import PerceptualLoss
 from lord_fast.run import checkpoint
 from lord_fast.run.codes import Stage as StageName
@@ -165,6 +166,15 @@ def _end_of_latent(run: Path, config: TrainConfig, store: ImageStore) -> checkpo
             f"lord-fast train {store.path} --run {run}"
         )
     return found
+
+
+def check_weights_of(config: TrainConfig) -> None:
+    """Load the weights of the loss, which downloads them the first time.
+
+    Raises:
+        ValueError: they are not to be had; it says what to do.
+    """
+    build_loss(config)
 
 
 def header(stage: Stage, run: Path, preset: str, defaults: StageConfig) -> str:
