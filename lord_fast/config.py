@@ -17,7 +17,7 @@ PerceptualInput = Literal["caffe", "imagenet", "unit"]
 AnyConfig = TypeVar("AnyConfig", bound="Checked")
 AnyStage = TypeVar("AnyStage", bound="StageConfig")
 
-LEAST_STEPS = 1000
+LEAST_STEPS = 600
 """Steps that a stage takes at least, however few the images, unless a flag says how many."""
 
 
@@ -148,10 +148,10 @@ class StageConfig(Checked):
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     """What it writes."""
     batch_size: Annotated[int, MoreThan(0)] = Default(32)
-    """Images per step. The default gives way to the number of images where that is smaller."""
+    """Images per step. The default is at most half of the images."""
     epochs: Annotated[int, MoreThan(0)] = Default(45)
     """Passes over the images. A last partial batch is dropped. If the default makes fewer than
-    STEPS steps, that many are taken."""
+    600 steps, 600 are taken."""
     steps: Annotated[int, MoreThan(0)] | None = None
     """Number of steps, instead of --epochs."""
     seed: Annotated[int, AtLeast(0)] = 0
@@ -194,10 +194,10 @@ class EncoderConfig(StageConfig):
     min_lr: Annotated[float, AtLeast(0)] = 1e-5
     """Final value of its cosine schedule."""
     batch_size: Annotated[int, MoreThan(0)] = Default(64)
-    """Images per step. The default gives way to the number of images where that is smaller."""
+    """Images per step. The default is at most half of the images."""
     epochs: Annotated[int, MoreThan(0)] = Default(50)
     """Passes over the images. A last partial batch is dropped. If the default makes fewer than
-    STEPS steps, that many are taken."""
+    600 steps, 600 are taken."""
     perceptual_weights: Path | None = None
     """vgg16: file of the weights. Without it the file that the run was trained with."""
 
@@ -233,15 +233,16 @@ def replace(config: AnyConfig, **changes: Any) -> AnyConfig:
 def fit_to(config: AnyStage, num_images: int) -> AnyStage:
     """The configuration with the batch and the steps that go with a number of images.
 
-    A default batch is no larger than the data. Default epochs that make fewer than `LEAST_STEPS`
-    steps become that many steps. What a flag or a file has set stays.
+    A default batch is at most half of the images: many steps of a few images teach small data more
+    than few steps of many. Default epochs that make fewer than `LEAST_STEPS` steps become that many
+    steps. What a flag or a file has set stays.
 
     Raises:
         ValueError: a batch that was set is larger than the data.
     """
     batch, steps = config.batch_size, config.steps
     if isinstance(batch, Default):
-        batch = min(int(batch), num_images)
+        batch = min(int(batch), max(1, num_images // 2))
     if batch > num_images:
         raise ValueError(
             f"{num_images} images are fewer than one batch of {batch}; "

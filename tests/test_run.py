@@ -38,7 +38,7 @@ def length(config, num_images: int) -> tuple[int, int]:
 def test_small_data_gets_a_batch_it_can_fill_and_the_least_steps(stage, preset, num_images):
     config = stage[preset]
     batch, steps = length(config, num_images)
-    assert batch == min(num_images, config.batch_size)
+    assert batch == min(num_images // 2, config.batch_size)
     assert steps >= LEAST_STEPS
     assert type(fit_to(config, num_images).batch_size) is int
 
@@ -53,8 +53,8 @@ def test_large_data_keeps_the_preset():
 
 def test_what_a_flag_says_stays():
     laptop = PRESETS["laptop"]
-    assert length(replace(laptop, epochs=45), 36) == (32, 45)
-    assert length(replace(laptop, steps=7), 10) == (10, 7)
+    assert length(replace(laptop, epochs=45), 36) == (18, 90)
+    assert length(replace(laptop, steps=7), 10) == (5, 7)
     assert length(replace(laptop, batch_size=4, epochs=2), 10) == (4, 4)
     with pytest.raises(ValueError, match="10 images are fewer than one batch of 32; use --batch"):
         fit_to(replace(laptop, batch_size=32), 10)
@@ -71,7 +71,7 @@ def test_the_command_line_tells_a_default_from_a_flag(tmp_path, capsys):
     store = packed(tmp_path, {"a": 5, "b": 5})
     small = ("--loss", "pyramid", "--adain-dim", "8", "--device", "cpu", "--steps", "3")
     assert main(["train", str(store), "--run", str(tmp_path / "run"), *small]) == 0
-    assert load_config(tmp_path / "run" / "config.yaml")[0].batch_size == 10
+    assert load_config(tmp_path / "run" / "config.yaml")[0].batch_size == 5
     error = fails(capsys, "train", store, "--run", tmp_path / "other", *small, "--batch-size", "32")
     assert "10 images are fewer than one batch of 32" in error
 
@@ -85,7 +85,7 @@ def test_a_small_run_resumes_with_what_was_chosen(tmp_path, capsys, monkeypatch)
     ]  # fmt: skip
     assert main(command) == 0
     config, _ = load_config(run / "config.yaml")
-    assert (config.batch_size, config.steps) == (5, 50)
+    assert (config.batch_size, config.steps) == (2, 50)
     capsys.readouterr()
     assert main(command) == 0
     assert "stage 1 is finished (50 steps)" in capsys.readouterr().err
@@ -111,7 +111,7 @@ def test_run_goes_from_photos_to_a_report(tmp_path, capsys, monkeypatch):
     for line in (
         "photos: 9 in 2 classes of 4-5: a, b",
         "left out 1 images",
-        "6 steps of 8 images, then 4 steps of 8 images for the encoders",
+        "6 steps of 4 images, then 4 steps of 4 images for the encoders",
         "cost: ",
         f"picture: {run / 'grids' / 'latent-000000006.png'}",
         f"look at {run / 'report.html'}",
@@ -227,6 +227,8 @@ def test_an_estimate_changes_nothing_and_knows_the_disk(glyph_store, encoder_run
     assert cost.disk == pytest.approx(sum(file.stat().st_size for file in files), rel=0.2)
     assert 1e8 < cost.memory < 1e11
     assert min(cost.latent_seconds, cost.encoders_seconds) > 0
+    one_step = estimate(glyph_store, replace(config, steps=1), replace(encoders, steps=1))
+    assert one_step.length.startswith("1 steps of 16 images")
 
 
 def test_lengths_of_time_are_said_as_people_do():

@@ -9,14 +9,15 @@ import torch
 
 from lord_fast.config import EncoderConfig, TrainConfig, fit_to
 from lord_fast.data.store import ImageStore
-from lord_fast.machine import set_up_for, synchronize
+from lord_fast.machine import synchronize
 from lord_fast.run.checkpoint import State
 from lord_fast.train.encoders import EncoderStage
 from lord_fast.train.latent import LatentStage
 from lord_fast.train.stage import Stage
+from lord_fast.train.start import prepare
 
-WARM_UP, TIMED = 1, 3
-"""Steps of each stage before the clock starts, and steps that it measures."""
+MEASURED = 4
+"""Steps of each stage that are done, the first of them before the clock starts."""
 
 
 @dataclass(frozen=True)
@@ -58,15 +59,13 @@ def estimate(store_path: Path, config: TrainConfig, encoders: EncoderConfig) -> 
         ValueError: a stage is not possible.
     """
     store = ImageStore(store_path)
-    machine = set_up_for(config.machine)
-    store.decode_with(config.machine.decoder, machine.device.type, machine.threads)
-    store.place(config.machine.store_device, machine.device)
-    config, encoders = fit_to(config, store.num_images), fit_to(encoders, store.num_images)
+    machine, config = prepare(fit_to(config, store.num_images), store, None)
+    encoders = fit_to(encoders, store.num_images)
     latent = LatentStage(config, store, machine)
-    first = seconds_a_step(latent)
-    done, state = WARM_UP + TIMED, latent.state()
+    first, done = seconds_a_step(latent)
+    state = latent.state()
     second = EncoderStage(encoders, config, store, done, state, machine)
-    seconds = seconds_a_step(second)
+    seconds, _ = seconds_a_step(second)
     return Cost(
         f"{_length(latent)}, then {_length(second)} for the encoders",
         first * latent.total_steps,
@@ -76,16 +75,18 @@ def estimate(store_path: Path, config: TrainConfig, encoders: EncoderConfig) -> 
     )
 
 
-def seconds_a_step(stage: Stage) -> float:
-    """Mean time of a few steps. The stage has done them afterwards."""
-    for step in range(WARM_UP):
+def seconds_a_step(stage: Stage) -> tuple[float, int]:
+    """Mean time of a few steps, and how many of them the stage has done."""
+    steps = min(MEASURED, stage.total_steps)
+    warm_up = min(1, steps - 1)
+    for step in range(warm_up):
         stage.step(step)
     synchronize(stage.device)
     start = time.perf_counter()
-    for step in range(WARM_UP, WARM_UP + TIMED):
+    for step in range(warm_up, steps):
         stage.step(step)
     synchronize(stage.device)
-    return (time.perf_counter() - start) / TIMED
+    return (time.perf_counter() - start) / (steps - warm_up), steps
 
 
 def size_of(state: State) -> int:

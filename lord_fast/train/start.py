@@ -76,7 +76,7 @@ def train_latent(
     end = config.total_steps(store.num_images)
     if _is_done(run, "latent", end, from_step):
         return None
-    machine, config = _set_up(config, store, _precision_of(run, "latent"))
+    machine, config = prepare(config, store, _precision_of(run, "latent"))
     stage = LatentStage(config, store, machine)
     sha256 = _weights_of(stage)
     check_weights(run, sha256)
@@ -124,7 +124,7 @@ def train_encoders(
     if _is_done(run, "encoders", end, from_step):
         return None
     latent = _end_of_latent(run, run_config, store)
-    machine, config = _set_up(config, store, _precision_of(run, "encoders"))
+    machine, config = prepare(config, store, _precision_of(run, "encoders"))
     stage = EncoderStage(config, run_config, store, latent.step, latent.state, machine)
     check_weights(run, _weights_of(stage))
     with hold_run(run):
@@ -223,7 +223,7 @@ def _as_typed(name: str, value: Any) -> str:
     return f"{flag(name)} {' '.join(map(str, value)) if isinstance(value, tuple) else value}"
 
 
-def _set_up(config: AnyStage, store: ImageStore, precision: str | None) -> tuple[Machine, AnyStage]:
+def prepare(config: AnyStage, store: ImageStore, precision: str | None) -> tuple[Machine, AnyStage]:
     """The machine, the store's decoder and place, and the kernels that a configuration names.
 
     Args:
