@@ -18,7 +18,7 @@ from lord_fast.config import (
     fit_to,
     replace,
 )
-from lord_fast.run.config import load_config, load_encoder_config
+from lord_fast.run.config import load_config, load_encoder_config, options_from
 from lord_fast.run.history import read_history
 from lord_fast.train import log
 from lord_fast.train.estimate import duration, estimate
@@ -98,6 +98,15 @@ def photos_of(folder: Path, counts: dict[str, int]) -> Path:
     return photos
 
 
+def refuses(capsys, *arguments) -> str:
+    """What run says, and ends with, when it exits with 2."""
+    capsys.readouterr()
+    assert main(["run", *map(str, arguments)]) == 2
+    said = capsys.readouterr().err
+    assert said.splitlines()[-1].startswith("lord-fast run: ")
+    return said
+
+
 QUICK = ("--preset", "demo", "--steps", "6", "--size", "32", "--threads", "1")
 
 
@@ -142,16 +151,14 @@ def test_run_refuses_what_cannot_be_separated(tmp_path, capsys):
         ("alone", {"a": 5, "b": 1, "c": 1}, "one photo only in b, c"),
     ):
         photos = folder_of(tmp_path / name, counts)
-        assert message in fails(capsys, "run", photos, "--run", tmp_path / "run", *QUICK)
+        assert message in refuses(capsys, photos, "--run", tmp_path / "run", *QUICK)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["alone", "one"]
 
 
 def test_run_says_that_few_photos_are_few(tmp_path, capsys):
     photos = folder_of(tmp_path / "photos", {"a": 3, "b": 12})
-    gone = str(tmp_path / "gone.pth")
-    run = str(tmp_path / "run")
-    assert main(["run", str(photos), "--run", run, "--perceptual-weights", gone]) == 2
-    said = capsys.readouterr().err
+    gone = tmp_path / "gone.pth"
+    said = refuses(capsys, photos, "--run", tmp_path / "run", "--perceptual-weights", gone)
     assert "note: a: fewer than 10 photos" in said
     assert f"--perceptual-weights {gone}: no such file" in said
 
@@ -161,7 +168,7 @@ def test_run_notices_photos_that_were_added(tmp_path, capsys):
     store = tmp_path / "mine-store"
     assert main(["pack", str(photos), str(store), "--size", "32"]) == 0
     Image.new("L", (32, 32)).save(photos / "a" / "new.png")
-    error = fails(capsys, "run", photos, "--run", tmp_path / "mine", *QUICK)
+    error = refuses(capsys, photos, "--run", tmp_path / "mine", *QUICK)
     assert f"{store}: packed when {photos} had 6 photos, and now it has 7" in error
 
 
@@ -171,7 +178,7 @@ def test_run_says_before_packing_that_weights_cannot_be_downloaded(tmp_path, cap
 
     monkeypatch.setattr("torch.hub.load_state_dict_from_url", offline)
     photos = folder_of(tmp_path / "photos", {"a": 12, "b": 12})
-    error = fails(capsys, "run", photos, "--run", tmp_path / "mine")
+    error = refuses(capsys, photos, "--run", tmp_path / "mine")
     assert "--perceptual-weights FILE" in error
     assert "--loss pyramid" in error
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
@@ -232,8 +239,8 @@ def test_an_estimate_changes_nothing_and_knows_the_disk(glyph_store, encoder_run
 
 
 def test_lengths_of_time_are_said_as_people_do():
-    assert [duration(s) for s in (4.4, 89, 700, 5399, 12000)] == [
-        "4 s", "89 s", "12 min", "90 min", "3 h 20 min",
+    assert [duration(s) for s in (4.4, 89, 700, 5300, 12000)] == [
+        "4 s", "89 s", "12 min", "88 min", "3 h 20 min",
     ]  # fmt: skip
 
 
@@ -281,3 +288,45 @@ def test_a_bar_is_drawn_on_a_terminal_only(monkeypatch):
             progress(1, 4)
             progress(4, 4)
         assert ("evaluate" in stream.getvalue()) == terminal
+
+
+def test_options_come_from_a_file_and_flags_override_it(glyph_store, tmp_path, capsys):
+    file, run = tmp_path / "mine.yaml", tmp_path / "run"
+    file.write_text("preset: demo\ncontent_dim: 4\nadain_dim: 8\nsteps: 3\nlr: 0.5\n")
+    command = ["train", str(glyph_store), "--run", str(run), "--config", str(file)]
+    assert main([*command, "--lr", "0.1", "--device", "cpu"]) == 0
+    config, _ = load_config(run / "config.yaml")
+    assert (config.preset, config.steps, config.adam.lr) == ("demo", 3, 0.1)
+    assert (config.model.content_dim, config.model.class_dim) == (4, 64)
+
+    again = tmp_path / "again"
+    command = ["train", str(glyph_store), "--run", str(again), "--config", str(run / "config.yaml")]
+    assert main(command) == 0
+    assert load_config(again / "config.yaml")[0] == config
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("learning_rate: 1", "no option of train: learning_rate"),
+        ("preset: desktop", "preset: 'desktop' is none of"),
+        ("lr: fast", "lr: 'fast'"),
+        ("- lr", "not the configuration of a run"),
+        (None, "No such file"),
+    ],
+)
+def test_a_file_of_options_that_cannot_be_used(tmp_path, text, message, capsys):
+    file = tmp_path / "mine.yaml"
+    if text is not None:
+        file.write_text(text)
+    error = fails(capsys, "train", tmp_path / "s", "--run", tmp_path / "r", "--config", file)
+    assert message in error
+    assert str(file) in error
+
+
+def test_a_file_leaves_defaults_to_the_data(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("lr: 0.5\n")
+    assert length(options_from(file), 36) == (18, LEAST_STEPS)
+    file.write_text("epochs: 3\n")
+    assert length(options_from(file), 36) == (18, 6)

@@ -19,6 +19,7 @@ def train(
     run: Path,
     config: Annotated[TrainConfig, arg(name="")],
     from_step: int | None = None,
+    file: Annotated[Path | None, arg(name="config")] = None,
 ) -> None:
     """Stage 1: separate class from content by latent optimization.
 
@@ -32,6 +33,7 @@ def train(
         store: A packed store.
         run: The run's folder, for its configuration, checkpoints, grids and statistics.
         from_step: Go back to the checkpoint of this step on purpose. 0 starts again.
+        file: A YAML file of options, such as the config.yaml of another run. Flags override it.
     """
     from lord_fast.run.checkpoint import steps_done
     from lord_fast.train.start import train_latent
@@ -46,10 +48,14 @@ def train(
 
 
 def defaults(arguments: Sequence[str]) -> dict[str, Any]:
-    """The configuration that --preset names."""
+    """The configuration that --preset and --config name."""
 
-    def train(preset: Preset = "laptop") -> None:
-        """Read --preset alone."""
+    def train(preset: Preset | None = None, config: Path | None = None) -> None:
+        """Read these two alone."""
 
     found, _ = read(train, arguments, partly=True)
-    return {"config": PRESETS[found["preset"]]}
+    if found["config"] is None:
+        return {"config": PRESETS[found["preset"] or "laptop"]}
+    from lord_fast.run.config import options_from
+
+    return {"config": options_from(found["config"], found["preset"])}
