@@ -153,7 +153,9 @@ class StageConfig(Checked):
     """Passes over the images. A last partial batch is dropped. If the default makes fewer than
     600 steps, 600 are taken."""
     steps: Annotated[int, MoreThan(0)] | None = None
-    """Number of steps, instead of --epochs."""
+    """Number of steps, instead of --epochs. More than a finished run has extend it."""
+    extended_from: tuple[int, ...] = ()
+    """Lengths in steps that a run had before it was extended. Training writes this itself."""
     seed: Annotated[int, AtLeast(0)] = 0
     """Seed of the initial weights and codes, the order of the images and the noise."""
 

@@ -1,9 +1,11 @@
 """From a folder of photos to a report: batch and steps from the data, the verb run, progress."""
 
 import io
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from rich.console import Console
 
@@ -18,12 +20,13 @@ from lord_fast.config import (
     fit_to,
     replace,
 )
+from lord_fast.model.schedule import cosine, extended_cosine
 from lord_fast.run.config import load_config, load_encoder_config, options_from
 from lord_fast.run.history import read_history
 from lord_fast.train import log
 from lord_fast.train.estimate import duration, estimate
 from tests.test_cli import fails, folder_of, packed
-from tests.test_train import flags, train
+from tests.test_train import files_of, flags, train
 
 
 def length(config, num_images: int) -> tuple[int, int]:
@@ -256,8 +259,6 @@ class Seen(list):
 
 
 def test_long_jobs_say_how_far_they_are(trained_run, glyph_store, tmp_path):
-    import shutil
-
     from lord_fast.apply import fit_files, sample_grid
     from lord_fast.evaluate.options import EvaluateConfig
     from lord_fast.evaluate.run import evaluate_run
@@ -330,3 +331,47 @@ def test_a_file_leaves_defaults_to_the_data(tmp_path):
     assert length(options_from(file), 36) == (18, LEAST_STEPS)
     file.write_text("epochs: 3\n")
     assert length(options_from(file), 36) == (18, 6)
+
+
+def test_rates_of_an_extended_run_keep_what_was_and_end_as_the_longer_run():
+    once, longer = cosine(1e-2, 1e-5, 24), cosine(1e-2, 1e-5, 40)
+    found = extended_cosine(1e-2, 1e-5, (24, 40))
+    assert torch.equal(found[:24], once)
+    assert torch.equal(found[24:], longer[24:])
+    assert torch.equal(extended_cosine(1e-2, 1e-5, (24,)), once)
+    with pytest.raises(ValueError, match="--extended-from 40: must increase"):
+        extended_cosine(1e-2, 1e-5, (40, 24))
+
+
+def test_a_finished_run_is_extended_by_more_steps(glyph_store, tmp_path, capsys):
+    """The same bits as a run that was never stopped and had these rates from the start."""
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    assert train(glyph_store, run) == 0
+    assert train(glyph_store, run, "--steps", "40") == 0
+    assert train(glyph_store, whole, "--steps", "40", "--extended-from", "24") == 0
+    last = "checkpoints/latent-000000040"
+    assert files_of(run / last) == files_of(whole / last)
+    config, _ = load_config(run / "config.yaml")
+    assert (config.steps, config.extended_from) == (40, (24,))
+    capsys.readouterr()
+    assert train(glyph_store, run, "--steps", "40") == 0
+    assert "stage 1 is finished (40 steps)" in capsys.readouterr().err
+    assert "--steps 40 -> 24" in fails(capsys, "train", glyph_store, "--run", run, *flags())
+    assert "--lr 0.002 -> 0.5" in fails(
+        capsys, "train", glyph_store, "--run", run, *flags(), "--steps", "50", "--lr", "0.5"
+    )
+
+
+def test_only_a_finished_run_without_encoders_is_extended(
+    glyph_store, encoder_run, tmp_path, capsys
+):
+    run = tmp_path / "run"
+    shutil.copytree(encoder_run, run)
+    more = ("--steps", "200", "--lr", "3e-3", "--latent-lr", "1e-1")
+    error = fails(capsys, "train", glyph_store, "--run", run, *flags(), *more)
+    assert "has encoders of the codes after 120 steps" in error
+    shutil.rmtree(run / "checkpoints" / "latent-000000120")
+    for encoders in (run / "checkpoints").glob("encoders-*"):
+        shutil.rmtree(encoders)
+    error = fails(capsys, "train", glyph_store, "--run", run, *flags(), *more)
+    assert "--steps 120 -> 200" in error

@@ -31,7 +31,7 @@ MAX_CONFIG_BYTES = 1 << 20
 AnyStage = TypeVar("AnyStage", bound=StageConfig)
 
 FIRST_LINE = "# sha256 {} of this content; delete this line if you edit it"
-ADDED = {"cache_target_features": False, "keep": 2}
+ADDED = {"cache_target_features": False, "keep": 2, "extended_from": ()}
 """Options that files of older versions lack, and what those versions did."""
 MAY_DIFFER = {*options(MachineConfig()), *options(LoggingConfig()), "perceptual_weights"} - {
     "precision"

@@ -28,6 +28,7 @@ from lord_fast.run.folder import (
     check_encoders,
     check_run,
     check_weights,
+    extend,
     has_begun,
     hold_run,
     write_run,
@@ -72,6 +73,7 @@ def train_latent(
     """
     store = ImageStore(store_path)
     data, config = store.describe(), fit_to(config, store.num_images)
+    config = extend(run, config, "latent", store.num_images)
     check_run(run, config, data)
     end = config.total_steps(store.num_images)
     if _is_done(run, "latent", end, from_step):
@@ -118,6 +120,7 @@ def train_encoders(
     """
     run_config, data = load_config(run / "config.yaml")
     config = fit_to(config, data["num_images"])
+    config = extend(run, config, "encoders", data["num_images"])
     check_encoders(run, config)
     store = open_store(run, data, store_path)
     end = config.total_steps(store.num_images)
