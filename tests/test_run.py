@@ -162,7 +162,7 @@ def test_run_says_that_few_photos_are_few(tmp_path, capsys):
     photos = folder_of(tmp_path / "photos", {"a": 3, "b": 12})
     gone = tmp_path / "gone.pth"
     said = refuses(capsys, photos, "--run", tmp_path / "run", "--perceptual-weights", gone)
-    assert "note: a: fewer than 10 photos" in said
+    assert "note: a: fewer than 5 photos" in said
     assert f"--perceptual-weights {gone}: no such file" in said
 
 

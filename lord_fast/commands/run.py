@@ -14,8 +14,8 @@ from lord_fast.parser import Step, call_in_turn, read
 
 BAD_SHARE = 0.1
 """Share of the photos that may be broken where --max-bad does not say how many."""
-FEW = 10
-"""Images of a class below which more would help."""
+FEW = 5
+"""Photos of each class that were tried with good swaps, see docs/start.md."""
 
 
 def run(
