@@ -266,9 +266,7 @@ class Lord:
         if (of, seed) not in self._densities:
             codes = self.content_codes if of == "content" else self.class_codes
             groups = self._contents() if of == "content" else None
-            self._densities[of, seed] = fit_density(
-                codes.cpu().numpy(), seed, groups, progress
-            )
+            self._densities[of, seed] = fit_density(codes.cpu().numpy(), seed, groups, progress)
         return self._densities[of, seed]
 
     def _contents(self) -> np.ndarray | None:
