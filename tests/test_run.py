@@ -166,10 +166,12 @@ def test_run_says_that_few_photos_are_few(tmp_path, capsys):
     assert f"--perceptual-weights {gone}: no such file" in said
 
 
-def test_run_notices_photos_that_were_added(tmp_path, capsys):
+def test_run_notices_that_a_store_is_of_other_photos_or_another_size(tmp_path, capsys):
     photos = folder_of(tmp_path / "photos", {"a": 3, "b": 3})
     store = tmp_path / "mine-store"
     assert main(["pack", str(photos), str(store), "--size", "32"]) == 0
+    error = refuses(capsys, photos, "--run", tmp_path / "mine", *QUICK, "--size", "64")
+    assert f"--size 64: {store} holds 32 px images" in error
     Image.new("L", (32, 32)).save(photos / "a" / "new.png")
     error = refuses(capsys, photos, "--run", tmp_path / "mine", *QUICK)
     assert f"{store}: packed when {photos} had 6 photos, and now it has 7" in error

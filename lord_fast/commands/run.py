@@ -52,7 +52,9 @@ def run(
 
     run = run or Path("runs") / photos.resolve().name.split(".")[0]
     store = run.with_name(f"{run.name}-store")
-    count = check_photos(photos, store, run)
+    count = check_photos(photos)
+    if store.exists():
+        check_store(photos, store, run, count, size)
     given = {
         "--preset": preset if preset != "laptop" else None, "--loss": loss,
         "--perceptual-weights": perceptual_weights, "--steps": steps, "--threads": threads or None,
@@ -68,20 +70,17 @@ def run(
     call_in_turn(after_packing(run, training))
 
 
-def check_photos(photos: Path, store: Path, run: Path) -> int:
+def check_photos(photos: Path) -> int:
     """Count the photos of each class, say so, and refuse what cannot be separated.
 
     Args:
         photos: The folder.
-        store: What was packed of it, if anything was.
-        run: The run's folder.
 
     Returns:
         How many there are.
 
     Raises:
-        ValueError: there is one class only, a class has one photo, or the store was packed of
-            another number of photos.
+        ValueError: there is one class only, or a class has one photo.
     """
     from lord_fast.data.options import PackConfig
     from lord_fast.data.sources import open_source
@@ -105,23 +104,33 @@ def check_photos(photos: Path, store: Path, run: Path) -> int:
     if fewest < FEW:
         few = [name for name in names if counts[name] < FEW]
         err.print(f"note: {_some(few)}: fewer than {FEW} photos. Expect swaps that mix things up")
-    _check_store(photos, store, run, total)
     return total
 
 
-def _check_store(photos: Path, store: Path, run: Path, total: int) -> None:
-    """Refuse to go on with a store that was packed of another number of photos."""
+def check_store(photos: Path, store: Path, run: Path, count: int, size: int) -> None:
+    """Refuse to go on with a store of another number of photos, or of another size.
+
+    Args:
+        photos: The folder.
+        store: What was packed of it.
+        run: The run's folder.
+        count: Photos that the folder has now.
+        size: Side of the images that is wanted, in pixels.
+
+    Raises:
+        ValueError: the store is of others.
+    """
     from lord_fast.data.store import ImageStore
 
-    if not store.exists():
-        return
-    left_out = store / "left_out.jsonl"
-    packed = ImageStore(store).num_images + len(left_out.read_text().splitlines())
-    if packed != total:
+    packed = ImageStore(store)
+    before = packed.num_images + len((store / "left_out.jsonl").read_text().splitlines())
+    again = f"Give another --run, or remove {store} and {run} to begin again"
+    if before != count:
         raise ValueError(
-            f"{store}: packed when {photos} had {packed} photos, and now it has {total}. Give "
-            f"another --run, or remove {store} and {run} to begin again"
+            f"{store}: packed when {photos} had {before} photos, and now it has {count}. {again}"
         )
+    if packed.size != size:
+        raise ValueError(f"--size {size}: {store} holds {packed.size} px images. {again}")
 
 
 def config_of(training: tuple[str, ...]) -> TrainConfig:
