@@ -80,7 +80,7 @@ def test_the_command_line_tells_a_default_from_a_flag(tmp_path, capsys):
 
 
 def test_a_small_run_resumes_with_what_was_chosen(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("lord_fast.config.LEAST_STEPS", 50)
+    monkeypatch.setattr("lord_fast.config.LEAST_STEPS", 100)
     store, run = packed(tmp_path, {"a": 3, "b": 2}), tmp_path / "run"
     command = [
         "train", str(store), "--run", str(run), "--loss", "pyramid", "--adain-dim", "8",
@@ -88,10 +88,10 @@ def test_a_small_run_resumes_with_what_was_chosen(tmp_path, capsys, monkeypatch)
     ]  # fmt: skip
     assert main(command) == 0
     config, _ = load_config(run / "config.yaml")
-    assert (config.batch_size, config.steps) == (2, 50)
+    assert (config.batch_size, config.steps) == (2, 100)
     capsys.readouterr()
     assert main(command) == 0
-    assert "stage 1 is finished (50 steps)" in capsys.readouterr().err
+    assert "stage 1 is finished (100 steps)" in capsys.readouterr().err
 
 
 def photos_of(folder: Path, counts: dict[str, int]) -> Path:
