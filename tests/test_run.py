@@ -350,6 +350,7 @@ def test_a_finished_run_is_extended_by_more_steps(glyph_store, tmp_path, capsys)
     run, whole = tmp_path / "run", tmp_path / "whole"
     assert train(glyph_store, run) == 0
     assert train(glyph_store, run, "--steps", "40") == 0
+    assert "extended from 24 steps" in capsys.readouterr().err
     assert train(glyph_store, whole, "--steps", "40", "--extended-from", "24") == 0
     last = "checkpoints/latent-000000040"
     assert files_of(run / last) == files_of(whole / last)

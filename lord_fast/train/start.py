@@ -195,7 +195,10 @@ def header(stage: Stage, run: Path, preset: str, defaults: StageConfig) -> str:
         shape += f", encoded, decoded by {store.describe_decoder()}"
     shape += f", on {store.placed}" if store.placed != "disk" else ""
     loss = "vgg16" if isinstance(stage.reconstruction, PerceptualLoss) else "pyramid"
-    epochs = steps / stage.steps_per_epoch
+    length = f"{steps} steps of {stage.batch_size} images"
+    length += f" ({steps / stage.steps_per_epoch:.1f} epochs)"
+    if stage.config.extended_from:
+        length += f", extended from {stage.config.extended_from[-1]} steps"
     number, file = (1, "config.yaml") if stage.name == "latent" else (2, "encoders.yaml")
     chosen = ["preset", preset, *changed_options(stage.config, defaults)]
     return "\n".join((
@@ -203,7 +206,7 @@ def header(stage: Stage, run: Path, preset: str, defaults: StageConfig) -> str:
         f"data:    {store.path}: {store.num_images} images of {store.num_classes} classes, {shape}",
         f"device:  {machine.describe()}",
         f"kernels: {kernels.live(machine.device.type)}",
-        f"length:  {steps} steps of {stage.batch_size} images ({epochs:.1f} epochs)",
+        f"length:  {length}",
         f"loss:    {loss}",
         f"options: {' '.join(chosen)}",
         f"run:     {run} (every option: {run / file})",
