@@ -10,6 +10,7 @@ from lord_fast.data.image_files import list_images, read_batches, read_images
 from lord_fast.grid import label, save_png, tile, to_pixels
 from lord_fast.lord import Lord
 from lord_fast.model.density import Kind
+from lord_fast.progress import Progress, silent
 from lord_fast.run.codes import save_codes
 
 
@@ -80,6 +81,7 @@ def fit_files(
     steps: int = 300,
     seed: int = 0,
     perceptual_weights: Path | None = None,
+    progress: Progress = silent,
 ) -> tuple[list[Path], float]:
     """Optimize the codes of images with `Lord.fit` and write them.
 
@@ -91,6 +93,7 @@ def fit_files(
         steps: Number of optimization steps.
         seed: Seed of the initial codes and of the noise.
         perceptual_weights: File with VGG16 weights. Defaults to the weights of the run.
+        progress: Called with the number of steps done and of all.
 
     Returns:
         The image files in the order of their codes, and the PSNR of the reconstructions in dB.
@@ -100,7 +103,7 @@ def fit_files(
     """
     files = list_images(paths)
     images = read_images(files, lord.shape)
-    content, class_ = lord.fit(images, new_class, steps, seed, perceptual_weights)
+    content, class_ = lord.fit(images, new_class, steps, seed, perceptual_weights, progress)
     save_codes(out, "latent", files, content.cpu().numpy(), class_.cpu().numpy())
     made = lord.decode(content, class_.expand(len(content), -1), "latent").cpu()
     return files, -10 * (made - images).square().mean().log10().item()
@@ -113,6 +116,7 @@ def sample_grid(
     new_classes: bool = False,
     density: Kind = "mixture",
     seed: int = 0,
+    progress: Progress = silent,
 ) -> None:
     """Generate new images with `Lord.sample` and write them as a grid.
 
@@ -123,10 +127,13 @@ def sample_grid(
         new_classes: Whether to draw new class codes as well.
         density: mixture or training.
         seed: Seed of the random draws.
+        progress: Called with the number of mixtures tried and of all.
 
     Raises:
         ValueError: New classes are requested from the training density, which has none.
     """
+    if density == "mixture":  # takes longest, and is kept
+        lord.density("content", seed, progress)
     images = list(lord.sample(n, new_classes, density, seed).cpu())
     columns = math.ceil(math.sqrt(n))
     padded = [*images, *[None] * (-n % columns)]

@@ -20,6 +20,7 @@ from lord_fast.commands import (
     interpolate,
     pack,
     report,
+    run,
     sample,
     score,
     split,
@@ -31,7 +32,8 @@ from lord_fast.console import err, out
 from lord_fast.errors import TRACEBACK, explain
 
 GROUPS: dict[str, tuple[ModuleType, ...]] = {
-    "data": (demo, pack, split),
+    "start": (run, demo),
+    "data": (pack, split),
     "train": (train, train_encoders),
     "use": (evaluate, score, encode, translate, fit, sample, interpolate),
     "share": (export, import_lord, report),

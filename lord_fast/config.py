@@ -15,6 +15,14 @@ from lord_fast.bounds import AtLeast, Below, Checked, MoreThan
 Preset = Literal["demo", "laptop", "paper", "a100"]
 PerceptualInput = Literal["caffe", "imagenet", "unit"]
 AnyConfig = TypeVar("AnyConfig", bound="Checked")
+AnyStage = TypeVar("AnyStage", bound="StageConfig")
+
+LEAST_STEPS = 600
+"""Steps that a stage takes at least, however few the images, unless a flag says how many."""
+
+
+class Default(int):
+    """A number that a preset has set and no flag has. It gives way to small data, see `fit_to`."""
 
 
 @dataclass(frozen=True)
@@ -144,12 +152,15 @@ class StageConfig(Checked):
     """Settings of the machine."""
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     """Settings of logs and checkpoints."""
-    batch_size: Annotated[int, MoreThan(0)] = 32
-    """Images per step."""
-    epochs: Annotated[int, MoreThan(0)] = 45
-    """Passes over the images. A last partial batch is dropped."""
+    batch_size: Annotated[int, MoreThan(0)] = Default(32)
+    """Images per step. The default is at most half of the images."""
+    epochs: Annotated[int, MoreThan(0)] = Default(45)
+    """Passes over the images. A last partial batch is dropped. If the default gives fewer than 600
+    steps, 600 steps are trained."""
     steps: Annotated[int, MoreThan(0)] | None = None
-    """Number of steps. It overrides --epochs."""
+    """Number of steps. It overrides --epochs. A number above that of a finished run extends it."""
+    extended_from: tuple[int, ...] = ()
+    """Lengths in steps that a run had before it was extended. Training writes this itself."""
     seed: Annotated[int, AtLeast(0)] = 0
     """Seed of the initial weights and codes, of the order of the images and of the noise."""
 
@@ -191,10 +202,11 @@ class EncoderConfig(StageConfig):
     """Initial learning rate of encoders, generator and modulation."""
     min_lr: Annotated[float, AtLeast(0)] = 1e-5
     """Final learning rate of the cosine schedule."""
-    batch_size: Annotated[int, MoreThan(0)] = 64
-    """Images per step."""
-    epochs: Annotated[int, MoreThan(0)] = 50
-    """Passes over the images. A last partial batch is dropped."""
+    batch_size: Annotated[int, MoreThan(0)] = Default(64)
+    """Images per step. The default is at most half of the images."""
+    epochs: Annotated[int, MoreThan(0)] = Default(50)
+    """Passes over the images. A last partial batch is dropped. If the default gives fewer than 600
+    steps, 600 steps are trained."""
     perceptual_weights: Path | None = None
     """File of VGG16 weights (only for vgg16). Defaults to the file of stage 1."""
 
@@ -227,6 +239,30 @@ def replace(config: AnyConfig, **changes: Any) -> AnyConfig:
     return dataclasses.replace(config, **fields)  # type: ignore[type-var]
 
 
+def fit_to(config: AnyStage, num_images: int) -> AnyStage:
+    """The configuration with the batch and the steps that go with a number of images.
+
+    A default batch is at most half of the images: many steps of a few images teach small data more
+    than few steps of many. Default epochs that make fewer than `LEAST_STEPS` steps become that many
+    steps. What a flag or a file has set stays.
+
+    Raises:
+        ValueError: a batch that was set is larger than the data.
+    """
+    batch, steps = config.batch_size, config.steps
+    if isinstance(batch, Default):
+        batch = min(int(batch), max(1, num_images // 2))
+    if batch > num_images:
+        raise ValueError(
+            f"{num_images} images are fewer than one batch of {batch}; "
+            f"use --batch-size {num_images} or less"
+        )
+    if steps is None and isinstance(config.epochs, Default):
+        of_epochs = config.epochs * (num_images // batch)
+        steps = LEAST_STEPS if of_epochs < LEAST_STEPS else None
+    return replace(config, batch_size=batch, epochs=int(config.epochs), steps=steps)
+
+
 PRESETS: dict[str, TrainConfig] = {"laptop": TrainConfig()}
 PRESETS["demo"] = replace(
     PRESETS["laptop"],
@@ -256,8 +292,8 @@ PRESETS["paper"] = replace(
     lr=3e-4,
     latent_lr=3e-3,
     class_lr=3e-3,
-    batch_size=128,
-    epochs=200,
+    batch_size=Default(128),
+    epochs=Default(200),
 )
 PRESETS["a100"] = replace(
     PRESETS["paper"], preset="a100", precision="bf16", compile=True, device="cuda"
@@ -265,9 +301,14 @@ PRESETS["a100"] = replace(
 
 ENCODER_PRESETS: dict[str, EncoderConfig] = {
     "laptop": EncoderConfig(),
-    "demo": EncoderConfig(encoder_dim=64, lr=2e-3, batch_size=32, epochs=12),
+    "demo": EncoderConfig(encoder_dim=64, lr=2e-3, batch_size=Default(32), epochs=Default(12)),
     "paper": EncoderConfig(
-        content_weight=10.0, class_weight=10.0, encoder_dim=256, lr=1e-4, batch_size=128, epochs=200
+        content_weight=10.0,
+        class_weight=10.0,
+        encoder_dim=256,
+        lr=1e-4,
+        batch_size=Default(128),
+        epochs=Default(200),
     ),
 }
 ENCODER_PRESETS["a100"] = ENCODER_PRESETS["paper"]

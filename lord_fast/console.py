@@ -3,7 +3,12 @@
 Markup and emoji codes are off, so that names with brackets or colons are printed unchanged.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from rich.console import Console
+
+from lord_fast.progress import Progress
 
 
 class _Console(Console):
@@ -16,3 +21,30 @@ out = _Console(markup=False, emoji=False, highlight=False)
 """Results."""
 err = _Console(stderr=True, soft_wrap=True, markup=False, emoji=False, highlight=False)
 """Progress, notes and errors."""
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Progress]:
+    """A bar on `err` if that is a terminal, and nothing elsewhere.
+
+    Args:
+        what: The word beside it.
+
+    Yields:
+        What the job calls with the number of parts done and the number of all.
+    """
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    hidden = not err.is_terminal
+    with Progress(
+        *columns, TimeRemainingColumn(), console=err, disable=hidden, transient=True
+    ) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

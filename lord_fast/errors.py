@@ -13,6 +13,7 @@ TRACEBACK = "LORD_FAST_TRACEBACK"
 LESS = {
     "train": "lower --batch-size",
     "train-encoders": "lower --batch-size",
+    "run": "give a smaller --size",
     "demo": "train with a lower --batch-size",
     "bench": "lower --batch-size or --size, or give --no-scaling",
     "pack": "lower --workers or --size",

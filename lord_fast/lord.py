@@ -18,6 +18,7 @@ from lord_fast.model.density import Density, Kind, fit_density, sample_training
 from lord_fast.model.encoder import Encoders
 from lord_fast.model.fit import fit_codes
 from lord_fast.model.generator import Decoder
+from lord_fast.progress import Progress, silent
 from lord_fast.run import checkpoint
 from lord_fast.run.codes import Stage
 from lord_fast.run.config import load_config, load_encoder_config
@@ -176,6 +177,7 @@ class Lord:
         steps: int = 300,
         seed: int = 0,
         perceptual_weights: Path | None = None,
+        progress: Progress = silent,
     ) -> tuple[Tensor, Tensor]:
         """Optimize the codes of images while the networks of stage 1 stay frozen.
 
@@ -188,6 +190,7 @@ class Lord:
             steps: Number of optimization steps.
             seed: Seed of the initial codes and of the noise.
             perceptual_weights: File with VGG16 weights. Defaults to the weights of the run.
+            progress: Called with the number of steps done and the number of all.
 
         Returns:
             Content codes, float32 [N, content_dim], and class codes, float32 [N, class_dim] or,
@@ -202,7 +205,7 @@ class Lord:
         return fit_codes(
             images.to(self.device), self.decoders["latent"], reconstruction.to(self.device),
             self.config, (self.content_codes, self.class_codes),
-            new_class=new_class, steps=steps, seed=seed,
+            new_class=new_class, steps=steps, seed=seed, progress=progress,
         )  # fmt: skip
 
     def sample(
@@ -250,17 +253,20 @@ class Lord:
             class_ = sample_training(self.class_codes.cpu().numpy(), 0.0, n, seed + 1)
         return torch.from_numpy(content), torch.from_numpy(class_)
 
-    def density(self, of: Literal["content", "class"], seed: int) -> Density:
+    def density(
+        self, of: Literal["content", "class"], seed: int, progress: Progress = silent
+    ) -> Density:
         """The Gaussian mixture of the training codes. The first call fits it.
 
         Args:
             of: content or class.
             seed: Seed of the folds and of every fit.
+            progress: Called with the number of mixtures tried and the number of all.
         """
         if (of, seed) not in self._densities:
             codes = self.content_codes if of == "content" else self.class_codes
             groups = self._contents() if of == "content" else None
-            self._densities[of, seed] = fit_density(codes.cpu().numpy(), seed, groups)
+            self._densities[of, seed] = fit_density(codes.cpu().numpy(), seed, groups, progress)
         return self._densities[of, seed]
 
     def _contents(self) -> np.ndarray | None:

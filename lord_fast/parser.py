@@ -2,7 +2,7 @@
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import ModuleType, NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -12,9 +12,12 @@ from tyro.conf import OmitArgPrefixes, Positional, PositionalMetavarFromFieldNam
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec
 
 from lord_fast.bounds import Checked, OneOf, check
+from lord_fast.console import err
 from lord_fast.run.history import Command
 
 POSITIONAL = get_args(Positional[int])[1]
+Step = tuple[ModuleType, Sequence[object]]
+"""A verb and its command line, such as ("report", run)."""
 MARKERS = (OmitArgPrefixes, PositionalMetavarFromFieldName)
 
 
@@ -43,6 +46,18 @@ def call(verb: ModuleType, arguments: Sequence[str]) -> None:
     if "command" in inspect.signature(function).parameters:
         values["command"] = Command((name.replace("_", "-"), *arguments))
     function(**values)
+
+
+def call_in_turn(steps: Iterable[Step]) -> None:
+    """Say and run some command lines, each as if it had been typed.
+
+    Raises:
+        ValueError: see `call`, as for SystemExit.
+    """
+    for verb, arguments in steps:
+        words = tuple(map(str, arguments))
+        err.print(f"\n$ {Command(words)}")
+        call(verb, words[1:])
 
 
 def read(

@@ -65,7 +65,7 @@ def test_training_learns_and_writes_all_outputs(glyph_store, tmp_path, capsys):
     assert (run / "grids" / "latent-000000150.png").is_file()
     assert checkpoint.steps_done(run / "checkpoints", "latent") == 150
     header = capsys.readouterr().err
-    for expected in ("content_dim: 4", "160 images of 8 classes", "CPU", str(run)):
+    for expected in ("--content-dim 4", "160 images of 8 classes", "CPU", str(run)):
         assert expected in header
 
     lord = Lord.load(run, device="cpu")

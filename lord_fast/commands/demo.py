@@ -1,12 +1,9 @@
 """lord-fast demo runs other verbs in turn on the embedded glyphs."""
 
 from pathlib import Path
-from types import ModuleType
 
 from lord_fast.commands import evaluate, pack, report, split, train, train_encoders
-from lord_fast.console import err
-from lord_fast.parser import call
-from lord_fast.run.history import Command
+from lord_fast.parser import Step, call_in_turn
 
 HELD_OUT = 0.1
 """Fraction of each class's images that are held out from training."""
@@ -23,12 +20,10 @@ def demo(run: Path = Path("runs/demo")) -> None:
     Args:
         run: The run's folder. The stores are created next to it.
     """
-    for verb, arguments in sequence(run):
-        err.rule(str(Command(arguments)))
-        call(verb, arguments[1:])
+    call_in_turn(sequence(run))
 
 
-def sequence(run: Path) -> list[tuple[ModuleType, tuple[str, ...]]]:
+def sequence(run: Path) -> list[Step]:
     """Return the verbs of the demo and their command lines.
 
     Args:
@@ -37,16 +32,16 @@ def sequence(run: Path) -> list[tuple[ModuleType, tuple[str, ...]]]:
     store, trained, held_out = (
         run.with_name(f"{run.name}-{part}") for part in ("store", "train", "heldout")
     )
-    steps: list[tuple[ModuleType, tuple[object, ...]]] = []
+    steps: list[Step] = []
     if not store.exists():
         steps.append((pack, ("pack", "glyphs", store, "--size", 32)))
     if not held_out.exists():
         steps.append((split, ("split", store, trained, held_out, "--images", HELD_OUT)))
-    steps += [
+    return [
+        *steps,
         (train, ("train", trained, "--run", run, "--preset", "demo")),
         (train_encoders, ("train-encoders", run)),
         (evaluate, ("evaluate", run)),
         (evaluate, ("evaluate", run, "--codes", "encoder", "--store", held_out)),
         (report, ("report", run)),
     ]
-    return [(verb, tuple(map(str, arguments))) for verb, arguments in steps]

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from lord_fast.console import err, out
+from lord_fast.console import err, out, progress_bar
 from lord_fast.errors import naming
 from lord_fast.evaluate.options import EvaluateConfig
 from lord_fast.run.history import Command
@@ -30,7 +30,8 @@ def evaluate(
     from lord_fast.evaluate.run import evaluate_run
 
     with naming(run):
-        metrics = evaluate_run(run, config)
+        with progress_bar("evaluate") as progress:
+            metrics = evaluate_run(run, config, progress)
         command.record(run)
     table = Table("what", "figure", "chance or baseline", title=metrics.title)
     for row in metrics.rows:

@@ -6,7 +6,7 @@ from typing import Annotated
 from tyro.conf import Positional
 
 from lord_fast.bounds import AtLeast, MoreThan
-from lord_fast.console import err
+from lord_fast.console import err, progress_bar
 from lord_fast.errors import naming
 
 
@@ -40,9 +40,10 @@ def fit(
     from lord_fast.apply import fit_files
     from lord_fast.lord import Lord
 
-    with naming(out):
+    lord = Lord.load(run, stage="latent")
+    with naming(out), progress_bar("fit") as progress:
         found, psnr = fit_files(
-            Lord.load(run, stage="latent"), files, out, new_class, steps, seed, perceptual_weights
+            lord, files, out, new_class, steps, seed, perceptual_weights, progress
         )
     what = "one class code" if new_class else "class codes"
     err.print(f"{out}: {what} and content codes of {len(found)} images, "

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from lord_fast.console import err
+from lord_fast.console import err, progress_bar
 from lord_fast.errors import naming
 from lord_fast.run.history import Command
 
@@ -21,6 +21,6 @@ def report(command: Command, run: Positional[Path], store: Path | None = None) -
     """
     from lord_fast.report.page import write_report
 
-    with naming(run):
-        page = write_report(run, store, command)
+    with naming(run), progress_bar("report") as progress:
+        page = write_report(run, store, command, progress)
     err.print(f"wrote {page} ({page.stat().st_size / 1000:.0f} kB)")

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from lord_fast.bounds import AtLeast, MoreThan
-from lord_fast.console import err
+from lord_fast.console import err, progress_bar
 from lord_fast.errors import naming
 
 
@@ -38,8 +38,8 @@ def sample(
     from lord_fast.lord import Lord
 
     lord = Lord.load(run, stage="latent")
-    with naming(out):
-        sample_grid(lord, n, out, new_classes, density, seed)
+    with naming(out), progress_bar("density of codes") as progress:
+        sample_grid(lord, n, out, new_classes, density, seed, progress)
     if density == "mixture":
         err.print(f"content density: {lord.density('content', seed).describe()}")
     err.print(f"{out}: {n} images of {'new classes' if new_classes else 'training classes'}")

@@ -19,6 +19,7 @@ def train(
     run: Path,
     config: Annotated[TrainConfig, arg(name="")],
     from_step: int | None = None,
+    file: Annotated[Path | None, arg(name="config")] = None,
 ) -> None:
     """Train stage 1, which separates class from content.
 
@@ -34,6 +35,7 @@ def train(
             it.
         from_step: Discard later steps and continue from the checkpoint of this step. 0 starts
             the stage again.
+        file: A YAML file of options, such as the config.yaml of another run. Flags override it.
     """
     from lord_fast.run.checkpoint import steps_done
     from lord_fast.train.start import train_latent
@@ -48,10 +50,14 @@ def train(
 
 
 def defaults(arguments: Sequence[str]) -> dict[str, Any]:
-    """Return the configuration of --preset."""
+    """Return the configuration of --preset and --config."""
 
-    def train(preset: Preset = "laptop") -> None:
-        """Parse only --preset."""
+    def train(preset: Preset | None = None, config: Path | None = None) -> None:
+        """Parse only these two."""
 
     found, _ = read(train, arguments, partly=True)
-    return {"config": PRESETS[found["preset"]]}
+    if found["config"] is None:
+        return {"config": PRESETS[found["preset"] or "laptop"]}
+    from lord_fast.run.config import options_from
+
+    return {"config": options_from(found["config"], found["preset"])}

@@ -15,9 +15,20 @@ from lord_fast.evaluate.labels import clusters_of, combinations
 from lord_fast.evaluate.lpips import Lpips
 from lord_fast.evaluate.read_codes import Labels, probe_codes
 from lord_fast.evaluate.transfer import measure_transfer
+from lord_fast.progress import Parts, Progress, silent
+
+PARTS = 4
+"""Reconstruction, probes, transfer, and what goes with the codes: samples, or the leakage of images
+held out."""
 
 
-def evaluate(codes: CodeSource, store: ImageStore, lpips: Lpips | None, seed: int = 0) -> dict:
+def evaluate(
+    codes: CodeSource,
+    store: ImageStore,
+    lpips: Lpips | None,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> dict:
     """Compute the content of metrics.json without the metrics of samples.
 
     Args:
@@ -25,7 +36,9 @@ def evaluate(codes: CodeSource, store: ImageStore, lpips: Lpips | None, seed: in
         store: The images.
         lpips: The perceptual distance. With None it is null in the result.
         seed: Seed of the random draws and of the probes.
+        progress: Called with the number of parts measured and of all. The caller does the last.
     """
+    part = Parts(progress, PARTS)
     image_ids = draw_images(store, seed)
     return {
         "codes": codes.name,
@@ -34,10 +47,10 @@ def evaluate(codes: CodeSource, store: ImageStore, lpips: Lpips | None, seed: in
         "store": {"images": store.num_images, "classes": store.num_classes},
         "images": len(image_ids),
         "perceptual_is": None if lpips is None else lpips.name,
-        "reconstruction": _reconstruction(codes, store, image_ids, lpips, seed),
-        **_probes(codes, store, image_ids, seed),
+        "reconstruction": part(_reconstruction(codes, store, image_ids, lpips, seed)),
+        **part(_probes(codes, store, image_ids, seed)),
         "content_labels": _content_labels(store, seed),
-        "transfer": measure_transfer(codes, store, lpips, seed),
+        "transfer": part(measure_transfer(codes, store, lpips, seed)),
     }
 
 

@@ -15,6 +15,7 @@ from lord_fast.evaluate.images import ImageMetrics, compare, pixels_of, psnr, su
 from lord_fast.evaluate.labels import content_names
 from lord_fast.evaluate.lpips import Lpips
 from lord_fast.lord import Lord
+from lord_fast.progress import Parts, Progress, silent
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ def evaluate_new_classes(
     steps: int,
     seed: int,
     perceptual_weights: Path | None,
+    progress: Progress = silent,
 ) -> dict:
     """Fit a code to a few images of each new class and combine it with contents of training.
 
@@ -95,12 +97,17 @@ def evaluate_new_classes(
         steps: Number of optimization steps of each fit.
         seed: Seed of the random draws.
         perceptual_weights: VGG16 weights for the fit. Defaults to those of the run.
+        progress: Called with the number of classes fitted and of all.
     """
     held_out, trained = stores
     drawn = draw_targets(held_out, trained, shots, seed)
     images = [as_float(held_out.images(ids)) for ids in drawn.shots]
+    part = Parts(progress, len(images))
     codes = torch.cat(
-        [latent.fit(batch, True, steps, seed, perceptual_weights)[1].cpu() for batch in images]
+        [
+            part(latent.fit(batch, True, steps, seed, perceptual_weights)[1].cpu())
+            for batch in images
+        ]
     )
     shots_codes = None
     if encoder is not None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from lord_fast.config import TrainConfig, replace
 from lord_fast.data.store import ImageStore, open_store
 from lord_fast.evaluate.code_sources import EncoderCodes, LatentCodes
-from lord_fast.evaluate.evaluate import evaluate
+from lord_fast.evaluate.evaluate import PARTS, evaluate
 from lord_fast.evaluate.held_out import leakage_of_held_out
 from lord_fast.evaluate.lpips import Lpips
 from lord_fast.evaluate.nearest import nearest_training
@@ -16,6 +16,7 @@ from lord_fast.evaluate.unseen import transfer_to_unseen
 from lord_fast.lord import Lord
 from lord_fast.model.build import build_vgg
 from lord_fast.model.perceptual import VGG16, load_weights
+from lord_fast.progress import Progress, silent
 from lord_fast.run import checkpoint
 from lord_fast.run.config import load_config
 from lord_fast.run.metrics import Metrics, save_metrics
@@ -24,12 +25,13 @@ FEWEST_FOR_SAMPLES = 20
 """Smallest number of images with which samples are compared."""
 
 
-def evaluate_run(run: Path, config: EvaluateConfig) -> Metrics:
+def evaluate_run(run: Path, config: EvaluateConfig, progress: Progress = silent) -> Metrics:
     """Measure a run and write its metrics*.json.
 
     Args:
         run: The run's folder.
         config: Selects what to measure.
+        progress: Called with the number of parts measured and of all.
 
     Returns:
         The metrics, with the path of their file.
@@ -38,7 +40,9 @@ def evaluate_run(run: Path, config: EvaluateConfig) -> Metrics:
         ValueError: The run, its store or the perceptual weights do not fit the options.
     """
     measure = {"latent": _latent, "encoder": _encoder, "fit": _fit}[config.codes]
-    values, store = measure(run, config)
+    values, store = measure(run, config, progress)
+    if config.codes != "fit":
+        progress(PARTS, PARTS)
     _, data = load_config(run / "config.yaml")
     file = run / file_name(config.codes, None if store.sha256 == data["sha256"] else store)
     return save_metrics(file, values)
@@ -54,7 +58,7 @@ def file_name(codes: str, other: ImageStore | None) -> str:
     return "-".join(parts) + ".json"
 
 
-def _latent(run: Path, config: EvaluateConfig) -> tuple[dict, ImageStore]:
+def _latent(run: Path, config: EvaluateConfig, progress: Progress) -> tuple[dict, ImageStore]:
     lord = Lord.load(run, stage="latent")
     if config.store is not None:
         other = _any_store(run, lord, config.store)
@@ -63,7 +67,7 @@ def _latent(run: Path, config: EvaluateConfig) -> tuple[dict, ImageStore]:
     store = open_store(run, lord.data, config.store)
     lord.data["store"] = str(store.path.resolve())  # The density reads labels from the store.
     lpips = _lpips(lord, config)
-    metrics = evaluate(LatentCodes(lord, store), store, lpips, config.seed)
+    metrics = evaluate(LatentCodes(lord, store), store, lpips, config.seed, progress)
     if store.num_images >= FEWEST_FOR_SAMPLES:
         metrics["nearest_training"] = nearest_training(lord, store, config.seed)
     top = _vgg(lord, config, ("pool5",))
@@ -90,12 +94,12 @@ def _unseen(run: Path, lord: Lord, held_out: ImageStore, config: EvaluateConfig)
     }
 
 
-def _encoder(run: Path, config: EvaluateConfig) -> tuple[dict, ImageStore]:
+def _encoder(run: Path, config: EvaluateConfig, progress: Progress) -> tuple[dict, ImageStore]:
     lord = Lord.load(run, stage="encoders")
     store = _any_store(run, lord, config.store)
     lpips = _lpips(lord, config)
     codes = EncoderCodes(lord, store)
-    metrics = evaluate(codes, store, lpips, config.seed)
+    metrics = evaluate(codes, store, lpips, config.seed, progress)
     if store.sha256 != lord.data["sha256"]:
         found = _leakage_by_training(run, codes, config.seed)
         metrics["leakage"]["class_from_content_trained_on_run"] = found
@@ -110,7 +114,7 @@ def _leakage_by_training(run: Path, codes: EncoderCodes, seed: int) -> dict:
     return leakage_of_held_out(EncoderCodes(codes.lord, trained), codes, seed)
 
 
-def _fit(run: Path, config: EvaluateConfig) -> tuple[dict, ImageStore]:
+def _fit(run: Path, config: EvaluateConfig, progress: Progress) -> tuple[dict, ImageStore]:
     latent = Lord.load(run, stage="latent")
     trained = open_store(run, latent.data)
     if config.store is None:
@@ -127,6 +131,7 @@ def _fit(run: Path, config: EvaluateConfig) -> tuple[dict, ImageStore]:
         latent, Lord.load(run, stage="encoders") if has_encoders else None, (store, trained),
         _lpips(latent, config), shots=config.shots,
         steps=config.fit_steps, seed=config.seed, perceptual_weights=fit_weights,
+        progress=progress,
     )  # fmt: skip
     return {
         "codes": "fit",

@@ -11,7 +11,7 @@ from lord_fast.model.encoder import Encoders
 from lord_fast.model.generator import Decoder
 from lord_fast.model.latent import LatentTable
 from lord_fast.model.perceptual import TAPS, VGG16, PerceptualLoss, PyramidLoss, load_weights
-from lord_fast.model.schedule import cosine
+from lord_fast.model.schedule import extended_cosine
 
 
 def build_decoder(config: TrainConfig, size: int, channels: int) -> Decoder:
@@ -43,7 +43,7 @@ def build_tables(
 ) -> tuple[LatentTable, LatentTable]:
     """Build the content table and the class table with their initial codes."""
     content_lr, class_lr = (
-        cosine(lr, config.adam.min_lr, steps)
+        extended_cosine(lr, config.adam.min_lr, (*config.extended_from, steps))
         for lr in (config.adam.latent_lr, config.adam.class_lr)
     )
     adam = Adam(config.adam.beta1, config.adam.beta2, config.adam.eps)

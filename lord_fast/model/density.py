@@ -12,6 +12,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import KFold
 
+from lord_fast.progress import Parts, Progress, silent
+
 COMPONENTS = (1, 2, 4, 8, 16, 32)
 FOLDS = 5
 MOST_CODES = 5000
@@ -51,7 +53,9 @@ class Density:
         )
 
 
-def fit_density(codes: np.ndarray, seed: int, groups: np.ndarray | None = None) -> Density:
+def fit_density(
+    codes: np.ndarray, seed: int, groups: np.ndarray | None = None, progress: Progress = silent
+) -> Density:
     """Fit several mixtures and return the one with the highest held-out likelihood.
 
     If there are more than `MOST_CODES` codes, a random subset of that size is used.
@@ -62,6 +66,7 @@ def fit_density(codes: np.ndarray, seed: int, groups: np.ndarray | None = None) 
         groups: Group of each code, such as its content, int [N]. The codes of a group are held out
             together. Otherwise similar codes would be in both parts of a fold, and too many
             Gaussians would be chosen.
+        progress: Called with the number of mixtures tried and of all.
     """
     if groups is None:
         groups = np.arange(len(codes))
@@ -80,14 +85,20 @@ def fit_density(codes: np.ndarray, seed: int, groups: np.ndarray | None = None) 
         for _, part in KFold(FOLDS, shuffle=True, random_state=seed).split(values)
     ]
     smallest = min(len(train) for train, _ in folds)
-    tried = {
-        (components, kind): float(
-            np.mean([_fit(scaled[a], components, kind, seed).score(scaled[b]) for a, b in folds])
-        )
+    choices = [
+        (components, kind)
         for components in COMPONENTS
         if components == 1 or smallest >= FEWEST_A_COMPONENT * components
         for kind in ("full", "diag")
-    }
+    ]
+    part = Parts(progress, len(choices))
+
+    def likelihood(components: int, kind: str) -> float:
+        return float(
+            np.mean([_fit(scaled[a], components, kind, seed).score(scaled[b]) for a, b in folds])
+        )
+
+    tried = {choice: part(likelihood(*choice)) for choice in choices}
     components, kind = max(tried, key=lambda choice: tried[choice])
     best = _fit(scaled, components, kind, seed)
     return Density(best, scale, tried[components, kind])

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from lord_fast.config import TrainConfig
 from lord_fast.model.generator import Decoder
 from lord_fast.model.schedule import cosine
+from lord_fast.progress import Progress, silent
 
 BATCH = 64
 START_CLASSES, START_CONTENTS = 16, 64
@@ -22,6 +23,7 @@ def fit_codes(
     new_class: bool,
     steps: int,
     seed: int,
+    progress: Progress = silent,
 ) -> tuple[Tensor, Tensor]:
     """Optimize codes with the loss, noise, penalty and learning rates of stage 1.
 
@@ -38,6 +40,7 @@ def fit_codes(
         new_class: Whether the images share one class code.
         steps: Number of Adam steps. Each step uses all images.
         seed: Seed of the initial codes and of the noise.
+        progress: Is told of the steps.
 
     Returns:
         Content codes, float32 [N, content_dim], and class codes, float32 [N, class_dim] or, with
@@ -69,6 +72,7 @@ def fit_codes(
             (loss * len(ids) / len(images)).backward()
         adam.step()
         adam.zero_grad()
+        progress(step + 1, steps)
     return content.detach(), class_.detach()
 
 

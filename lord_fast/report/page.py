@@ -13,6 +13,7 @@ from lord_fast import __version__
 from lord_fast.atomic import atomic_write
 from lord_fast.data.store import ImageStore, open_store
 from lord_fast.lord import Lord
+from lord_fast.progress import Parts, Progress, silent
 from lord_fast.report import pictures
 from lord_fast.run.history import Command, read_history
 from lord_fast.run.metrics import Metrics, read_metrics
@@ -24,13 +25,19 @@ POINTS = 300
 """Maximum number of points of a curve."""
 
 
-def write_report(run: Path, store: Path | None = None, command: Command | None = None) -> Path:
+def write_report(
+    run: Path,
+    store: Path | None = None,
+    command: Command | None = None,
+    progress: Progress = silent,
+) -> Path:
     """Write RUN/report.html.
 
     Args:
         run: The run's folder.
         store: Where its store is now, if it has moved.
         command: Recorded in the run's history, which is on the page.
+        progress: Is told of the pictures that are drawn.
 
     Returns:
         The page.
@@ -42,17 +49,18 @@ def write_report(run: Path, store: Path | None = None, command: Command | None =
     images, page = open_store(run, lord.data, store), run / "report.html"
     if command is not None:
         command.record(run)
-    atomic_write(page, render(run, lord, images))
+    atomic_write(page, render(run, lord, images, progress))
     return page
 
 
-def render(run: Path, lord: Lord, store: ImageStore) -> str:
+def render(run: Path, lord: Lord, store: ImageStore, progress: Progress = silent) -> str:
     """Render the report of a run from the files that its folder contains so far.
 
     Args:
         run: The run's folder.
         lord: The model of the run, with stage 1 loaded.
         store: The store that it was trained on.
+        progress: Is told of the pictures that are drawn.
 
     Returns:
         HTML that contains all pictures and scripts.
@@ -61,8 +69,9 @@ def render(run: Path, lord: Lord, store: ImageStore) -> str:
         ValueError: A metrics*.json or the stats.jsonl of the run is damaged.
     """
     measured = read_metrics(run)
-    swaps = pictures.swaps(lord, store)
-    data = {"swaps": swaps, "plane": pictures.plane(lord, store)}
+    part = Parts(progress, 5)
+    swaps = part(pictures.swaps(lord, store))
+    data = {"swaps": swaps, "plane": part(pictures.plane(lord, store))}
     parts = {
         "TITLE": html.escape(run.resolve().name),
         "SUMMARY": html.escape(
@@ -70,10 +79,10 @@ def render(run: Path, lord: Lord, store: ImageStore) -> str:
             f"{store.size} pixels, {lord.step} steps of stage 1"
         ),
         **{f"SPRITE_{name.upper()}": uri for name, uri in swaps.pop("pictures").items()},
-        "TRAVERSALS": pictures.traversals(lord),
-        "INTERPOLATIONS": pictures.class_interpolations(lord, store),
+        "TRAVERSALS": part(pictures.traversals(lord)),
+        "INTERPOLATIONS": part(pictures.class_interpolations(lord, store)),
         "METRICS": _metrics(measured),
-        "CURVES": _curves(run / "stats.jsonl"),
+        "CURVES": part(_curves(run / "stats.jsonl")),
         "CONFIG": html.escape(_configuration(run)),
         "COMMANDS": html.escape("\n".join((*read_history(store.path), *read_history(run)))),
         "VERSIONS": html.escape(_versions()),

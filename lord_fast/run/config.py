@@ -16,6 +16,8 @@ import yaml
 from lord_fast.atomic import atomic_write
 from lord_fast.bounds import Checked, flag
 from lord_fast.config import (
+    PRESETS,
+    Default,
     EncoderConfig,
     LoggingConfig,
     MachineConfig,
@@ -30,7 +32,7 @@ MAX_CONFIG_BYTES = 1 << 20
 AnyStage = TypeVar("AnyStage", bound=StageConfig)
 
 FIRST_LINE = "# sha256 {} of this content; delete this line if you edit it"
-ADDED = {"cache_target_features": False, "keep": 2}
+ADDED = {"cache_target_features": False, "keep": 2, "extended_from": ()}
 """Options that files of older versions lack, with the values that those versions used."""
 MAY_DIFFER = {*options(MachineConfig()), *options(LoggingConfig()), "perceptual_weights"} - {
     "precision"
@@ -60,6 +62,33 @@ def load_config(path: Path) -> tuple[TrainConfig, dict[str, Any]]:
     config = _from_plain(path, values, TrainConfig())
     _check_data(path, data)
     return config, data
+
+
+def options_from(path: Path, preset: str | None = None) -> TrainConfig:
+    """A preset with the options of a file, as `lord-fast train --config` takes it.
+
+    Args:
+        path: A run's config.yaml, or a YAML file of some of its keys.
+        preset: The preset to start from. Without it the one that the file names, or laptop.
+
+    Raises:
+        ValueError: the file is missing or not YAML, or has keys or values that no option has.
+    """
+    try:
+        values = _read(path)
+    except OSError as error:
+        raise ValueError(f"--config {path}: {error.strerror}") from error
+    values.pop("data", None)
+    named = preset or values.get("preset", "laptop")
+    if named not in PRESETS:
+        raise ValueError(f"{path}: preset: {named!r} is none of {', '.join(PRESETS)}")
+    start = PRESETS[named]
+    unknown = ", ".join(sorted(set(values) - set(options(start))))
+    if unknown:
+        raise ValueError(f"{path}: no option of train: {unknown}; see lord-fast train --help")
+    values["preset"] = named
+    whole = options(_from_plain(path, {**as_plain(start), **values}, start))
+    return replace(start, **{name: whole[name] for name in values})
 
 
 def save_encoder_config(path: Path, config: EncoderConfig) -> None:
@@ -198,4 +227,6 @@ def _check_data(path: Path, data: Any) -> None:
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return list(value)
+    if isinstance(value, Default):
+        return int(value)
     return str(value) if isinstance(value, Path) else value

@@ -4,13 +4,15 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from lord_fast.config import EncoderConfig, TrainConfig
+from lord_fast.config import EncoderConfig, StageConfig, TrainConfig, replace
 from lord_fast.lock import LOCK, folder_lock
 from lord_fast.run import checkpoint, history
+from lord_fast.run.codes import Stage as StageName
 from lord_fast.run.config import differences, load_config, load_encoder_config, save_config
 
+AnyStage = TypeVar("AnyStage", bound=StageConfig)
 LEFTOVER = re.compile(r"\.((config|encoders)\.yaml|stats\.jsonl|[a-z]+-\d{9}\.png)\.\w+\.partial")
 """Names of the temporary files that `atomic_write` leaves if training is killed."""
 
@@ -50,7 +52,7 @@ def check_run(run: Path, config: TrainConfig, data: dict[str, Any]) -> None:
         if not has_begun(run, "latent"):
             return
         old, trained_on = load_config(file)
-        changed = differences(old, config)
+        changed = differences(_lengthened(old, config), config)
         if trained_on["sha256"] != data["sha256"]:
             changed.append(f"store {trained_on['store']} -> {data['store']} (other images)")
         if changed:
@@ -60,6 +62,42 @@ def check_run(run: Path, config: TrainConfig, data: dict[str, Any]) -> None:
             )
     elif run.exists() and (not run.is_dir() or not all(map(_is_left_by_us, run.iterdir()))):
         raise ValueError(f"{run}: not empty and not a run of lord-fast; give another --run")
+
+
+def extend(run: Path, config: AnyStage, stage: StageName, num_images: int) -> AnyStage:
+    """The configuration of a stage with the lengths that it had before.
+
+    A finished stage that is asked for more steps is extended: its length so far joins them.
+
+    Args:
+        run: The run's folder; may be new.
+        config: What is to be trained, fitted to the data.
+        stage: Which stage.
+        num_images: Images of the store.
+
+    Raises:
+        ValueError: stage 1 would be extended, and there are encoders of its codes so far.
+    """
+    if not has_begun(run, stage):
+        return config
+    old = _configuration(run, stage)
+    before, extended = old.total_steps(num_images), old.extended_from
+    if config.total_steps(num_images) > before:
+        if not checkpoint.is_finished(run / "checkpoints", stage, before):
+            return config
+        if stage == "latent" and has_begun(run, "encoders"):
+            raise ValueError(
+                f"{run}: has encoders of the codes after {before} steps; to extend stage 1, remove "
+                f"{run / 'encoders.yaml'} and {run / 'checkpoints'}/encoders-*"
+            )
+        extended = (*extended, before)
+    return replace(config, extended_from=extended)
+
+
+def _configuration(run: Path, stage: StageName) -> StageConfig:
+    if stage == "latent":
+        return load_config(run / "config.yaml")[0]
+    return load_encoder_config(run / "encoders.yaml")
 
 
 def has_begun(run: Path, stage: str) -> bool:
@@ -102,13 +140,20 @@ def check_encoders(run: Path, config: EncoderConfig) -> None:
     file = run / "encoders.yaml"
     if not file.exists() or not has_begun(run, "encoders"):
         return
-    changed = differences(load_encoder_config(file), config)
+    changed = differences(_lengthened(load_encoder_config(file), config), config)
     if changed:
         raise ValueError(
             f"{run}: has encoders of another configuration; repeat the flags that they were "
             f"trained with, or remove {file} and {run / 'checkpoints'}/encoders-*. "
             f"Differences: {'; '.join(changed)}"
         )
+
+
+def _lengthened(old: AnyStage, new: StageConfig) -> AnyStage:
+    """A configuration with the length of the one that extends it, if that does."""
+    if len(new.extended_from) <= len(old.extended_from):
+        return old
+    return replace(old, steps=new.steps, epochs=new.epochs, extended_from=new.extended_from)
 
 
 def _is_left_by_us(path: Path) -> bool:

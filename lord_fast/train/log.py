@@ -1,5 +1,6 @@
 """Logs the steps of a stage to the console, to stats.jsonl and optionally to TensorBoard."""
 
+import importlib.util
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,8 @@ from lord_fast.train.stage import Stage
 
 MOST_UNSEEN = 1000
 """Number of losses that may accumulate on the device before the host checks them."""
+FIRST_PICTURE = 20.0
+"""Seconds after which a stage without a grid draws one."""
 
 
 class NotFinite(Exception):  # noqa: N818 (caught, and turned into another step)
@@ -47,6 +50,8 @@ class Log:
         self.losses: list[tuple[int, Tensor]] = []
         self.count, self.last_line = 0, 0
         self.timed, self.since = 0, time.perf_counter()
+        self.started = time.perf_counter()
+        self.has_picture = any((run / "grids").glob(f"{stage.name}-*.png"))
         self.progress = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
             TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
@@ -81,6 +86,15 @@ class Log:
             for name, value in state.items()
             if name.startswith("sum.")
         }
+
+    def is_picture_due(self) -> bool:
+        """Whether the stage has trained for a while and there is no grid of it yet."""
+        return not self.has_picture and time.perf_counter() - self.started >= FIRST_PICTURE
+
+    def show_picture(self, file: Path) -> None:
+        """Say that a grid was drawn."""
+        self.has_picture = True
+        self.console.print(f"picture: {file}")
 
     def state(self) -> dict[str, Tensor]:
         """Return the sums and counts that the next line depends on."""
@@ -152,11 +166,20 @@ class Log:
             self.console.print(f"{self.stage.name} {done}/{self.stage.total_steps}  {note}")
 
 
-def _tensorboard(folder: Path):
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
+def check_writer() -> None:
+    """Check that what --tensorboard needs is installed.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if importlib.util.find_spec("tensorboard") is None:
         raise ValueError(
             "--tensorboard: the package is missing; pip install 'lord-fast[tensorboard]'"
-        ) from error
+        )
+
+
+def _tensorboard(folder: Path):
+    check_writer()
+    from torch.utils.tensorboard import SummaryWriter
+
     return SummaryWriter(folder)

@@ -60,8 +60,10 @@ def _after_step(
     recovery.check(done)
     if done % config.log_every == 0 or last:
         log.write(done, recovery.skipped)
-    if done % config.grid_every == 0 or last:
-        save_png(run / "grids" / f"{stage.name}-{done:09d}.png", stage.grid(done))
+    if done % config.grid_every == 0 or last or log.is_picture_due():
+        picture = run / "grids" / f"{stage.name}-{done:09d}.png"
+        save_png(picture, stage.grid(done))
+        log.show_picture(picture)
     stop = bool(caught)
     if done % config.save_every == 0 or last or stop:
         recovery.save(done)

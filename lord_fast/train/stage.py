@@ -16,7 +16,7 @@ from lord_fast.machine import Machine, autocast
 from lord_fast.model.features import FeatureCache
 from lord_fast.model.generator import Decoder
 from lord_fast.model.perceptual import PerceptualLoss
-from lord_fast.model.schedule import cosine
+from lord_fast.model.schedule import extended_cosine
 from lord_fast.run.checkpoint import State
 from lord_fast.run.codes import Stage as StageName
 from lord_fast.train import optimizer
@@ -79,7 +79,7 @@ class Stage(ABC):
         graph.to(self.device)
         compiled = config.machine.compile
         self.run_graph = torch.compile(graph, fullgraph=True) if compiled else graph
-        self.lr = cosine(lr, min_lr, self.total_steps).numpy()
+        self.lr = extended_cosine(lr, min_lr, (*config.extended_from, self.total_steps)).numpy()
         captured = config.machine.cuda_graph
         learnt = [p for p in graph.parameters() if p.requires_grad]
         self.adam = optimizer.adam(learnt, adam, lr, captured)
@@ -175,7 +175,9 @@ class Stage(ABC):
             ValueError: The loss has no features, or they do not fit in memory.
         """
         if not isinstance(self.reconstruction, PerceptualLoss):
-            raise ValueError("--cache-target-features: this loss has no features; it needs --loss vgg16")
+            raise ValueError(
+                "--cache-target-features: this loss has no features; it needs --loss vgg16"
+            )
         with autocast(self.device, self.machine.dtype):
             images = self.images_of(torch.arange(self.store.num_images))
             return FeatureCache(self.reconstruction.vgg, images, self.store.num_images)

@@ -1,28 +1,34 @@
 """Starts a stage in a run's folder. Everything is checked, set up and printed before training."""
 
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-import yaml
 from rich.console import Console
 
 from lord_fast import __version__, kernels
-from lord_fast.config import EncoderConfig, StageConfig, TrainConfig, replace
+from lord_fast.bounds import flag
+from lord_fast.config import (
+    PRESETS,
+    EncoderConfig,
+    StageConfig,
+    TrainConfig,
+    encoder_defaults,
+    fit_to,
+    options,
+    replace,
+)
 from lord_fast.data.store import ImageStore, open_store
 from lord_fast.machine import Machine, set_up_for
+from lord_fast.model.build import build_loss
 from lord_fast.model.perceptual import PerceptualLoss
 from lord_fast.run import checkpoint
 from lord_fast.run.codes import Stage as StageName
-from lord_fast.run.config import (
-    as_plain,
-    load_config,
-    load_encoder_config,
-    save_encoder_config,
-)
+from lord_fast.run.config import load_config, load_encoder_config, save_encoder_config
 from lord_fast.run.folder import (
     check_encoders,
     check_run,
     check_weights,
+    extend,
     has_begun,
     hold_run,
     write_run,
@@ -30,6 +36,7 @@ from lord_fast.run.folder import (
 from lord_fast.run.history import Command
 from lord_fast.train.encoders import EncoderStage
 from lord_fast.train.latent import LatentStage
+from lord_fast.train.log import check_writer
 from lord_fast.train.loop import run_stage
 from lord_fast.train.stage import Stage
 
@@ -64,12 +71,13 @@ def train_latent(
         Interrupted: The process received a signal. Training was saved.
     """
     store = ImageStore(store_path)
-    data = store.describe()
+    data, config = store.describe(), fit_to(config, store.num_images)
+    config = extend(run, config, "latent", store.num_images)
     check_run(run, config, data)
     end = config.total_steps(store.num_images)
     if _is_done(run, "latent", end, from_step):
         return None
-    machine, config = _set_up(config, store, _precision_of(run, "latent"))
+    machine, config = prepare(config, store, _precision_of(run, "latent"))
     stage = LatentStage(config, store, machine)
     sha256 = _weights_of(stage)
     check_weights(run, sha256)
@@ -77,7 +85,7 @@ def train_latent(
         check_run(run, config, data)  # Another process may have changed it before the lock.
         write_run(run, config, {**data, "perceptual_sha256": sha256})
         _record(command, run)
-        console.print(header(config, store, run, machine))
+        console.print(header(stage, run, config.preset, PRESETS[config.preset]))
         run_stage(stage, run, console, from_step)
     return end
 
@@ -109,20 +117,22 @@ def train_encoders(
         Interrupted: The process received a signal. Training was saved.
     """
     run_config, data = load_config(run / "config.yaml")
+    config = fit_to(config, data["num_images"])
+    config = extend(run, config, "encoders", data["num_images"])
     check_encoders(run, config)
     store = open_store(run, data, store_path)
     end = config.total_steps(store.num_images)
     if _is_done(run, "encoders", end, from_step):
         return None
     latent = _end_of_latent(run, run_config, store)
-    machine, config = _set_up(config, store, _precision_of(run, "encoders"))
+    machine, config = prepare(config, store, _precision_of(run, "encoders"))
     stage = EncoderStage(config, run_config, store, latent.step, latent.state, machine)
     check_weights(run, _weights_of(stage))
     with hold_run(run):
         check_encoders(run, config)  # Another process may have changed it before the lock.
         save_encoder_config(run / "encoders.yaml", config)
         _record(command, run)
-        console.print(header(config, store, run, machine))
+        console.print(header(stage, run, run_config.preset, encoder_defaults(run_config)))
         run_stage(stage, run, console, from_step)
     return end
 
@@ -159,23 +169,65 @@ def _end_of_latent(run: Path, config: TrainConfig, store: ImageStore) -> checkpo
     return found
 
 
-def header(config: StageConfig, store: ImageStore, run: Path, machine: Machine) -> str:
-    """Describe the configuration, the data, the device, the kernels and the output folder."""
+def check_weights_of(config: TrainConfig) -> None:
+    """Load the weights of the loss, which downloads them the first time.
+
+    Raises:
+        ValueError: The weights are not available. The message says what to do.
+    """
+    build_loss(config)
+
+
+def header(stage: Stage, run: Path, preset: str, defaults: StageConfig) -> str:
+    """Describe what is about to be trained, on what, how long and where, a line each.
+
+    Args:
+        stage: The stage.
+        run: The run's folder.
+        preset: Name of the run's preset.
+        defaults: The preset's configuration of the stage. Options that differ are named.
+    """
+    store, machine, steps = stage.store, stage.machine, stage.total_steps
     shape = f"{store.size} x {store.size} x {store.channels}"
     if store.encoded:
         shape += f", encoded, decoded by {store.describe_decoder()}"
     shape += f", on {store.placed}" if store.placed != "disk" else ""
+    loss = "vgg16" if isinstance(stage.reconstruction, PerceptualLoss) else "pyramid"
+    length = f"{steps} steps of {stage.batch_size} images"
+    length += f" ({steps / stage.steps_per_epoch:.1f} epochs)"
+    if stage.config.extended_from:
+        length += f", extended from {stage.config.extended_from[-1]} steps"
+    number, file = (1, "config.yaml") if stage.name == "latent" else (2, "encoders.yaml")
+    chosen = ["preset", preset, *changed_options(stage.config, defaults)]
     return "\n".join((
-        yaml.safe_dump(as_plain(config), sort_keys=False, default_flow_style=None).strip(),
-        f"lord-fast {__version__}",
+        f"lord-fast {__version__}, stage {number}",
         f"data:    {store.path}: {store.num_images} images of {store.num_classes} classes, {shape}",
         f"device:  {machine.describe()}",
         f"kernels: {kernels.live(machine.device.type)}",
-        f"run:     {run}",
+        f"length:  {length}",
+        f"loss:    {loss}",
+        f"options: {' '.join(chosen)}",
+        f"run:     {run} (every option: {run / file})",
     ))  # fmt: skip
 
 
-def _set_up(config: AnyStage, store: ImageStore, precision: str | None) -> tuple[Machine, AnyStage]:
+def changed_options(config: StageConfig, defaults: StageConfig) -> list[str]:
+    """Return the options that differ from a preset, each as on the command line."""
+    usual = options(defaults)
+    return [
+        _as_typed(name, value)
+        for name, value in options(config).items()
+        if name != "precision" and value != usual[name]
+    ]
+
+
+def _as_typed(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return flag(name if value else f"no_{name}")
+    return f"{flag(name)} {' '.join(map(str, value)) if isinstance(value, tuple) else value}"
+
+
+def prepare(config: AnyStage, store: ImageStore, precision: str | None) -> tuple[Machine, AnyStage]:
     """Set up the device, the store's decoder and location, and the kernels.
 
     Args:
@@ -192,6 +244,8 @@ def _set_up(config: AnyStage, store: ImageStore, precision: str | None) -> tuple
     """
     if precision is not None:
         config = replace(config, precision=precision)
+    if config.logging.tensorboard:
+        check_writer()
     machine = set_up_for(config.machine)
     store.decode_with(config.machine.decoder, machine.device.type, machine.threads)
     store.place(config.machine.store_device, machine.device)

@@ -1,0 +1,112 @@
+"""What training a run will cost, measured on the machine that will train it."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+
+from lord_fast.config import EncoderConfig, TrainConfig, fit_to
+from lord_fast.data.store import ImageStore
+from lord_fast.machine import synchronize
+from lord_fast.run.checkpoint import State
+from lord_fast.train.encoders import EncoderStage
+from lord_fast.train.latent import LatentStage
+from lord_fast.train.stage import Stage
+from lord_fast.train.start import prepare
+
+MEASURED = 4
+"""Steps of each stage that are done, the first of them before the clock starts."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What both stages will take.
+
+    Attributes:
+        length: Steps and batch of both stages, in words.
+        latent_seconds: Time of stage 1.
+        encoders_seconds: Time of stage 2.
+        memory: Bytes of the process, and on a GPU bytes of the GPU.
+        disk: Bytes of the run's checkpoints.
+    """
+
+    length: str
+    latent_seconds: float
+    encoders_seconds: float
+    memory: int
+    disk: int
+
+    def __str__(self) -> str:
+        both = self.latent_seconds + self.encoders_seconds
+        return (
+            f"about {duration(both)} (stage 1 {duration(self.latent_seconds)}, stage 2 "
+            f"{duration(self.encoders_seconds)}), {self.memory / 1e9:.1f} GB of memory, "
+            f"{self.disk / 1e6:,.0f} MB of disk"
+        )
+
+
+def estimate(store_path: Path, config: TrainConfig, encoders: EncoderConfig) -> Cost:
+    """Do a few steps of both stages on the real images, throw them away, and scale their time.
+
+    Args:
+        store_path: The store that will be trained on.
+        config: Of stage 1.
+        encoders: Of stage 2.
+
+    Raises:
+        ValueError: a stage is not possible.
+    """
+    store = ImageStore(store_path)
+    machine, config = prepare(fit_to(config, store.num_images), store, None)
+    encoders = fit_to(encoders, store.num_images)
+    latent = LatentStage(config, store, machine)
+    first, done = seconds_a_step(latent)
+    state = latent.state()
+    second = EncoderStage(encoders, config, store, done, state, machine)
+    seconds, _ = seconds_a_step(second)
+    return Cost(
+        f"{_length(latent)}, then {_length(second)} for the encoders",
+        first * latent.total_steps,
+        seconds * second.total_steps,
+        _memory(machine.device),
+        size_of(state) * config.logging.keep + size_of(second.state()) * encoders.logging.keep,
+    )
+
+
+def seconds_a_step(stage: Stage) -> tuple[float, int]:
+    """Mean time of a few steps, and how many of them the stage has done."""
+    steps = min(MEASURED, stage.total_steps)
+    warm_up = min(1, steps - 1)
+    for step in range(warm_up):
+        stage.step(step)
+    synchronize(stage.device)
+    start = time.perf_counter()
+    for step in range(warm_up, steps):
+        stage.step(step)
+    synchronize(stage.device)
+    return (time.perf_counter() - start) / (steps - warm_up), steps
+
+
+def size_of(state: State) -> int:
+    """Bytes of a checkpoint."""
+    return sum(tensor.nbytes for tensors in state.values() for tensor in tensors.values())
+
+
+def duration(seconds: float) -> str:
+    """A length of time as one says it, such as `40 s`, `12 min` or `3 h 20 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _length(stage: Stage) -> str:
+    return f"{stage.total_steps} steps of {stage.batch_size} images"
+
+
+def _memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return psutil.Process().memory_info().rss
