@@ -115,7 +115,7 @@ def test_a_run_refuses_another_configuration_or_store(glyph_store, tmp_path, cap
     assert train(glyph_store, run, "--threads", "1", "--save-every", "7") == 0  # may differ
 
 
-def test_a_folder_that_is_not_a_run_is_refused(glyph_store, tmp_path, capsys):
+def test_a_folder_that_is_not_a_run_is_refused_is_refused(glyph_store, tmp_path, capsys):
     (tmp_path / "letters.txt").write_text("mine")
     error = fails(capsys, "train", glyph_store, "--run", tmp_path, *flags())
     assert "not empty and not a run" in error
@@ -145,7 +145,7 @@ def as_nobody():
             os.seteuid(0)
 
 
-def test_a_read_only_folder_is_an_error(public_path, capsys):
+def test_a_read_only_folder_is_an_error_is_an_error(public_path, capsys):
     store = packed(public_path, {"a": 20, "b": 20})
     source = public_path / "images"
     assert train(store, public_path / "first") == 0

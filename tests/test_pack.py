@@ -179,7 +179,7 @@ def test_min_class_size_leaves_out_small_classes(folder, tmp_path):
         pack(Folder(folder), tmp_path / "other", PackConfig(size=32, min_class_size=9))
 
 
-def test_existing_output_and_empty_or_missing_sources_are_refused(folder, tmp_path):
+def test_existing_output_and_empty_or_missing_sources_are_refuseds_are_refused(folder, tmp_path):
     (tmp_path / "taken").mkdir()
     with pytest.raises(ValueError, match="taken: exists already"):
         pack(Folder(folder), tmp_path / "taken", PackConfig())

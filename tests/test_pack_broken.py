@@ -327,7 +327,7 @@ def test_archives_give_the_same_store_as_their_folder(tmp_path, make):
     assert stores[0] == stores[1]
 
 
-def test_damaged_archives_are_refused(tmp_path):
+def test_damaged_archives_are_refused_are_refused(tmp_path):
     path = zipped(tmp_path / "i.zip", {"a/1.png": encoded("PNG"), "a/2.png": encoded("PNG", 1)})
     data = bytearray(path.read_bytes())
     data[100] ^= 1
@@ -339,7 +339,7 @@ def test_damaged_archives_are_refused(tmp_path):
         open_source(str(path), CONFIG)
 
 
-def test_names_that_are_not_utf8_are_escaped(tmp_path):
+def test_names_that_are_not_utf8_are_escaped_are_escaped(tmp_path):
     folder = tmp_path / "images" / "a"
     folder.mkdir(parents=True)
     (folder / os.fsdecode(b"\xff1.png")).write_bytes(encoded("PNG"))

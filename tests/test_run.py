@@ -127,7 +127,7 @@ def test_run_goes_from_photos_to_a_report(tmp_path, capsys, monkeypatch):
         "6 steps of 4 images, then 4 steps of 4 images for the encoders",
         "cost: ",
         f"picture: {run / 'grids' / 'latent-000000006.png'}",
-        f"look at {run / 'report.html'}",
+        f"wrote {run / 'report.html'}",
     ):
         assert line in said
     assert said.index("cost: ") < said.index("length: ")

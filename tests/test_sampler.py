@@ -27,7 +27,7 @@ def test_permutation_returns_a_permutation():
     assert order.sort().values.tolist() == list(range(1000))
 
 
-def test_fewer_images_than_a_batch_are_refused():
+def test_fewer_images_than_a_batch_are_refused_are_refused():
     with pytest.raises(ValueError, match="--batch-size 7 or less"):
         EpochSampler(7, 8, seed=0)
 

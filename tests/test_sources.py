@@ -218,7 +218,7 @@ def test_shapes3d(tmp_path):
     refuses("bad.h5: not an HDF5 file", tmp_path / "bad.h5", "shapes3d")
 
 
-def test_shapes3d_without_h5py_is_refused(tmp_path, monkeypatch):
+def test_shapes3d_without_h5py_is_refused_is_refused(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "h5py", None)
     (tmp_path / "3dshapes.h5").touch()
     refuses(r"h5py is missing; pip install 'lord-fast\[datasets\]'", tmp_path / "3dshapes.h5",
