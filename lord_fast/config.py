@@ -15,17 +15,21 @@ from lord_fast.bounds import AtLeast, Below, Checked, MoreThan
 Preset = Literal["demo", "laptop", "paper", "a100"]
 PerceptualInput = Literal["caffe", "imagenet", "unit"]
 AnyConfig = TypeVar("AnyConfig", bound="Checked")
+MOST_DIM = 1 << 16
+"""Sizes of codes and layers are below this."""
+MOST_STEPS = 100_000_000
+"""Steps are below this. A learning rate and a number are kept for each."""
 
 
 @dataclass(frozen=True)
 class ModelConfig(Checked):
     """Sizes of the codes and of the generator."""
 
-    content_dim: Annotated[int, MoreThan(0)] = 64
+    content_dim: Annotated[int, MoreThan(0), Below(MOST_DIM)] = 64
     """Length of a content code (one per image)."""
-    class_dim: Annotated[int, MoreThan(0)] = 128
+    class_dim: Annotated[int, MoreThan(0), Below(MOST_DIM)] = 128
     """Length of a class code (one per class)."""
-    adain_dim: Annotated[int, MoreThan(0)] = 64
+    adain_dim: Annotated[int, MoreThan(0), Below(MOST_DIM)] = 64
     """Channels of the generator's AdaIN layers, a multiple of 8."""
     leaky_slope: Annotated[float, AtLeast(0)] = 0.01
     """Negative slope of every LeakyReLU."""
@@ -111,7 +115,7 @@ class MachineConfig(Checked):
     """Compile the step with torch.compile (half a minute at the start)."""
     cuda_graph: bool = False
     """Capture the whole step in a CUDA graph and replay it."""
-    threads: Annotated[int, AtLeast(0)] = 0
+    threads: Annotated[int, AtLeast(0), Below(1025)] = 0
     """CPU threads. 0: one for each core."""
 
 
@@ -143,14 +147,23 @@ class StageConfig(Checked):
     """Images per step."""
     epochs: Annotated[int, MoreThan(0)] = 45
     """Passes over the images. A last partial batch is dropped."""
-    steps: Annotated[int, MoreThan(0)] | None = None
+    steps: Annotated[int, MoreThan(0), Below(MOST_STEPS)] | None = None
     """Number of steps, instead of --epochs."""
-    seed: Annotated[int, AtLeast(0)] = 0
+    seed: Annotated[int, AtLeast(0), Below(1 << 63)] = 0
     """Seed of the initial weights and codes, the order of the images and the noise."""
 
     def total_steps(self, num_images: int) -> int:
-        """--steps, or the steps of --epochs over `num_images` images."""
-        return self.steps or self.epochs * (num_images // self.batch_size)
+        """--steps, or the steps of --epochs over `num_images` images.
+
+        Raises:
+            ValueError: those of --epochs are too many.
+        """
+        steps = self.steps or self.epochs * (num_images // self.batch_size)
+        if steps >= MOST_STEPS:
+            raise ValueError(
+                f"--epochs {self.epochs}: {steps:,} steps, must be fewer than {MOST_STEPS:,}"
+            )
+        return steps
 
 
 @dataclass(frozen=True)
@@ -172,7 +185,7 @@ class TrainConfig(StageConfig):
 class EncoderConfig(StageConfig):
     """Stage 2: the encoders. The preset of the run sets the defaults."""
 
-    encoder_dim: Annotated[int, MoreThan(0)] = 128
+    encoder_dim: Annotated[int, MoreThan(0), Below(MOST_DIM)] = 128
     """Channels of the encoders' last three convolutions and width of their fully connected
     layers, a multiple of 4. The first two convolutions have a quarter and a half of it."""
     content_weight: Annotated[float, AtLeast(0)] = 0.03

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from lord_fast.bounds import AtLeast, Checked, MoreThan
+from lord_fast.bounds import AtLeast, Below, Checked, MoreThan
 
 What = Literal["step", "latent", "data", "train"]
 
@@ -25,9 +25,9 @@ class BenchConfig(Checked):
     """step, train: channels of the generator."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
     """train: type of our convolutions. auto: as in training."""
-    steps: Annotated[int, MoreThan(0)] = 300
+    steps: Annotated[int, MoreThan(0), Below(1_000_001)] = 300
     """train: number of steps."""
     scaling: bool = True
     """step: also measure over the number of images and classes, as far as the memory goes."""
-    threads: Annotated[int, AtLeast(0)] = 0
+    threads: Annotated[int, AtLeast(0), Below(1025)] = 0
     """CPU threads. 0: one for each core."""

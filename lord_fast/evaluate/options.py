@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from lord_fast.bounds import AtLeast, Checked, MoreThan
+from lord_fast.bounds import AtLeast, Below, Checked, MoreThan
 
 
 @dataclass(frozen=True)
@@ -30,5 +30,5 @@ class EvaluateConfig(Checked):
     """fit: images of each new class that its code is made from."""
     fit_steps: Annotated[int, MoreThan(0)] = 300
     """fit: steps of each optimization."""
-    seed: Annotated[int, AtLeast(0)] = 0
+    seed: Annotated[int, AtLeast(0), Below(1 << 63)] = 0
     """Of every draw and of the probes."""

@@ -9,6 +9,7 @@ from rich.console import Console
 from lord_fast import __version__, kernels
 from lord_fast.config import EncoderConfig, StageConfig, TrainConfig, replace
 from lord_fast.data.store import ImageStore, open_store
+from lord_fast.errors import fitting
 from lord_fast.machine import Machine, set_up_for
 from lord_fast.model.perceptual import PerceptualLoss
 from lord_fast.run import checkpoint
@@ -78,7 +79,8 @@ def train_latent(
         write_run(run, config, {**data, "perceptual_sha256": sha256})
         _record(command, run)
         console.print(header(config, store, run, machine))
-        run_stage(stage, run, console, from_step)
+        with fitting(config.batch_size):
+            run_stage(stage, run, console, from_step)
     return end
 
 
@@ -123,7 +125,8 @@ def train_encoders(
         save_encoder_config(run / "encoders.yaml", config)
         _record(command, run)
         console.print(header(config, store, run, machine))
-        run_stage(stage, run, console, from_step)
+        with fitting(config.batch_size):
+            run_stage(stage, run, console, from_step)
     return end
 
 
