@@ -19,7 +19,8 @@ template <typename T>
 std::vector<T> read(int64_t count) {
   std::vector<T> values(count);
   // An empty vector may have no address at all.
-  if (count > 0 && std::fread(values.data(), sizeof(T), count, stdin) != static_cast<size_t>(count)) {
+  if (count > 0 &&
+      std::fread(values.data(), sizeof(T), count, stdin) != static_cast<size_t>(count)) {
     std::exit(90);
   }
   return values;
