@@ -2,8 +2,8 @@
 
 Usage: python -m tests.soak.damage [--count 1000] [--seed 0]
 
-A damaged file must be refused by one ValueError (OSError where it is gone), or give what the whole file gave. Anything else
-is silent, or a crash. Prints one line a file: how many of each.
+A damaged file must be refused by one ValueError (OSError where it is gone), or give what the
+whole file gave. Anything else is silent, or a crash. Prints one line a file: how many of each.
 """
 
 import argparse
