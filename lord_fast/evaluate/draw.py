@@ -9,6 +9,9 @@ from lord_fast.evaluate.labels import combinations
 
 MAX_IMAGES = 5000
 """Images that reconstruction and probes look at."""
+MAX_CLASSES = 500
+"""Classes that are drawn: the probes' time grows with images times classes, and 1,700 classes of
+three images each take more than ten minutes."""
 ENOUGH_OF_A_CLASS = 50
 """Images of a class that a probe needs to learn it; fewer classes are taken before fewer images."""
 
@@ -17,6 +20,8 @@ def draw_images(
     store: ImageStore, seed: int, most: int | None = None, among: np.ndarray | None = None
 ) -> Tensor:
     """All images, or as many as `most` holds, so that each class drawn has enough to learn from.
+
+    More than `MAX_CLASSES` classes are never drawn.
 
     Large classes are cut: each keeps the same contents, so that classes still share them. Where
     even `ENOUGH_OF_A_CLASS` images of each class are too many, fewer classes are drawn.
@@ -36,12 +41,13 @@ def draw_images(
     if among is not None:
         order = order[np.isin(order, among)]
     counts = np.bincount(classes, minlength=store.num_classes)
-    if counts[order].sum() <= most:
+    if counts[order].sum() <= most and len(order) <= MAX_CLASSES:
         return torch.from_numpy(np.flatnonzero(np.isin(classes, order)))
     each = max(min(ENOUGH_OF_A_CLASS, most // 2), most // len(order))
     place = _places(classes, combinations(store)[0], np.random.default_rng(seed))
     sizes = np.minimum(counts, each)[order]
-    wanted = order[: max(2, int((sizes.cumsum() <= most).sum()))]
+    fit = int((sizes.cumsum() <= most).sum())
+    wanted = order[: max(2, min(fit, MAX_CLASSES))]
     return torch.from_numpy(np.flatnonzero(np.isin(classes, wanted) & (place < each)))
 
 
