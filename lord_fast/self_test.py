@@ -108,7 +108,9 @@ def _difference(device: str) -> float:
     lr, step = torch.linspace(0.1, 0.01, 100, device=device), torch.tensor(90, device=device)
     adam = kernels.Adam()
 
-    def both(gather: Callable, scatter: Callable) -> list[torch.Tensor]:
+    def both(
+        gather: Callable[[kernels.Table], torch.Tensor], scatter: Callable[[kernels.Table], None]
+    ) -> list[torch.Tensor]:
         table = kernels.Table(
             weight.clone(), moments[0].clone(), moments[1].clone(), last_step.clone()
         )
