@@ -1,7 +1,10 @@
 # make demo installs lord-fast, trains on the embedded data and writes runs/demo/report.html.
 # make test installs what the tests need and runs all of them.
+# make soak runs the long form of the reliability tests. It takes hours: SOAK_MINUTES of training.
+# make audit looks the pinned dependencies up in a database of vulnerabilities, over the network.
 PYTHON ?= python3
 VENV ?= .venv
+SOAK_MINUTES ?= 120
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
 
@@ -9,7 +12,7 @@ NATIVE := $(wildcard kernels/native/*.cpp kernels/native/*.h)
 CXX_FILES := $(NATIVE) $(wildcard tests/native/*.cpp)
 SOURCES := pyproject.toml setup.py constraints.txt CMakeLists.txt $(NATIVE)
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo test lint format bench soak audit clean
 
 demo: $(VENV)/.installed
 	$(BIN)/lord-fast demo --run runs/demo
@@ -32,6 +35,22 @@ format: $(VENV)/.tested
 
 bench: $(VENV)/.tested
 	$(BIN)/python -m pytest bench --benchmark-only
+
+soak: $(VENV)/.tested
+	LORD_FAST_CRASH_POINTS=1000 $(BIN)/python -m pytest tests/test_reliability_crash.py
+	LORD_FAST_EXAMPLES=10000 $(BIN)/python -m pytest tests/test_battery_parsers.py
+	$(BIN)/python -m tests.soak.kills --count 200
+	$(BIN)/python -m tests.soak.full_disk
+	$(BIN)/python -m tests.soak.damage --count 1000
+	tests/soak/sanitizers.sh $(BIN)/python
+	$(BIN)/python -m tests.soak.mutations
+	$(BIN)/python -m tests.soak.classes
+	$(BIN)/python -m tests.soak.growth --minutes $(SOAK_MINUTES)
+
+audit:
+	$(PYTHON) -m venv $(VENV)/audit
+	$(VENV)/audit/bin/python -m pip install --quiet pip-audit
+	$(VENV)/audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 clean:
 	rm -rf $(VENV) build *.egg-info

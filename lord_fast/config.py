@@ -19,6 +19,10 @@ AnyStage = TypeVar("AnyStage", bound="StageConfig")
 
 LEAST_STEPS = 600
 """Steps that a stage takes at least, however few the images, unless a flag says how many."""
+MOST_DIM = 1 << 16
+"""Sizes of codes and layers are below this."""
+MOST_STEPS = 100_000_000
+"""Steps are below this. A learning rate and a number are kept for each."""
 
 
 class Default(int):
@@ -29,11 +33,11 @@ class Default(int):
 class ModelConfig(Checked):
     """Sizes of the codes and of the generator."""
 
-    content_dim: Annotated[int, MoreThan(0)] = 64
+    content_dim: Annotated[int, MoreThan(0), Below(MOST_DIM)] = 64
     """Length of a content code (one per image)."""
-    class_dim: Annotated[int, MoreThan(0)] = 128
+    class_dim: Annotated[int, MoreThan(0), Below(MOST_DIM)] = 128
     """Length of a class code (one per class)."""
-    adain_dim: Annotated[int, MoreThan(0)] = 64
+    adain_dim: Annotated[int, MoreThan(0), Below(MOST_DIM)] = 64
     """Number of channels of the generator's AdaIN layers. It must be a multiple of 8."""
     leaky_slope: Annotated[float, AtLeast(0)] = 0.01
     """Negative slope of every LeakyReLU."""
@@ -124,7 +128,7 @@ class MachineConfig(Checked):
     """Compile the training step with torch.compile, which takes half a minute at the start."""
     cuda_graph: bool = False
     """Capture the training step as a CUDA graph and replay it, which saves launch time."""
-    threads: Annotated[int, AtLeast(0)] = 0
+    threads: Annotated[int, AtLeast(0), Below(1025)] = 0
     """Number of CPU threads. 0 uses one for each core."""
 
 
@@ -157,16 +161,25 @@ class StageConfig(Checked):
     epochs: Annotated[int, MoreThan(0)] = Default(45)
     """Passes over the images. A last partial batch is dropped. If the default gives fewer than 600
     steps, 600 steps are trained."""
-    steps: Annotated[int, MoreThan(0)] | None = None
+    steps: Annotated[int, MoreThan(0), Below(MOST_STEPS)] | None = None
     """Number of steps. It overrides --epochs. A number above that of a finished run extends it."""
     extended_from: tuple[int, ...] = ()
     """Lengths in steps that a run had before it was extended. Training writes this itself."""
-    seed: Annotated[int, AtLeast(0)] = 0
+    seed: Annotated[int, AtLeast(0), Below(1 << 63)] = 0
     """Seed of the initial weights and codes, of the order of the images and of the noise."""
 
     def total_steps(self, num_images: int) -> int:
-        """Return --steps if given, else the number of steps of --epochs over the images."""
-        return self.steps or self.epochs * (num_images // self.batch_size)
+        """Return --steps if given, else the number of steps of --epochs over the images.
+
+        Raises:
+            ValueError: --epochs gives too many steps.
+        """
+        steps = self.steps or self.epochs * (num_images // self.batch_size)
+        if steps >= MOST_STEPS:
+            raise ValueError(
+                f"--epochs {self.epochs}: {steps:,} steps, must be fewer than {MOST_STEPS:,}"
+            )
+        return steps
 
 
 @dataclass(frozen=True)
@@ -189,7 +202,7 @@ class TrainConfig(StageConfig):
 class EncoderConfig(StageConfig):
     """Options of stage 2 (the encoders). The preset of the run sets the defaults."""
 
-    encoder_dim: Annotated[int, MoreThan(0)] = 128
+    encoder_dim: Annotated[int, MoreThan(0), Below(MOST_DIM)] = 128
     """Width of the encoders' fully connected layers and number of channels of their last three
     convolutions. It must be a multiple of 4. The first two convolutions have a quarter and a half
     of it."""

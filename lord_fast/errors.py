@@ -60,6 +60,19 @@ def naming(path: Path) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def fitting(batch_size: int) -> Iterator[None]:
+    """Say of steps that run out of memory, on a GPU or the host, which --batch-size to try."""
+    try:
+        yield
+    except Exception as error:
+        if not _is_out_of_memory(error) or batch_size == 1:
+            raise
+        raise ValueError(
+            f"out of memory with --batch-size {batch_size}; try --batch-size {batch_size // 2}"
+        ) from error
+
+
 def explain(error: BaseException, verb: str) -> tuple[int, str]:
     """Return the exit code and the error message for an exception.
 

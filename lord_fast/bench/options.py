@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from lord_fast.bounds import AtLeast, Checked, MoreThan
+from lord_fast.bounds import AtLeast, Below, Checked, MoreThan
 
 What = Literal["step", "latent", "data", "train"]
 
@@ -25,9 +25,9 @@ class BenchConfig(Checked):
     """Number of channels of the generator's AdaIN layers (only for step and train)."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
     """Precision of lord-fast's convolutions (only for train). auto selects it as training does."""
-    steps: Annotated[int, MoreThan(0)] = 300
+    steps: Annotated[int, MoreThan(0), Below(1_000_001)] = 300
     """Number of steps (only for train)."""
     scaling: bool = True
     """Also measure larger numbers of images and classes as far as memory allows (only for step)."""
-    threads: Annotated[int, AtLeast(0)] = 0
+    threads: Annotated[int, AtLeast(0), Below(1025)] = 0
     """Number of CPU threads. 0 uses one for each core."""

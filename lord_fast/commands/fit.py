@@ -5,7 +5,7 @@ from typing import Annotated
 
 from tyro.conf import Positional
 
-from lord_fast.bounds import AtLeast, MoreThan
+from lord_fast.bounds import AtLeast, Below, MoreThan
 from lord_fast.console import err, progress_bar
 from lord_fast.errors import naming
 
@@ -16,7 +16,7 @@ def fit(
     out: Path = Path("codes.npz"),
     new_class: bool = False,
     steps: Annotated[int, MoreThan(0)] = 300,
-    seed: Annotated[int, AtLeast(0)] = 0,
+    seed: Annotated[int, AtLeast(0), Below(1 << 63)] = 0,
     perceptual_weights: Path | None = None,
 ) -> None:
     """Optimize the codes of new images and write them.

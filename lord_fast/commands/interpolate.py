@@ -5,7 +5,7 @@ from typing import Annotated
 
 from tyro.conf import Positional
 
-from lord_fast.bounds import AtLeast
+from lord_fast.bounds import AtLeast, Below
 from lord_fast.console import err
 from lord_fast.errors import naming
 
@@ -15,7 +15,7 @@ def interpolate(
     first: Positional[Path],
     second: Positional[Path],
     out: Path = Path("grid.png"),
-    steps: Annotated[int, AtLeast(2)] = 8,
+    steps: Annotated[int, AtLeast(2), Below(1001)] = 8,
 ) -> None:
     """Write a grid of images that interpolate between two images.
 

@@ -5,18 +5,18 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from lord_fast.bounds import AtLeast, MoreThan
+from lord_fast.bounds import AtLeast, Below, MoreThan
 from lord_fast.console import err, progress_bar
 from lord_fast.errors import naming
 
 
 def sample(
     run: Positional[Path],
-    n: Annotated[int, MoreThan(0), arg(aliases=["-n"])] = 64,
+    n: Annotated[int, MoreThan(0), Below(100_001), arg(aliases=["-n"])] = 64,
     out: Path = Path("grid.png"),
     new_classes: bool = False,
     density: Literal["mixture", "training"] = "mixture",
-    seed: Annotated[int, AtLeast(0)] = 0,
+    seed: Annotated[int, AtLeast(0), Below(1 << 31)] = 0,
 ) -> None:
     """Generate new images from a density of the codes.
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from tyro.conf import Positional
 
-from lord_fast.bounds import AtLeast, MoreThan
+from lord_fast.bounds import AtLeast, Below, MoreThan
 from lord_fast.console import err
 from lord_fast.errors import naming
 from lord_fast.run.history import Command, copy_history
@@ -18,7 +18,7 @@ def split(
     test: Positional[Path],
     classes: Annotated[int, MoreThan(0)] | None = None,
     images: float | None = None,
-    seed: Annotated[int, AtLeast(0)] = 0,
+    seed: Annotated[int, AtLeast(0), Below(1 << 63)] = 0,
 ) -> None:
     """Split a store into a training store and a test store.
 

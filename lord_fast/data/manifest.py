@@ -163,6 +163,11 @@ def _wrong_keys(manifest: dict) -> list[str]:
         wrong.append("crop")
     if storage not in ("decoded", "encoded"):
         wrong.append("storage")
+    files, sample = manifest.get("files", {}), manifest.get("sample", [])
+    if not isinstance(files, dict) or not _is_texts(list(files.values())):
+        wrong.append("files")
+    if not wrong and not _is_sample(sample, manifest["num_images"]):
+        wrong.append("sample")
     if storage == "encoded" and not isinstance(_get(manifest, "decoder", "name"), str):
         wrong.append("decoder")
     return wrong
@@ -170,6 +175,14 @@ def _wrong_keys(manifest: dict) -> list[str]:
 
 def _is_count(value: Any) -> bool:
     return type(value) is int and 0 < value < 1 << 48
+
+
+def _is_sample(value: Any, count: int) -> bool:
+    """Whether a value is a list of pairs of an image's number and a hash."""
+    return isinstance(value, list) and all(
+        isinstance(row, list) and [type(part) for part in row] == [int, str] and 0 <= row[0] < count
+        for row in value
+    )
 
 
 def _is_texts(value: Any) -> bool:

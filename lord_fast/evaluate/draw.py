@@ -9,6 +9,9 @@ from lord_fast.evaluate.labels import combinations
 
 MAX_IMAGES = 5000
 """Largest number of images for reconstruction and probes."""
+MAX_CLASSES = 500
+"""Largest number of classes. A probe's time grows with images times classes, and 1,700 classes of
+three images each take more than ten minutes."""
 ENOUGH_OF_A_CLASS = 50
 """Number of images from which a probe can learn a class. Classes are dropped before a class gets
 fewer."""
@@ -20,7 +23,8 @@ def draw_images(
     """Draw at most `most` images, with enough images of each drawn class to learn from.
 
     Large classes are reduced to the same contents, so that classes still share contents. If
-    `ENOUGH_OF_A_CLASS` images of each class are too many, fewer classes are drawn.
+    `ENOUGH_OF_A_CLASS` images of each class are too many, fewer classes are drawn, and never more
+    than `MAX_CLASSES`.
 
     Args:
         store: The images.
@@ -37,12 +41,13 @@ def draw_images(
     if among is not None:
         order = order[np.isin(order, among)]
     counts = np.bincount(classes, minlength=store.num_classes)
-    if counts[order].sum() <= most:
+    if counts[order].sum() <= most and len(order) <= MAX_CLASSES:
         return torch.from_numpy(np.flatnonzero(np.isin(classes, order)))
     each = max(min(ENOUGH_OF_A_CLASS, most // 2), most // len(order))
     place = _places(classes, combinations(store)[0], np.random.default_rng(seed))
     sizes = np.minimum(counts, each)[order]
-    wanted = order[: max(2, int((sizes.cumsum() <= most).sum()))]
+    fit = int((sizes.cumsum() <= most).sum())
+    wanted = order[: max(2, min(fit, MAX_CLASSES))]
     return torch.from_numpy(np.flatnonzero(np.isin(classes, wanted) & (place < each)))
 
 

@@ -56,8 +56,10 @@ def draw_targets(held_out: ImageStore, trained: ImageStore, shots: int, seed: in
         by_label.setdefault(labels, []).append(image)
     wanted = content_names(held_out)
     drawn, rows = [], []
-    for class_id in range(held_out.num_classes):
-        members = rng.permutation((held_out.class_ids == class_id).nonzero()[:, 0].numpy())
+    class_ids = held_out.class_ids.numpy()
+    ends = np.bincount(class_ids, minlength=held_out.num_classes).cumsum()
+    for class_id, of_class in enumerate(np.split(class_ids.argsort(kind="stable"), ends[:-1])):
+        members = rng.permutation(of_class)
         if len(members) <= shots:
             name = held_out.class_names[class_id]
             raise ValueError(

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from lord_fast.bounds import AtLeast, Checked, MoreThan
+from lord_fast.bounds import AtLeast, Below, Checked, MoreThan
 
 
 @dataclass(frozen=True)
@@ -31,5 +31,5 @@ class EvaluateConfig(Checked):
     """Number of images of each new class to fit its code to (only for --codes fit)."""
     fit_steps: Annotated[int, MoreThan(0)] = 300
     """Number of optimization steps of each fit (only for --codes fit)."""
-    seed: Annotated[int, AtLeast(0)] = 0
+    seed: Annotated[int, AtLeast(0), Below(1 << 32)] = 0
     """Seed of the random draws and of the probes."""

@@ -130,7 +130,7 @@ def _from_plain(path: Path, values: dict[str, Any], default: AnyStage) -> AnySta
     known = options(default)
     values = {**ADDED, **values}
     if set(values) != set(known):
-        odd = ", ".join(sorted(set(values) ^ set(known)))
+        odd = ", ".join(sorted(map(str, set(values) ^ set(known))))
         raise ValueError(f"{path}: written by another version of lord-fast (keys: {odd})")
     for name, default_value in known.items():
         if isinstance(default_value, tuple) and isinstance(values[name], list):

@@ -18,6 +18,7 @@ from lord_fast.config import (
     replace,
 )
 from lord_fast.data.store import ImageStore, open_store
+from lord_fast.errors import fitting
 from lord_fast.machine import Machine, set_up_for
 from lord_fast.model.build import build_loss
 from lord_fast.model.perceptual import PerceptualLoss
@@ -86,7 +87,8 @@ def train_latent(
         write_run(run, config, {**data, "perceptual_sha256": sha256})
         _record(command, run)
         console.print(header(stage, run, config.preset, PRESETS[config.preset]))
-        run_stage(stage, run, console, from_step)
+        with fitting(config.batch_size):
+            run_stage(stage, run, console, from_step)
     return end
 
 
@@ -133,7 +135,8 @@ def train_encoders(
         save_encoder_config(run / "encoders.yaml", config)
         _record(command, run)
         console.print(header(stage, run, run_config.preset, encoder_defaults(run_config)))
-        run_stage(stage, run, console, from_step)
+        with fitting(config.batch_size):
+            run_stage(stage, run, console, from_step)
     return end
 
 

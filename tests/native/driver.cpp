@@ -18,7 +18,9 @@ struct Header {
 template <typename T>
 std::vector<T> read(int64_t count) {
   std::vector<T> values(count);
-  if (std::fread(values.data(), sizeof(T), count, stdin) != static_cast<size_t>(count)) {
+  // An empty vector may have no address at all.
+  if (count > 0 &&
+      std::fread(values.data(), sizeof(T), count, stdin) != static_cast<size_t>(count)) {
     std::exit(90);
   }
   return values;
@@ -26,7 +28,7 @@ std::vector<T> read(int64_t count) {
 
 template <typename T>
 void write(const std::vector<T>& values) {
-  std::fwrite(values.data(), sizeof(T), values.size(), stdout);
+  if (!values.empty()) std::fwrite(values.data(), sizeof(T), values.size(), stdout);
 }
 
 }  // namespace
