@@ -18,21 +18,24 @@ def atomic_write(path: Path, content: bytes | str | Callable[[BinaryIO], object]
     """Write a file atomically. It is written and synced under another name, then renamed.
 
     Args:
-        path: The file. An existing file is replaced, and its folder is created if needed.
+        path: The file. An existing file is replaced, and its folder is created if needed. A pipe
+            or a device is written to directly.
         content: Bytes, text (written as UTF-8), or a function that writes to a stream.
 
     Raises:
         OSError: The disk is full or not writable. The temporary file is removed.
     """
+    path = path.resolve()  # A link stays a link.
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and not path.is_file():  # /dev/stdout, a pipe
+        with path.open("wb") as stream:
+            _write(stream, content)
+        return
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
     partial = Path(name)
     try:
         with naming(path), os.fdopen(descriptor, "wb") as stream:
-            if callable(content):
-                content(stream)
-            else:
-                stream.write(content.encode() if isinstance(content, str) else content)
+            _write(stream, content)
             stream.flush()
             os.fsync(stream.fileno())
         let_others_read(partial)
@@ -41,6 +44,13 @@ def atomic_write(path: Path, content: bytes | str | Callable[[BinaryIO], object]
         partial.unlink(missing_ok=True)
         raise
     sync(path.parent)
+
+
+def _write(stream: BinaryIO, content: bytes | str | Callable[[BinaryIO], object]) -> None:
+    if callable(content):
+        content(stream)
+    else:
+        stream.write(content.encode() if isinstance(content, str) else content)
 
 
 @contextmanager

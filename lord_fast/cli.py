@@ -3,6 +3,7 @@
 import difflib
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from types import ModuleType
@@ -55,8 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The words after the program's name. Defaults to those of the process.
 
     Returns:
-        The exit code. 0 means success, 1 an unexpected error, 2 wrong usage or bad input, 130
-        interrupted, 141 a closed pipe and 143 terminated.
+        The exit code. 0 means success, 1 an unexpected error, 2 wrong usage or bad input, 141 a
+        closed pipe, and 128 plus the number of a signal that ended the verb (130 Ctrl-C, 143
+        SIGTERM, 129 SIGHUP, 138 SIGUSR1).
 
     Raises:
         SystemExit: tyro printed the help of a verb or an error about its flags.
@@ -72,6 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
+    warnings.formatwarning = _one_line
     if arguments[:1] == ["help"]:
         arguments = [*arguments[1:2], "--help"]
     verb, *rest = arguments or [""]
@@ -114,6 +117,11 @@ def _overview() -> str:
             summary = parser.describe(getattr(module, name.replace("-", "_"))).splitlines()[0]
             lines.append(f"  {name:<16}{summary}")
     return "\n".join(lines)
+
+
+def _one_line(message: Warning | str, *where: object, **more: object) -> str:
+    """A warning without the source line that Python adds."""
+    return f"warning: {message}\n"
 
 
 def _close_pipes() -> None:

@@ -64,7 +64,7 @@ class Lord:
 
         Args:
             run: The run's folder.
-            device: auto, cpu or cuda.
+            device: auto, cpu, cuda or mps.
             stage: `latent` loads only stage 1. `encoders` loads both stages. `auto` loads stage 2
                 if the run has it.
 

@@ -203,7 +203,7 @@ def test_evaluate_finds_a_moved_store_and_refuses_another(tmp_path, capsys):
     assert train(store, run) == 0
     moved = tmp_path / "moved"
     store.rename(moved)
-    assert "give its new path with --store" in fails(capsys, "evaluate", run)
+    assert "lord-fast train NEW_PATH --run" in fails(capsys, "evaluate", run)
     assert main(["evaluate", str(run), "--store", str(moved)]) == 0
     rng = np.random.default_rng(0)
     np.savez(

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -230,3 +231,16 @@ def test_training_under_nohup_ignores_sighup(glyph_store, tmp_path):
     finally:
         signal.signal(signal.SIGHUP, old)
     assert checkpoint.steps_done(tmp_path / "checkpoints", "latent") == 12
+
+
+def test_a_link_stays_a_link(tmp_path):
+    (tmp_path / "real").write_text("old")
+    (tmp_path / "link").symlink_to("real")
+    atomic_write(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_text() == "new"
+
+
+def test_a_device_is_written_to_and_not_replaced():
+    atomic_write(Path(os.devnull), "text")
+    assert Path(os.devnull).is_char_device()

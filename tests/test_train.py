@@ -235,3 +235,29 @@ def test_vgg_loss_trains_on_real_faces(shared, tmp_path):
     assert rows[-1]["reconstruction"] < rows[0]["reconstruction"]
     _, state = checkpoint.load(checkpoint.latest(run / "checkpoints", "latent"))
     assert state["loss"]["tap_scale"].min() > 1
+
+
+def test_a_foreign_config_yaml_is_not_overwritten(glyph_store, tmp_path, capsys):
+    (tmp_path / "config.yaml").write_text("my: precious\n")
+    assert train(glyph_store, tmp_path) == 2
+    assert "config.yaml: not the configuration of a run" in capsys.readouterr().err
+    assert (tmp_path / "config.yaml").read_text() == "my: precious\n"
+
+
+def test_a_finished_run_learns_where_its_store_has_moved(glyph_store, tmp_path, capsys):
+    store, run, moved = tmp_path / "store", tmp_path / "run", tmp_path / "moved"
+    shutil.copytree(glyph_store, store)
+    assert train(store, run) == 0
+    store.rename(moved)
+    assert main(["report", str(run)]) == 2
+    assert f"lord-fast train NEW_PATH --run {run}" in capsys.readouterr().err
+    assert train(moved, run) == 0
+    assert "nothing to do" in capsys.readouterr().err
+    assert main(["report", str(run)]) == 0
+
+
+def test_another_decoder_is_refused_on_resume(glyph_store, tmp_path, capsys):
+    """DALI and Pillow give different pixels."""
+    assert train(glyph_store, tmp_path / "run") == 0
+    assert train(glyph_store, tmp_path / "run", "--decoder", "pillow") == 2
+    assert "--decoder auto -> pillow" in capsys.readouterr().err

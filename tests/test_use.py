@@ -371,9 +371,7 @@ def test_codes_are_decoded_by_the_decoder_of_their_stage(encoder_run, trained_ru
         ("adain_dim: 8\n", "adain_dim: 16\n", "does not fit the configured networks"),
     ],
 )
-def test_a_damaged_configuration_is_refused_is_refused(
-    trained_run, tmp_path, capsys, old, new, message
-):
+def test_a_damaged_configuration_is_refused(trained_run, tmp_path, capsys, old, new, message):
     run = tmp_path / "run"
     shutil.copytree(trained_run, run)
     text = (run / "config.yaml").read_text()

@@ -280,7 +280,10 @@ def open_store(run: Path, data: dict[str, Any], moved_to: Path | None = None) ->
         raise ValueError(f"{run}: was imported, so it has no store")
     path = moved_to or Path(data["store"])
     if moved_to is None and not path.exists():
-        raise ValueError(f"{run}: its store {path} is gone; give its new path with --store")
+        raise ValueError(
+            f"{run}: its store {path} is gone; if it has moved, tell the run with: "
+            f"lord-fast train NEW_PATH --run {run}"
+        )
     store = ImageStore(path)
     if store.sha256 != data["sha256"]:
         raise ValueError(f"{path}: not the images that {run} was trained on")

@@ -35,7 +35,8 @@ FIRST_LINE = "# sha256 {} of this content; delete this line if you edit it"
 ADDED = {"cache_target_features": False, "keep": 2, "extended_from": ()}
 """Options that files of older versions lack, with the values that those versions used."""
 MAY_DIFFER = {*options(MachineConfig()), *options(LoggingConfig()), "perceptual_weights"} - {
-    "precision"
+    "precision",
+    "decoder",
 }
 """Options that may change when a run is resumed, because they do not change the results. The path
 of the perceptual weights may change too. Their hash is compared instead."""

@@ -49,9 +49,9 @@ def check_run(run: Path, config: TrainConfig, data: dict[str, Any]) -> None:
     """
     file = run / "config.yaml"
     if file.exists():
+        old, trained_on = load_config(file)  # refuses a file that is not ours
         if not has_begun(run, "latent"):
             return
-        old, trained_on = load_config(file)
         changed = differences(_lengthened(old, config), config)
         if trained_on["sha256"] != data["sha256"]:
             changed.append(f"store {trained_on['store']} -> {data['store']} (other images)")

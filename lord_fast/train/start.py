@@ -77,6 +77,7 @@ def train_latent(
     check_run(run, config, data)
     end = config.total_steps(store.num_images)
     if _is_done(run, "latent", end, from_step):
+        _remember_path(run, data)
         return None
     machine, config = prepare(config, store, _precision_of(run, "latent"))
     stage = LatentStage(config, store, machine)
@@ -263,6 +264,14 @@ def _precision_of(run: Path, stage: StageName) -> str | None:
     if stage == "encoders":
         return load_encoder_config(run / "encoders.yaml").machine.precision
     return load_config(run / "config.yaml")[0].machine.precision
+
+
+def _remember_path(run: Path, data: dict[str, Any]) -> None:
+    """Write the path of a store that has moved into a finished run."""
+    config, trained_on = load_config(run / "config.yaml")
+    if trained_on["store"] != data["store"]:
+        with hold_run(run):
+            write_run(run, config, {**trained_on, "store": data["store"]})
 
 
 def _record(command: Command | None, run: Path) -> None:
