@@ -76,6 +76,21 @@ def draw_targets(held_out: ImageStore, trained: ImageStore, shots: int, seed: in
     return Targets(torch.from_numpy(np.stack(drawn)), *columns)
 
 
+def _fitted_codes(
+    latent: Lord,
+    shots: list[Tensor],
+    steps: int,
+    seed: int,
+    weights: Path | None,
+    progress: Progress,
+) -> Tensor:
+    """Fit a class code to the images of each class, float32 [classes, class_dim]."""
+    part = Parts(progress, len(shots))
+    return torch.cat(
+        [part(latent.fit(batch, True, steps, seed, weights)[1].cpu()) for batch in shots]
+    )
+
+
 def evaluate_new_classes(
     latent: Lord,
     encoder: Lord | None,
@@ -104,16 +119,7 @@ def evaluate_new_classes(
     held_out, trained = stores
     drawn = draw_targets(held_out, trained, shots, seed)
     images = [as_float(held_out.images(ids)) for ids in drawn.shots]
-    part = Parts(progress, len(images))
-    codes = torch.cat(
-        [
-            part(latent.fit(batch, True, steps, seed, perceptual_weights)[1].cpu())
-            for batch in images
-        ]
-    )
-    shots_codes = None
-    if encoder is not None:
-        shots_codes = torch.stack([encoder.encode(batch)[1].mean(0) for batch in images])
+    codes = _fitted_codes(latent, images, steps, seed, perceptual_weights, progress)
     means = torch.stack([batch.mean(0) for batch in images])
     targets, contents = (
         pixels_of(store, ids) for store, ids in ((held_out, drawn.target), (trained, drawn.content))
@@ -132,9 +138,9 @@ def evaluate_new_classes(
     def encoded_mean(positions: Tensor) -> Tensor:
         """Take the class from all shots, like the fit does, by averaging their class codes."""
         assert encoder is not None
-        assert shots_codes is not None
+        classes = torch.stack([encoder.encode(batch)[1].mean(0) for batch in images])
         content, _ = encoder.encode(contents(positions))
-        return encoder.decode(content, shots_codes[drawn.class_[positions]], "encoders").cpu()
+        return encoder.decode(content, classes[drawn.class_[positions]], "encoders").cpu()
 
     def measured(made, features: Lpips | None) -> ImageMetrics:
         return compare(made, targets, len(drawn.target), features)

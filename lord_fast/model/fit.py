@@ -40,7 +40,7 @@ def fit_codes(
         new_class: Whether the images share one class code.
         steps: Number of Adam steps. Each step uses all images.
         seed: Seed of the initial codes and of the noise.
-        progress: Is told of the steps.
+        progress: Called with the number of steps done and of all.
 
     Returns:
         Content codes, float32 [N, content_dim], and class codes, float32 [N, class_dim] or, with
@@ -52,17 +52,13 @@ def fit_codes(
     content, class_ = _start(images, decoder, trained, new_class, generator)
     content.requires_grad_()
     class_.requires_grad_()
-    rates = [
-        cosine(lr, config.adam.min_lr, steps)
-        for lr in (config.adam.latent_lr, config.adam.class_lr)
-    ]
+    rates = config.adam
+    schedules = [cosine(lr, rates.min_lr, steps) for lr in (rates.latent_lr, rates.class_lr)]
     groups = [{"params": [content]}, {"params": [class_]}]
-    adam = torch.optim.Adam(
-        groups, betas=(config.adam.beta1, config.adam.beta2), eps=config.adam.eps
-    )
+    adam = torch.optim.Adam(groups, betas=(rates.beta1, rates.beta2), eps=rates.eps)
     for step in range(steps):
-        for group, rate in zip(adam.param_groups, rates, strict=True):
-            group["lr"] = float(rate[step])
+        for group, schedule in zip(adam.param_groups, schedules, strict=True):
+            group["lr"] = float(schedule[step])
         noise = torch.randn(content.shape, generator=generator, device=content.device)
         for ids in torch.arange(len(images), device=images.device).split(BATCH):
             noisy = content[ids] + config.model.content_std * noise[ids]
