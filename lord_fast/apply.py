@@ -93,7 +93,7 @@ def fit_files(
         steps: Number of optimization steps.
         seed: Seed of the initial codes and of the noise.
         perceptual_weights: File with VGG16 weights. Defaults to the weights of the run.
-        progress: Called with the number of steps done and of all.
+        progress: Called with the number of finished steps and of all steps.
 
     Returns:
         The image files in the order of their codes, and the PSNR of the reconstructions in dB.
@@ -127,7 +127,7 @@ def sample_grid(
         new_classes: Whether to draw new class codes as well.
         density: mixture or training.
         seed: Seed of the random draws.
-        progress: Called with the number of mixtures tried and of all.
+        progress: Called with the number of tried mixtures and of all mixtures.
 
     Raises:
         ValueError: New classes are requested from the training density, which has none.

@@ -18,15 +18,15 @@ AnyConfig = TypeVar("AnyConfig", bound="Checked")
 AnyStage = TypeVar("AnyStage", bound="StageConfig")
 
 LEAST_STEPS = 600
-"""Steps that a stage takes at least, however few the images, unless a flag says how many."""
+"""Smallest number of steps of a stage, unless a flag sets the number of steps or epochs."""
 MOST_DIM = 1 << 16
-"""Sizes of codes and layers are below this."""
+"""Upper bound of the sizes of codes and layers."""
 MOST_STEPS = 100_000_000
-"""Steps are below this. A learning rate and a number are kept for each."""
+"""Upper bound of the number of steps. Memory holds a learning rate and a number for each step."""
 
 
 class Default(int):
-    """A number that a preset has set and no flag has. It gives way to small data, see `fit_to`."""
+    """A number from a preset that no flag has overridden. `fit_to` adapts it to small data."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class MachineConfig(Checked):
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Device to train on. auto prefers cuda, then mps (Apple silicon), then cpu."""
     precision: Literal["auto", "float32", "tf32", "bf16"] = "auto"
-    """Precision of the convolutions. auto selects bf16 if the hardware supports it, else float32.
+    """Precision of the convolutions. auto selects bf16 if it is fast on the device, else float32.
     tf32 is float32 with products of 10 mantissa bits and requires CUDA. A run keeps its precision
     when it resumes."""
     kernels: Literal["auto", "reference", "native", "triton"] = "auto"
@@ -162,9 +162,9 @@ class StageConfig(Checked):
     """Passes over the images. A last partial batch is dropped. If the default gives fewer than 600
     steps, 600 steps are trained."""
     steps: Annotated[int, MoreThan(0), Below(MOST_STEPS)] | None = None
-    """Number of steps. It overrides --epochs. A number above that of a finished run extends it."""
+    """Number of steps. It overrides --epochs. A larger number extends a finished run."""
     extended_from: tuple[int, ...] = ()
-    """Lengths in steps that a run had before it was extended. Training writes this itself."""
+    """Earlier lengths of an extended run in steps. Training sets this option itself."""
     seed: Annotated[int, AtLeast(0), Below(1 << 63)] = 0
     """Seed of the initial weights and codes, of the order of the images and of the noise."""
 
@@ -253,14 +253,14 @@ def replace(config: AnyConfig, **changes: Any) -> AnyConfig:
 
 
 def fit_to(config: AnyStage, num_images: int) -> AnyStage:
-    """The configuration with the batch and the steps that go with a number of images.
+    """Adapt the default batch size and number of epochs to the number of images.
 
-    A default batch is at most half of the images: many steps of a few images teach small data more
-    than few steps of many. Default epochs that make fewer than `LEAST_STEPS` steps become that many
-    steps. What a flag or a file has set stays.
+    A default batch has at most half of the images, because small data needs many steps. If the
+    default epochs give fewer than `LEAST_STEPS` steps, this number of steps is used instead. Values
+    from flags and files do not change.
 
     Raises:
-        ValueError: a batch that was set is larger than the data.
+        ValueError: A batch size from a flag or file is larger than the number of images.
     """
     batch, steps = config.batch_size, config.steps
     if isinstance(batch, Default):

@@ -25,13 +25,13 @@ err = _Console(stderr=True, soft_wrap=True, markup=False, emoji=False, highlight
 
 @contextmanager
 def progress_bar(what: str) -> Iterator[Progress]:
-    """A bar on `err` if that is a terminal, and nothing elsewhere.
+    """Show a progress bar on `err` if it is a terminal.
 
     Args:
-        what: The word beside it.
+        what: Label of the bar.
 
     Yields:
-        What the job calls with the number of parts done and the number of all.
+        A function of the number of finished parts and the number of all parts.
     """
     from rich.progress import (
         BarColumn,

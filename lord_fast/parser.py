@@ -49,10 +49,11 @@ def call(verb: ModuleType, arguments: Sequence[str]) -> None:
 
 
 def call_in_turn(steps: Iterable[Step]) -> None:
-    """Say and run some command lines, each as if it had been typed.
+    """Print and run several command lines.
 
     Raises:
-        ValueError: see `call`, as for SystemExit.
+        ValueError: A verb raised the error, see `call`.
+        SystemExit: tyro printed an error.
     """
     for verb, arguments in steps:
         words = tuple(map(str, arguments))

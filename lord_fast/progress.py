@@ -1,23 +1,23 @@
-"""How far a long job is: library functions call back, and commands show a bar."""
+"""Reports the progress of long jobs. Library functions call a callback, and commands show a bar."""
 
 from collections.abc import Callable
 from typing import TypeVar
 
 Progress = Callable[[int, int], object]
-"""Called with the number of parts done and the number of all."""
+"""Takes the number of finished parts and the number of all parts."""
 Part = TypeVar("Part")
 
 
 def silent(done: int, total: int) -> None:
-    """The progress that nobody looks at."""
+    """Ignore the progress."""
 
 
 class Parts:
-    """Counts the parts of a job as they are done.
+    """Counts the finished parts of a job.
 
     Args:
-        progress: Is told after each part.
-        total: Number of parts.
+        progress: Called after each part.
+        total: Number of all parts.
     """
 
     def __init__(self, progress: Progress, total: int):
@@ -25,7 +25,7 @@ class Parts:
         progress(0, total)
 
     def __call__(self, part: Part) -> Part:
-        """Count a part that was just made, and return it."""
+        """Count a finished part and return it."""
         self.done += 1
         self.progress(self.done, self.total)
         return part

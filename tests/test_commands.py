@@ -241,7 +241,7 @@ def test_a_run_records_its_commands(glyph_store, tmp_path):
 
 def test_the_demo_runs_the_verbs_as_one_types_them(tmp_path):
     run = tmp_path / "my demo"
-    found = [shlex.join(arguments) for _, arguments in demo.sequence(run)]
+    found = [shlex.join(map(str, arguments)) for _, arguments in demo.sequence(run)]
     base = str(run)
     assert found == [
         f"pack glyphs '{base}-store' --size 32",

@@ -1,4 +1,4 @@
-"""From a folder of photos to a report: batch and steps from the data, the verb run, progress."""
+"""Tests the verb run, the defaults that depend on the data, and progress."""
 
 import io
 import shutil
@@ -31,7 +31,7 @@ from tests.test_train import files_of, flags, train
 
 
 def length(config, num_images: int) -> tuple[int, int]:
-    """Batch and steps of a configuration that was fitted to some images."""
+    """Return the batch size and the steps of a configuration for a number of images."""
     found = fit_to(config, num_images)
     return found.batch_size, found.total_steps(num_images)
 
@@ -39,7 +39,7 @@ def length(config, num_images: int) -> tuple[int, int]:
 @pytest.mark.parametrize("stage", [PRESETS, ENCODER_PRESETS])
 @pytest.mark.parametrize("preset", ["laptop", "paper"])
 @pytest.mark.parametrize("num_images", [2, 10, 36, 200])
-def test_small_data_gets_a_batch_it_can_fill_and_the_least_steps(stage, preset, num_images):
+def test_small_data_gets_a_small_batch_and_the_least_steps(stage, preset, num_images):
     config = stage[preset]
     batch, steps = length(config, num_images)
     assert batch == min(num_images // 2, config.batch_size)
@@ -55,7 +55,7 @@ def test_large_data_keeps_the_preset():
     assert length(PRESETS["paper"], 100_000) == (128, 200 * 781)
 
 
-def test_what_a_flag_says_stays():
+def test_values_of_flags_do_not_change():
     laptop = PRESETS["laptop"]
     assert length(replace(laptop, epochs=45), 36) == (18, 90)
     assert length(replace(laptop, steps=7), 10) == (5, 7)
@@ -64,14 +64,14 @@ def test_what_a_flag_says_stays():
         fit_to(replace(laptop, batch_size=32), 10)
 
 
-def test_what_was_fitted_is_fitted_already():
+def test_fitting_twice_changes_nothing():
     once = fit_to(PRESETS["laptop"], 36)
     assert fit_to(once, 36) == once
     assert not isinstance(once.epochs, Default)
 
 
 def test_the_command_line_tells_a_default_from_a_flag(tmp_path, capsys):
-    """The same number as the preset's, but typed, is not a default."""
+    """A typed value is not a default even if it equals that of the preset."""
     store = packed(tmp_path, {"a": 5, "b": 5})
     small = ("--loss", "pyramid", "--adain-dim", "8", "--device", "cpu", "--steps", "3")
     assert main(["train", str(store), "--run", str(tmp_path / "run"), *small]) == 0
@@ -96,14 +96,14 @@ def test_a_small_run_resumes_with_what_was_chosen(tmp_path, capsys, monkeypatch)
 
 
 def photos_of(folder: Path, counts: dict[str, int]) -> Path:
-    """A folder of photos, names alike in each class, the last of class a broken."""
+    """Write photos with the same names in each class. The last photo of class a is broken."""
     photos = folder_of(folder / "photos", counts, size=(40, 30))
     (photos / "a" / f"{counts['a'] - 1}.png").write_bytes(b"\x89PNG broken")
     return photos
 
 
 def refuses(capsys, *arguments) -> str:
-    """What run says, and ends with, when it exits with 2."""
+    """Run the verb, which must exit with 2, and return what it prints."""
     capsys.readouterr()
     assert main(["run", *map(str, arguments)]) == 2
     said = capsys.readouterr().err
@@ -159,7 +159,7 @@ def test_run_refuses_what_cannot_be_separated(tmp_path, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["alone", "one"]
 
 
-def test_run_says_that_few_photos_are_few(tmp_path, capsys):
+def test_run_warns_about_few_photos(tmp_path, capsys):
     photos = folder_of(tmp_path / "photos", {"a": 3, "b": 12})
     gone = tmp_path / "gone.pth"
     said = refuses(capsys, photos, "--run", tmp_path / "run", "--perceptual-weights", gone)
@@ -167,7 +167,7 @@ def test_run_says_that_few_photos_are_few(tmp_path, capsys):
     assert f"--perceptual-weights {gone}: no such file" in said
 
 
-def test_run_notices_that_a_store_is_of_other_photos_or_another_size(tmp_path, capsys):
+def test_run_refuses_a_store_of_other_photos_or_another_size(tmp_path, capsys):
     photos = folder_of(tmp_path / "photos", {"a": 3, "b": 3})
     store = tmp_path / "mine-store"
     assert main(["pack", str(photos), str(store), "--size", "32"]) == 0
@@ -178,7 +178,7 @@ def test_run_notices_that_a_store_is_of_other_photos_or_another_size(tmp_path, c
     assert f"{store}: packed when {photos} had 6 photos, and now it has 7" in error
 
 
-def test_run_says_before_packing_that_weights_cannot_be_downloaded(tmp_path, capsys, monkeypatch):
+def test_run_reports_failed_downloads_of_weights_before_packing(tmp_path, capsys, monkeypatch):
     def offline(*args, **kwargs):
         raise OSError("no network")
 
@@ -203,7 +203,7 @@ def test_the_first_picture_is_early_and_every_one_is_named(
         assert f"picture: {file}" in said
 
 
-def test_tensorboard_that_is_missing_is_refused_before_there_is_a_run(
+def test_missing_tensorboard_is_refused_before_the_run_is_created(
     glyph_store, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setattr(log.importlib.util, "find_spec", lambda name: None)
@@ -245,14 +245,14 @@ def test_an_estimate_changes_nothing_and_knows_the_disk(glyph_store, encoder_run
     assert one_step.length.startswith("1 steps of 16 images")
 
 
-def test_lengths_of_time_are_said_as_people_do():
+def test_durations_are_readable():
     assert [duration(s) for s in (4.4, 89, 700, 5300, 12000)] == [
         "4 s", "89 s", "12 min", "88 min", "3 h 20 min",
     ]  # fmt: skip
 
 
 class Seen(list):
-    """What a job said of its progress."""
+    """Records the progress of a job."""
 
     def __call__(self, done: int, total: int) -> None:
         self.append((done, total))
@@ -262,7 +262,7 @@ class Seen(list):
         return len(self) > 2 and counts == sorted(counts) and self[-1][0] == self[-1][1]
 
 
-def test_long_jobs_say_how_far_they_are(trained_run, glyph_store, tmp_path):
+def test_long_jobs_report_progress(trained_run, glyph_store, tmp_path):
     from lord_fast.apply import fit_files, sample_grid
     from lord_fast.evaluate.options import EvaluateConfig
     from lord_fast.evaluate.run import evaluate_run
@@ -285,7 +285,7 @@ def test_long_jobs_say_how_far_they_are(trained_run, glyph_store, tmp_path):
         assert told.ends(), (name, told)
 
 
-def test_a_bar_is_drawn_on_a_terminal_only(monkeypatch):
+def test_a_bar_is_drawn_only_on_a_terminal(monkeypatch):
     for terminal in (True, False):
         stream = io.StringIO()
         monkeypatch.setattr(console, "err", Console(file=stream, force_terminal=terminal))
@@ -320,7 +320,7 @@ def test_options_come_from_a_file_and_flags_override_it(glyph_store, tmp_path, c
         (None, "No such file"),
     ],
 )
-def test_a_file_of_options_that_cannot_be_used(tmp_path, text, message, capsys):
+def test_unusable_files_of_options_are_refused(tmp_path, text, message, capsys):
     file = tmp_path / "mine.yaml"
     if text is not None:
         file.write_text(text)
@@ -329,7 +329,7 @@ def test_a_file_of_options_that_cannot_be_used(tmp_path, text, message, capsys):
     assert str(file) in error
 
 
-def test_a_file_leaves_defaults_to_the_data(tmp_path):
+def test_defaults_still_depend_on_the_data_with_a_file_of_options(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text("lr: 0.5\n")
     assert length(options_from(file), 36) == (18, LEAST_STEPS)
@@ -337,7 +337,7 @@ def test_a_file_leaves_defaults_to_the_data(tmp_path):
     assert length(options_from(file), 36) == (18, 6)
 
 
-def test_rates_of_an_extended_run_keep_what_was_and_end_as_the_longer_run():
+def test_an_extended_run_keeps_its_old_rates_and_ends_like_a_longer_run():
     once, longer = cosine(1e-2, 1e-5, 24), cosine(1e-2, 1e-5, 40)
     found = extended_cosine(1e-2, 1e-5, (24, 40))
     assert torch.equal(found[:24], once)
@@ -348,7 +348,7 @@ def test_rates_of_an_extended_run_keep_what_was_and_end_as_the_longer_run():
 
 
 def test_a_finished_run_is_extended_by_more_steps(glyph_store, tmp_path, capsys):
-    """The same bits as a run that was never stopped and had these rates from the start."""
+    """The bits equal those of a run that had these learning rates from the start."""
     run, whole = tmp_path / "run", tmp_path / "whole"
     assert train(glyph_store, run) == 0
     assert train(glyph_store, run, "--steps", "40") == 0

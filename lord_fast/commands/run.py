@@ -1,4 +1,4 @@
-"""lord-fast run: other verbs in turn, from a folder of photos to a report."""
+"""lord-fast run calls other verbs in turn, from a folder of photos to a report."""
 
 from collections import Counter
 from pathlib import Path
@@ -13,9 +13,9 @@ from lord_fast.console import err
 from lord_fast.parser import Step, call_in_turn, read
 
 BAD_SHARE = 0.1
-"""Share of the photos that may be broken where --max-bad does not say how many."""
+"""Fraction of the photos that may be broken if --max-bad is not given."""
 FEW = 5
-"""Photos of each class that were tried with good swaps, see docs/start.md."""
+"""Smallest number of photos per class that gave good swaps, see docs/start.md."""
 
 
 def run(
@@ -29,24 +29,29 @@ def run(
     threads: Annotated[int, AtLeast(0)] = 0,
     max_bad: Annotated[int, AtLeast(0)] | None = None,
 ) -> None:
-    """Go from a folder of photos to a report: pack, train, train-encoders, evaluate, report.
+    """Go from a folder of photos to a report.
 
-    The same command continues after an interruption.
+    It runs pack, train, train-encoders, evaluate and report.
+
+    Repeat the command to continue after an interruption.
 
     Examples:
         lord-fast run photos
         lord-fast run photos --run runs/friends --loss pyramid
 
     Args:
-        photos: A folder laid out PHOTOS/CLASS/NAME.jpg, or an archive of one.
-        run: The run's folder. Without it runs/NAME, after the photos. The store is made beside it.
+        photos: A folder with files PHOTOS/CLASS/NAME.jpg, or an archive of such a folder.
+        run: The run's folder. Defaults to runs/NAME, where NAME is the name of the photos' folder.
+            The store is created next to it.
         size: Side of the packed images in pixels.
-        preset: Defaults of both stages, see lord-fast train --help.
-        loss: vgg16 or pyramid, which needs no weights. Without it what the preset has.
-        perceptual_weights: File of VGG16 weights. Without it they are downloaded once.
-        steps: Steps of stage 1. Without it they come from the number of photos.
-        threads: CPU threads. 0: one for each core.
-        max_bad: Broken photos to leave out. They are named. Without it a tenth of the photos.
+        preset: Selects the defaults of both stages, see lord-fast train --help.
+        loss: Reconstruction loss. vgg16 compares VGG16 features, and pyramid needs no weights.
+            Defaults to the loss of the preset.
+        perceptual_weights: File of VGG16 weights. By default they are downloaded once.
+        steps: Number of steps of stage 1. By default it depends on the number of photos.
+        threads: Number of CPU threads. 0 uses one for each core.
+        max_bad: Number of broken photos to tolerate. They are left out and listed. Defaults to a
+            tenth of the photos.
     """
     from lord_fast.train.start import check_weights_of
 
@@ -71,16 +76,16 @@ def run(
 
 
 def check_photos(photos: Path) -> int:
-    """Count the photos of each class, say so, and refuse what cannot be separated.
+    """Count and print the photos of each class, and check that LORD can separate them.
 
     Args:
         photos: The folder.
 
     Returns:
-        How many there are.
+        The number of photos.
 
     Raises:
-        ValueError: there is one class only, or a class has one photo.
+        ValueError: There is only one class, or a class has only one photo.
     """
     from lord_fast.data.options import PackConfig
     from lord_fast.data.sources import open_source
@@ -90,35 +95,35 @@ def check_photos(photos: Path) -> int:
     if len(names) < 2:
         raise ValueError(
             f"{photos}: one class only ({names[0]}). LORD separates what differs between classes "
-            f"from what varies inside them. Add a second folder, with {FEW} photos or more"
+            f"from what varies within a class. Add a second folder with {FEW} photos or more"
         )
     alone = [name for name in names if counts[name] < 2]
     if alone:
         raise ValueError(
-            f"{photos}: one photo only in {_some(alone)}, so that nothing varies inside the class. "
-            f"Add photos, best {FEW} or more, or take the folder away"
+            f"{photos}: one photo only in {_some(alone)}, so nothing varies within the class. Add "
+            f"photos, preferably {FEW} or more per class, or remove the folder"
         )
     total, fewest = sum(counts.values()), min(counts.values())
     each = f"{fewest}" if fewest == max(counts.values()) else f"{fewest}-{max(counts.values())}"
     err.print(f"photos: {total} in {len(names)} classes of {each}: {_some(names)}")
     if fewest < FEW:
         few = [name for name in names if counts[name] < FEW]
-        err.print(f"note: {_some(few)}: fewer than {FEW} photos. Expect swaps that mix things up")
+        err.print(f"note: {_some(few)}: fewer than {FEW} photos, so expect swaps of low quality")
     return total
 
 
 def check_store(photos: Path, store: Path, run: Path, count: int, size: int) -> None:
-    """Refuse to go on with a store of another number of photos, or of another size.
+    """Check that an existing store has the right number of photos and the right size.
 
     Args:
         photos: The folder.
-        store: What was packed of it.
+        store: The store of the photos.
         run: The run's folder.
-        count: Photos that the folder has now.
-        size: Side of the images that is wanted, in pixels.
+        count: Number of photos in the folder.
+        size: Requested side of the images in pixels.
 
     Raises:
-        ValueError: the store is of others.
+        ValueError: The number of photos or the size differs.
     """
     from lord_fast.data.store import ImageStore
 
@@ -134,16 +139,16 @@ def check_store(photos: Path, store: Path, run: Path, count: int, size: int) -> 
 
 
 def config_of(training: tuple[str, ...]) -> TrainConfig:
-    """The configuration that a command line of train makes."""
+    """Return the configuration of a command line of train."""
     values, _ = read(train.train, training[1:], train.defaults(training[1:]))
     return values["config"]
 
 
 def announce(run: Path, store: Path, config: TrainConfig) -> None:
-    """Say what was chosen and what it will cost; nothing where training has begun.
+    """Print the chosen settings and their estimated cost, unless training has already started.
 
     Raises:
-        ValueError: a stage is not possible with these options and photos.
+        ValueError: A stage cannot run with these options and photos.
     """
     from lord_fast.run.folder import has_begun
     from lord_fast.train.estimate import estimate
@@ -154,11 +159,11 @@ def announce(run: Path, store: Path, config: TrainConfig) -> None:
     plan = estimate(store, config, encoder_defaults(config))
     err.print(f"chosen:   preset {config.preset}, loss {config.loss.loss}, {plan.length}")
     err.print(f"cost:     {plan}")
-    err.print(f"pictures: {run / 'grids'}, the first within a minute")
+    err.print(f"pictures: {run / 'grids'} (the first after less than a minute)")
 
 
 def after_packing(run: Path, training: tuple[str, ...]) -> list[Step]:
-    """The verbs that follow pack, as one would type them."""
+    """Return the verbs after pack and their command lines."""
     return [
         (train, training),
         (train_encoders, ("train-encoders", run)),

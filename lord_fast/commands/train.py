@@ -53,7 +53,7 @@ def defaults(arguments: Sequence[str]) -> dict[str, Any]:
     """Return the configuration of --preset and --config."""
 
     def train(preset: Preset | None = None, config: Path | None = None) -> None:
-        """Parse only these two."""
+        """Parse only these two flags."""
 
     found, _ = read(train, arguments, partly=True)
     if found["config"] is None:

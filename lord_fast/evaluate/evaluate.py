@@ -18,8 +18,7 @@ from lord_fast.evaluate.transfer import measure_transfer
 from lord_fast.progress import Parts, Progress, silent
 
 PARTS = 4
-"""Reconstruction, probes, transfer, and what goes with the codes: samples, or the leakage of images
-held out."""
+"""Number of parts, which are reconstruction, probes, transfer, and samples or held-out leakage."""
 
 
 def evaluate(
@@ -36,7 +35,8 @@ def evaluate(
         store: The images.
         lpips: The perceptual distance. With None it is null in the result.
         seed: Seed of the random draws and of the probes.
-        progress: Called with the number of parts measured and of all. The caller does the last.
+        progress: Called with the number of measured parts and of all parts. The caller measures the
+            last part.
     """
     part = Parts(progress, PARTS)
     image_ids = draw_images(store, seed)

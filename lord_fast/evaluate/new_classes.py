@@ -114,7 +114,7 @@ def evaluate_new_classes(
         steps: Number of optimization steps of each fit.
         seed: Seed of the random draws.
         perceptual_weights: VGG16 weights for the fit. Defaults to those of the run.
-        progress: Called with the number of classes fitted and of all.
+        progress: Called with the number of fitted classes and of all classes.
     """
     held_out, trained = stores
     drawn = draw_targets(held_out, trained, shots, seed)

@@ -31,7 +31,7 @@ def evaluate_run(run: Path, config: EvaluateConfig, progress: Progress = silent)
     Args:
         run: The run's folder.
         config: Selects what to measure.
-        progress: Called with the number of parts measured and of all.
+        progress: Called with the number of measured parts and of all parts.
 
     Returns:
         The metrics, with the path of their file.

@@ -66,7 +66,7 @@ def fit_density(
         groups: Group of each code, such as its content, int [N]. The codes of a group are held out
             together. Otherwise similar codes would be in both parts of a fold, and too many
             Gaussians would be chosen.
-        progress: Called with the number of mixtures tried and of all.
+        progress: Called with the number of tried mixtures and of all mixtures.
     """
     if groups is None:
         groups = np.arange(len(codes))

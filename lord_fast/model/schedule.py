@@ -18,21 +18,21 @@ def cosine(start: float, end: float, total_steps: int) -> Tensor:
 
 
 def extended_cosine(start: float, end: float, totals: Sequence[int]) -> Tensor:
-    """The rates of a run that was made longer, once or several times.
+    """Compute the learning rates of a run that was extended, once or several times.
 
-    The steps that were done keep their rates. From there on a step has the rate that it has in a
-    run of the new length, so that the rate rises once and falls to `end` again.
+    Finished steps keep their rates. Later steps have the rates of a run of the new length, so the
+    rate rises once and decays to `end` again.
 
     Args:
         start: Rate at step 0.
         end: Rate after the last step.
-        totals: Every length that the run had, in steps, increasing.
+        totals: All lengths of the run in steps, in increasing order.
 
     Returns:
         float32 [totals[-1]].
 
     Raises:
-        ValueError: the lengths do not increase.
+        ValueError: The lengths do not increase.
     """
     if any(longer <= shorter for shorter, longer in itertools.pairwise(totals)):
         raise ValueError(

@@ -66,14 +66,14 @@ def load_config(path: Path) -> tuple[TrainConfig, dict[str, Any]]:
 
 
 def options_from(path: Path, preset: str | None = None) -> TrainConfig:
-    """A preset with the options of a file, as `lord-fast train --config` takes it.
+    """Return a preset with the options of a file, for `lord-fast train --config`.
 
     Args:
-        path: A run's config.yaml, or a YAML file of some of its keys.
-        preset: The preset to start from. Without it the one that the file names, or laptop.
+        path: A run's config.yaml, or a YAML file with some of its keys.
+        preset: The preset to start from. Defaults to the one in the file, or to laptop.
 
     Raises:
-        ValueError: the file is missing or not YAML, or has keys or values that no option has.
+        ValueError: The file is missing or not YAML, or it has unknown keys or wrong values.
     """
     try:
         values = _read(path)

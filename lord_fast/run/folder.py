@@ -65,18 +65,18 @@ def check_run(run: Path, config: TrainConfig, data: dict[str, Any]) -> None:
 
 
 def extend(run: Path, config: AnyStage, stage: StageName, num_images: int) -> AnyStage:
-    """The configuration of a stage with the lengths that it had before.
+    """Set `extended_from` to the earlier lengths of a stage.
 
-    A finished stage that is asked for more steps is extended: its length so far joins them.
+    A finished stage is extended if the configuration has more steps. Its old length is then added.
 
     Args:
-        run: The run's folder; may be new.
-        config: What is to be trained, fitted to the data.
-        stage: Which stage.
-        num_images: Images of the store.
+        run: The run's folder. It need not exist.
+        config: The configuration to train with, after `fit_to`.
+        stage: latent or encoders.
+        num_images: Number of images of the store.
 
     Raises:
-        ValueError: stage 1 would be extended, and there are encoders of its codes so far.
+        ValueError: Stage 1 would be extended, but encoders were already trained on its codes.
     """
     if not has_begun(run, stage):
         return config
@@ -150,7 +150,7 @@ def check_encoders(run: Path, config: EncoderConfig) -> None:
 
 
 def _lengthened(old: AnyStage, new: StageConfig) -> AnyStage:
-    """A configuration with the length of the one that extends it, if that does."""
+    """Return `old` with the length of `new` if `new` extends it."""
     if len(new.extended_from) <= len(old.extended_from):
         return old
     return replace(old, steps=new.steps, epochs=new.epochs, extended_from=new.extended_from)

@@ -1,4 +1,4 @@
-"""What training a run will cost, measured on the machine that will train it."""
+"""Estimates the cost of training from a few steps on the same machine."""
 
 import time
 from dataclasses import dataclass
@@ -17,19 +17,19 @@ from lord_fast.train.stage import Stage
 from lord_fast.train.start import prepare
 
 MEASURED = 4
-"""Steps of each stage that are done, the first of them before the clock starts."""
+"""Number of steps of each stage. The first one is not timed."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What both stages will take.
+    """The estimated cost of both stages.
 
     Attributes:
-        length: Steps and batch of both stages, in words.
-        latent_seconds: Time of stage 1.
-        encoders_seconds: Time of stage 2.
-        memory: Bytes of the process, and on a GPU bytes of the GPU.
-        disk: Bytes of the run's checkpoints.
+        length: Describes the steps and batches of both stages.
+        latent_seconds: Time of stage 1 in seconds.
+        encoders_seconds: Time of stage 2 in seconds.
+        memory: Memory of the process in bytes, or memory of the GPU if there is one.
+        disk: Size of the run's checkpoints in bytes.
     """
 
     length: str
@@ -48,15 +48,15 @@ class Cost:
 
 
 def estimate(store_path: Path, config: TrainConfig, encoders: EncoderConfig) -> Cost:
-    """Do a few steps of both stages on the real images, throw them away, and scale their time.
+    """Train a few steps of both stages, discard the result and extrapolate the time.
 
     Args:
-        store_path: The store that will be trained on.
-        config: Of stage 1.
-        encoders: Of stage 2.
+        store_path: The store to train on.
+        config: Configuration of stage 1.
+        encoders: Configuration of stage 2.
 
     Raises:
-        ValueError: a stage is not possible.
+        ValueError: A stage cannot run with this configuration.
     """
     store = ImageStore(store_path)
     machine, config = prepare(fit_to(config, store.num_images), store, None)
@@ -76,7 +76,7 @@ def estimate(store_path: Path, config: TrainConfig, encoders: EncoderConfig) -> 
 
 
 def seconds_a_step(stage: Stage) -> tuple[float, int]:
-    """Mean time of a few steps, and how many of them the stage has done."""
+    """Return the mean time of a few steps in seconds, and the number of steps that were trained."""
     steps = min(MEASURED, stage.total_steps)
     warm_up = min(1, steps - 1)
     for step in range(warm_up):
@@ -90,12 +90,12 @@ def seconds_a_step(stage: Stage) -> tuple[float, int]:
 
 
 def size_of(state: State) -> int:
-    """Bytes of a checkpoint."""
+    """Return the size of a checkpoint in bytes."""
     return sum(tensor.nbytes for tensors in state.values() for tensor in tensors.values())
 
 
 def duration(seconds: float) -> str:
-    """A length of time as one says it, such as `40 s`, `12 min` or `3 h 20 min`."""
+    """Format a time, such as `40 s`, `12 min` or `3 h 20 min`."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

@@ -16,7 +16,7 @@ from lord_fast.train.stage import Stage
 MOST_UNSEEN = 1000
 """Number of losses that may accumulate on the device before the host checks them."""
 FIRST_PICTURE = 20.0
-"""Seconds after which a stage without a grid draws one."""
+"""Seconds after which a stage draws a grid if it has none yet."""
 
 
 class NotFinite(Exception):  # noqa: N818 (caught, and turned into another step)
@@ -88,11 +88,11 @@ class Log:
         }
 
     def is_picture_due(self) -> bool:
-        """Whether the stage has trained for a while and there is no grid of it yet."""
+        """Return whether the stage has trained for a while and has no grid yet."""
         return not self.has_picture and time.perf_counter() - self.started >= FIRST_PICTURE
 
     def show_picture(self, file: Path) -> None:
-        """Say that a grid was drawn."""
+        """Print the path of a new grid."""
         self.has_picture = True
         self.console.print(f"picture: {file}")
 
@@ -167,10 +167,10 @@ class Log:
 
 
 def check_writer() -> None:
-    """Check that what --tensorboard needs is installed.
+    """Check that TensorBoard is installed.
 
     Raises:
-        ValueError: it is not.
+        ValueError: TensorBoard is missing.
     """
     if importlib.util.find_spec("tensorboard") is None:
         raise ValueError(

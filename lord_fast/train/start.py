@@ -58,7 +58,8 @@ def train_latent(
     Args:
         store_path: A packed store.
         run: The run's folder. It is created if it does not exist.
-        config: The configuration. An existing run must have the same one.
+        config: The configuration, whose defaults `fit_to` adapts. An existing run must have the
+            same one.
         console: Shows the header and the progress.
         command: Command to record in the run's history before the first step.
         from_step: Go back to the checkpoint of this step. 0 starts the stage again.
@@ -105,7 +106,8 @@ def train_encoders(
 
     Args:
         run: A run whose stage 1 is finished.
-        config: The configuration. An existing stage 2 must have the same one.
+        config: The configuration, whose defaults `fit_to` adapts. An existing stage 2 must have the
+            same one.
         store_path: New path of the run's store, if the store has moved.
         console: Shows the header and the progress.
         command: Command to record in the run's history before the first step.
@@ -174,22 +176,22 @@ def _end_of_latent(run: Path, config: TrainConfig, store: ImageStore) -> checkpo
 
 
 def check_weights_of(config: TrainConfig) -> None:
-    """Load the weights of the loss, which downloads them the first time.
+    """Load the perceptual weights, which are downloaded the first time.
 
     Raises:
-        ValueError: The weights are not available. The message says what to do.
+        ValueError: The weights are not available. The error says what to do.
     """
     build_loss(config)
 
 
 def header(stage: Stage, run: Path, preset: str, defaults: StageConfig) -> str:
-    """Describe what is about to be trained, on what, how long and where, a line each.
+    """Describe the configuration, the data, the device, the kernels and the output folder.
 
     Args:
         stage: The stage.
         run: The run's folder.
         preset: Name of the run's preset.
-        defaults: The preset's configuration of the stage. Options that differ are named.
+        defaults: The stage's configuration in this preset. Only options that differ are listed.
     """
     store, machine, steps = stage.store, stage.machine, stage.total_steps
     shape = f"{store.size} x {store.size} x {store.channels}"
@@ -216,7 +218,7 @@ def header(stage: Stage, run: Path, preset: str, defaults: StageConfig) -> str:
 
 
 def changed_options(config: StageConfig, defaults: StageConfig) -> list[str]:
-    """Return the options that differ from a preset, each as on the command line."""
+    """List the options that differ from a preset, as on the command line."""
     usual = options(defaults)
     return [
         _as_typed(name, value)
