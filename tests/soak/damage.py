@@ -1,6 +1,6 @@
 """Damage every kind of file that the program reads back, and see what it makes of it.
 
-Usage: python -m tests.soak.damage [--count 1000] [--seed 0]
+Usage: python -m tests.soak.damage [--count 1000] [--seed 0] [--files PART]
 
 A damaged file must be refused by one ValueError (OSError where it is gone), or give what the
 whole file gave. Anything else is silent, or a crash. Prints one line a file: how many of each.
@@ -202,11 +202,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--files", default="", help="a part of FOLDER/NAME; default: all files")
     given = parser.parse_args()
     wrong, total = False, Counter[str]()
     with tempfile.TemporaryDirectory() as temporary:
         run = small_run(Path(temporary))
         for file, read in targets(run, Path(temporary)):
+            if given.files not in f"{file.parent.name}/{file.name}":
+                continue
             rng = random.Random(f"{given.seed} {file.name}")
             found = attack(file, read, given.count, rng)
             print(json.dumps({"file": f"{file.parent.name}/{file.name}", **found}), flush=True)

@@ -87,7 +87,8 @@ def main() -> None:
                 print(json.dumps({verb: found}), flush=True)
                 bad |= any("differs" in what or "exit code" in what for what in found)
         finally:
-            subprocess.run(["umount", folder], check=True)
+            # Lazily: this process may still have files of the store mapped.
+            subprocess.run(["umount", "--lazy", folder], check=True)
     sys.exit(bad)
 
 
