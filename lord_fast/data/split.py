@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from lord_fast.atomic import refuse_overlap
+from lord_fast.atomic import empty, refuse_overlap
 from lord_fast.data.manifest import Sample, data_file, read_manifest, write_manifest
 from lord_fast.data.store import ImageStore
-from lord_fast.data.unfinished import discard, empty, finish, unfinished
+from lord_fast.data.unfinished import discard, finish, unfinished
 
 PIECE = 32 << 20
 """Number of bytes of images that are copied at a time."""
