@@ -213,6 +213,16 @@ def test_the_sample_is_spread_over_the_store(stores):
     assert all(index[image_id]["sha256"] == sha256 for image_id, sha256 in rows)
 
 
+def test_verify_says_that_sources_without_hashes_were_not_compared(images, stores, tmp_path):
+    class Norb(Glyphs):
+        def describe(self):
+            return {"format": "smallnorb", "path": str(images)}
+
+    pack(Norb(16, 2), tmp_path / "store", CONFIG)
+    assert "could not be compared" in verify(tmp_path / "store")
+    assert "and so are their sources" in verify(stores["decoded"])
+
+
 def as_version_1(store: Path) -> Path:
     """Turn a store into one that an older lord-fast would have packed."""
     file = store / "manifest.json"
