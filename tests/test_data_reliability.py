@@ -1,5 +1,6 @@
 """Tests that no data is deleted, that damage to stores is noticed and that no work is lost."""
 
+import dataclasses
 import errno
 import json
 import random
@@ -278,6 +279,20 @@ def test_a_full_disk_keeps_what_is_packed(images, tmp_path, monkeypatch):
     assert steps[0] >= 48
     whole = contents(packed(images, tmp_path / "whole"))
     assert contents(tmp_path / "store") == whole
+
+
+def test_only_errors_of_the_system_can_be_continued(tmp_path):
+    class Undrawable(Glyphs):
+        def __iter__(self):
+            def draw():
+                raise OSError("raster overflow")
+
+            return (dataclasses.replace(record, image=draw) for record in super().__iter__())
+
+    with pytest.raises(ValueError, match="raster overflow") as caught:
+        pack(Undrawable(16, 2), tmp_path / "store", CONFIG)
+    assert "continues" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
 
 
 class Killed(BaseException):
