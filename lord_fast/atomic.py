@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lord_fast.errors import naming
+from lord_fast.lock import LOCK, folder_lock
 
 MARKER = ".lord-fast-partial"
 """A file in every unfinished folder of lord-fast. A folder without it is never removed."""
@@ -58,7 +59,8 @@ def atomic_folder(out: Path) -> Iterator[Path]:
     """Create a folder atomically. The caller fills a temporary folder, which is renamed at the end.
 
     Every file is synced before the rename. An error removes the temporary folder. A temporary
-    folder that a killed process left is removed first if it holds lord-fast's marker.
+    folder that a killed process left is emptied first if it holds lord-fast's marker. The temporary
+    folder is locked for this process.
 
     Args:
         out: The folder to create. It must not exist. Its parent is created if needed.
@@ -67,20 +69,24 @@ def atomic_folder(out: Path) -> Iterator[Path]:
         The temporary folder, beside `out`.
 
     Raises:
-        ValueError: `out` exists, or another program's folder is in the way.
+        ValueError: `out` exists, another process creates it, or another program's folder is in the
+            way.
     """
-    if out.exists():
-        raise ValueError(f"{out}: exists already; give another folder or remove it")
+    refuse_existing(out)
     partial = partial_of(out)
-    remove_partial(partial)
-    partial.mkdir(parents=True)
-    (partial / MARKER).touch()
-    try:
-        yield partial
-        finish_folder(partial, out)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    if not _is_ours(partial):
+        partial.mkdir(parents=True)
+        (partial / MARKER).touch()
+    with folder_lock(partial):
+        try:
+            refuse_existing(out)  # Another process may have finished it before the lock.
+            empty(partial)
+            yield partial
+            finish_folder(partial, out)
+            (out / LOCK).unlink()
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
 
 
 def finish_folder(partial: Path, out: Path) -> None:
@@ -95,6 +101,27 @@ def finish_folder(partial: Path, out: Path) -> None:
     partial.rename(out)
     sync(out.parent)
     (out / MARKER).unlink(missing_ok=True)
+
+
+def refuse_existing(out: Path) -> None:
+    """Check that a folder does not exist yet.
+
+    Raises:
+        ValueError: It exists.
+    """
+    if out.exists():
+        raise ValueError(f"{out}: exists already; give another folder or remove it")
+
+
+def empty(partial: Path) -> None:
+    """Remove the files that an earlier process left in an unfinished folder. It must be locked."""
+    for path in partial.iterdir():
+        if path.name in (MARKER, LOCK):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def refuse_overlap(source: Path, out: Path) -> None:
@@ -136,13 +163,23 @@ def remove_partial(partial: Path) -> None:
     Raises:
         ValueError: The path was not created by lord-fast.
     """
+    if _is_ours(partial):
+        shutil.rmtree(partial)
+
+
+def _is_ours(partial: Path) -> bool:
+    """Return whether an unfinished folder of lord-fast exists.
+
+    Raises:
+        ValueError: The path exists, but was not created by lord-fast.
+    """
     if not partial.exists() and not partial.is_symlink():
-        return
+        return False
     if partial.is_symlink() or not (partial / MARKER).is_file():
         raise ValueError(
             f"{partial}: in the way, and not an unfinished folder of lord-fast; move it"
         )
-    shutil.rmtree(partial)
+    return True
 
 
 def sync(path: Path) -> None:

@@ -69,7 +69,7 @@ class Checked:
     """A base class for dataclasses of options that raises an error for values out of bounds.
 
     Write the bound in the annotation, such as `Annotated[int, MoreThan(0)]`. None is always
-    allowed.
+    allowed. Every value of a tuple is checked.
     """
 
     def __post_init__(self) -> None:
@@ -93,8 +93,9 @@ def check(kind: Any, values: Mapping[str, Any]) -> None:
     """
     for name, bounds in _bounds(kind).items():
         value = values.get(name)
-        if value is not None and not all(bound.allows(value) for bound in bounds):
-            raise ValueError(f"{flag(name)} {value}: must be {' and '.join(map(str, bounds))}")
+        for item in value if isinstance(value, tuple) else (value,):
+            if item is not None and not all(bound.allows(item) for bound in bounds):
+                raise ValueError(f"{flag(name)} {item}: must be {' and '.join(map(str, bounds))}")
 
 
 def flag(name: str) -> str:

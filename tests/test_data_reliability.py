@@ -1,5 +1,6 @@
 """Tests that no data is deleted, that damage to stores is noticed and that no work is lost."""
 
+import dataclasses
 import errno
 import json
 import random
@@ -213,6 +214,16 @@ def test_the_sample_is_spread_over_the_store(stores):
     assert all(index[image_id]["sha256"] == sha256 for image_id, sha256 in rows)
 
 
+def test_verify_says_that_sources_without_hashes_were_not_compared(images, stores, tmp_path):
+    class Norb(Glyphs):
+        def describe(self):
+            return {"format": "smallnorb", "path": str(images)}
+
+    pack(Norb(16, 2), tmp_path / "store", CONFIG)
+    assert "could not be compared" in verify(tmp_path / "store")
+    assert "and so are their sources" in verify(stores["decoded"])
+
+
 def as_version_1(store: Path) -> Path:
     """Turn a store into one that an older lord-fast would have packed."""
     file = store / "manifest.json"
@@ -268,6 +279,20 @@ def test_a_full_disk_keeps_what_is_packed(images, tmp_path, monkeypatch):
     assert steps[0] >= 48
     whole = contents(packed(images, tmp_path / "whole"))
     assert contents(tmp_path / "store") == whole
+
+
+def test_only_errors_of_the_system_can_be_continued(tmp_path):
+    class Undrawable(Glyphs):
+        def __iter__(self):
+            def draw():
+                raise OSError("raster overflow")
+
+            return (dataclasses.replace(record, image=draw) for record in super().__iter__())
+
+    with pytest.raises(ValueError, match="raster overflow") as caught:
+        pack(Undrawable(16, 2), tmp_path / "store", CONFIG)
+    assert "continues" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
 
 
 class Killed(BaseException):

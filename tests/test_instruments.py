@@ -21,6 +21,7 @@ from lord_fast.evaluate.score import score
 from lord_fast.evaluate.splits import hold_out
 from lord_fast.model.density import fit_density
 from lord_fast.model.perceptual import CONVOLUTIONS, POOLS
+from tests.test_cli import fails
 from tests.test_evaluate import grid_codes
 
 
@@ -231,7 +232,7 @@ def test_score_reads_codes_of_any_model(tmp_path):
 
 def test_score_refuses_files_that_do_not_match(tmp_path):
     codes, labels = tmp_path / "codes.npz", tmp_path / "labels.csv"
-    np.savez(codes, content=np.zeros((4, 2)))
+    np.savez(codes, content=np.eye(4))
     for text, message in (
         ("kind\na\n", "column class"), ("class\na\nb\n", "2 rows"),
         ("name,class\nx,a\n", "holds no names"), ("class,angle\na\n", "line 2"),
@@ -242,6 +243,70 @@ def test_score_refuses_files_that_do_not_match(tmp_path):
     np.savez(codes, other=np.zeros(3))
     with pytest.raises(ValueError, match="array content"):
         score(codes, labels)
+
+
+GOOD = {"content": np.eye(4), "class_": np.eye(4), "names": np.array(list("abcd"))}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"content": np.array(list("abcd"))}, "array content of numbers"),
+        ({"content": np.array([["a", "b"]] * 4)}, "array content of numbers"),
+        ({"content": np.zeros((4, 0))}, "array content of numbers"),
+        ({"class_": np.array(1.0)}, "array class_ of numbers"),
+        ({"class_": np.full((4, 3), np.nan)}, "class_ holds values that are not finite"),
+        ({"class_": np.zeros((4, 3))}, "all codes in class_ are equal"),
+        ({"class_": np.eye(3)}, "4 content codes and 3 class codes"),
+        ({"names": np.array(["a"])}, r"names has shape \[1\], but there are 4 codes"),
+    ],
+)
+def test_score_refuses_wrong_arrays(tmp_path, change, message):
+    codes, labels = tmp_path / "codes.npz", tmp_path / "labels.csv"
+    labels.write_text("name,class\na,x\nb,x\nc,y\nd,y\n")
+    np.savez(codes, **{**GOOD, **change})
+    with pytest.raises(ValueError, match=rf"codes\.npz: .*{message}"):
+        score(codes, labels)
+
+
+def test_score_refuses_files_that_are_no_npz(tmp_path):
+    codes, labels = tmp_path / "codes.npz", tmp_path / "labels.csv"
+    labels.write_text("class\nx\nx\ny\ny\n")
+    np.save(tmp_path / "codes.npy", np.zeros((4, 2)))
+    np.savez(codes, **GOOD)
+    flipped = bytearray(codes.read_bytes())
+    flipped[flipped.index(b"NUMPY") + 140] ^= 1
+    for content in (b"", (tmp_path / "codes.npy").read_bytes(), flipped, b"text"):
+        codes.write_bytes(content)
+        with pytest.raises(ValueError, match=r"codes\.npz: not an npz file of arrays"):
+            score(codes, labels)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name,class\na,x\nb,x\nc,y\nd,y\na,y\n", "two rows for a"),
+        ("name,class,class\na,x,y\n", "two columns class"),
+    ],
+)
+def test_score_refuses_labels_that_are_given_twice(tmp_path, text, message):
+    np.savez(tmp_path / "codes.npz", **GOOD)
+    (tmp_path / "labels.csv").write_text(text)
+    with pytest.raises(ValueError, match=rf"labels\.csv: has {message}"):
+        score(tmp_path / "codes.npz", tmp_path / "labels.csv")
+
+
+def test_score_draws_images_if_there_are_too_many(tmp_path, monkeypatch):
+    monkeypatch.setattr("lord_fast.evaluate.draw.MAX_IMAGES", 100)
+    found = scored(tmp_path, 0)
+    assert found["images"] == 400
+    assert found["probed"] == {"images": 100, "classes": 5, "classes_of_one_image": 0}
+
+
+def test_score_refuses_a_negative_seed(capsys):
+    assert "--seed -1: must be 0 or more" in fails(
+        capsys, "score", "codes.npz", "labels.csv", "--seed", "-1"
+    )
 
 
 def test_memorized_samples_are_detected():

@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from lord_fast.atomic import atomic_folder
 from lord_fast.bench.published import PublishedModel
 from lord_fast.cli import main
 from lord_fast.lord import Lord
@@ -300,3 +301,18 @@ def test_a_full_disk_leaves_nothing_and_the_same_command_works_again(
     assert list(tmp_path.iterdir()) == []
     assert main([str(word) for word in command]) == 0
     assert Lord.load(out if verb == "import-lord" else trained_run, device="cpu").step > 0
+
+
+@pytest.mark.parametrize("verb", ["export", "import-lord"])
+def test_only_one_process_writes_a_folder(trained_run, checkpoint, tmp_path, capsys, verb):
+    out = tmp_path / "out"
+    command = {
+        "export": ["export", trained_run, "--out", out, "--no-onnx"],
+        "import-lord": ["import-lord", checkpoint[0], "--run", out],
+    }[verb]
+    with atomic_folder(out) as partial:
+        (partial / "half").touch()
+        assert "out.partial: in use by process" in fails(capsys, *command)
+        assert not out.exists()
+    assert [path.name for path in out.iterdir()] == ["half"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]

@@ -2,11 +2,13 @@
 
 import gzip
 import io
+import lzma
 import random
 import struct
 import tarfile
 import tracemalloc
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -197,6 +199,27 @@ def test_members_that_are_no_images_are_not_loaded(tmp_path, mode):
     path = tmp_path / ("i.tar.gz" if mode == "w:gz" else "i.tar.xz")
     path.write_bytes(tarred(mode, {"top/a/notes.bin": ZEROS, **IMAGES_OF_TWO}))
     assert peak_of(lambda: pixels_of(path)) < 16 << 20
+
+
+def test_an_xz_with_a_large_dictionary_is_refused(tmp_path):
+    data = bytearray(tarred("w:xz", IMAGES_OF_TWO))
+    size = (data[12] + 1) * 4
+    header = data[12 : 12 + size - 4]
+    assert header[2:4] == b"\x21\x01"  # LZMA2, and one byte with the size of its dictionary
+    header[4] = 32  # 256 MiB
+    data[12 : 12 + size] = header + struct.pack("<I", zlib.crc32(header))
+    path = tmp_path / "i.tar.xz"
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"i\.tar\.xz: .*more than 134,217,728 bytes of memory"):
+        open_source(str(path), PackConfig())
+
+
+def test_an_xz_of_several_streams_is_read(tmp_path):
+    data = tarred("w", IMAGES_OF_TWO)
+    whole, parts = tmp_path / "whole.tar.xz", tmp_path / "parts.tar.xz"
+    whole.write_bytes(lzma.compress(data, preset=9))
+    parts.write_bytes(lzma.compress(data[:700]) + bytes(8) + lzma.compress(data[700:]) + bytes(4))
+    assert pixels_of(parts) == pixels_of(whole)
 
 
 def test_a_tar_header_of_megabytes_is_refused(tmp_path):

@@ -73,6 +73,10 @@ def test_impossible_splits_are_refused(glyph_store, tmp_path, capsys):
     assert "different folders" in fails(
         capsys, "split", glyph_store, parts[0], parts[0], "--classes", "1"
     )
+    for inner in (parts[0] / "t", tmp_path / "train.partial" / "t"):
+        for pair in ((parts[0], inner), (inner, parts[0])):
+            assert "side by side" in fails(capsys, "split", glyph_store, *pair, "--classes", "1")
+            assert list(tmp_path.iterdir()) == []
     assert "not a packed store" in fails(capsys, "split", tmp_path, *parts, "--classes", "1")
     parts[1].mkdir()
     assert "exists already" in fails(capsys, "split", glyph_store, *parts, "--classes", "1")

@@ -227,6 +227,12 @@ def using(verb: str, run, inputs, out) -> list:
     }[verb]
 
 
+def test_files_that_pack_ignores_are_not_listed(tmp_path):
+    for name in ("a.png", "b.pdf", "c.eps", "d.txt"):
+        (tmp_path / name).touch()
+    assert list_images([tmp_path]) == [tmp_path / "a.png"]
+
+
 @pytest.mark.parametrize("verb", ["encode", "translate", "fit", "interpolate"])
 def test_every_verb_refuses_wrong_images(encoder_run, trained_run, photos, tmp_path, capsys, verb):
     out, empty, text = tmp_path / "out", tmp_path / "empty", tmp_path / "letter.png"

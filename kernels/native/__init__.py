@@ -83,7 +83,9 @@ def instructions() -> str:
 
 
 def use_instructions(name: str) -> bool:
-    """Switch to another instruction set (baseline, avx2 or avx512).
+    """Switch to another instruction set (baseline, avx2 or avx512). Only the tests need this.
+
+    They compare the results of every instruction set that the machine supports.
 
     Returns:
         True if the library and this machine support it. Otherwise nothing changes.

@@ -2,18 +2,25 @@
 
 import json as json_
 from pathlib import Path
+from typing import Annotated
 
 from tyro.conf import Positional
 
 from lord_fast.atomic import atomic_write
+from lord_fast.bounds import AtLeast
 from lord_fast.console import out
 from lord_fast.run.metrics import probe_rows
 
 
 def score(
-    codes: Positional[Path], labels: Positional[Path], json: Path | None = None, seed: int = 0
+    codes: Positional[Path],
+    labels: Positional[Path],
+    json: Path | None = None,
+    seed: Annotated[int, AtLeast(0)] = 0,
 ) -> None:
     """Measure leakage and informativeness of the codes of any model.
+
+    At most 5,000 codes are probed. They are drawn at random, as evaluate draws images.
 
     Examples:
         lord-fast score codes.npz labels.csv

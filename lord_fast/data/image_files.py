@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from lord_fast.data.decode import BadImageError, PillowDecoder, Shape, crop_flag, read_file
+from lord_fast.data.sources.labels import image_extensions
 from lord_fast.data.store import as_float
 
 BATCH = 256
@@ -25,7 +25,7 @@ def list_images(paths: Sequence[Path]) -> list[Path]:
     """
     if not paths:
         raise ValueError("name images, or folders of images")
-    extensions = set(Image.registered_extensions())
+    extensions = image_extensions()
     found: list[Path] = []
     for path in paths:
         if not path.exists():

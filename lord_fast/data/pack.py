@@ -246,6 +246,11 @@ def _read(record: Record) -> np.ndarray | bytes | BadImageError:
     except BadImageError as error:
         # A new exception, because the traceback of the old one keeps the data in memory.
         return BadImageError(str(error))
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        # The system numbers its errors. Pillow and others raise this one for what they cannot draw.
+        return BadImageError(str(error))
 
 
 def _fitted(image: np.ndarray | BadImageError, shape: Shape) -> np.ndarray | BadImageError:

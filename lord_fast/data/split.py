@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from lord_fast.atomic import refuse_overlap
+from lord_fast.atomic import empty, partial_of, refuse_overlap
 from lord_fast.data.manifest import Sample, data_file, read_manifest, write_manifest
 from lord_fast.data.store import ImageStore
-from lord_fast.data.unfinished import discard, empty, finish, unfinished
+from lord_fast.data.unfinished import discard, finish, unfinished
 
 PIECE = 32 << 20
 """Number of bytes of images that are copied at a time."""
@@ -123,8 +123,7 @@ def _write_both(
     drawn: dict,
 ) -> tuple[int, int]:
     """Write both parts, except a part that an interrupted call with the same arguments wrote."""
-    if train[0].resolve() == test[0].resolve():
-        raise ValueError(f"{train[0]}: give the two parts different folders")
+    _refuse_nested(train[0], test[0])
     parts = [
         _Part(path, names, np.flatnonzero(mask), {"sha256": store.sha256, **drawn, "part": part})
         for part, mask, (path, names) in (("train", ~held_out, train), ("test", held_out, test))
@@ -151,6 +150,16 @@ def _write_both(
         for folder, part in zip(folders, missing, strict=True):
             finish(folder, part.path)
     return len(parts[0].image_ids), len(parts[1].image_ids)
+
+
+def _refuse_nested(train: Path, test: Path) -> None:
+    for inner, outer in ((train, test), (test, train)):
+        folders = inner.resolve(), *inner.resolve().parents
+        if outer.resolve() in folders or partial_of(outer).resolve() in folders:
+            raise ValueError(
+                f"{inner}: is the same as {outer}, or lies in it; give the two parts different "
+                f"folders side by side"
+            )
 
 
 def _is_made(part: _Part) -> bool:

@@ -1,12 +1,11 @@
 """An unfinished store is called OUT.partial, and only one process at a time may fill it."""
 
 import json
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lord_fast.atomic import MARKER, finish_folder, partial_of, remove_partial
+from lord_fast.atomic import MARKER, finish_folder, partial_of, refuse_existing, remove_partial
 from lord_fast.lock import LOCK, folder_lock
 
 PACKING = "packing.json"
@@ -31,12 +30,12 @@ def unfinished(out: Path) -> Iterator[Path]:
         ValueError: `out` exists, another process creates it, or OUT.partial was not created by
             lord-fast.
     """
-    _refuse_existing(out)
+    refuse_existing(out)
     partial = partial_of(out)
     _own(partial)
     with folder_lock(partial):
         try:
-            _refuse_existing(out)  # Another process may have finished it before the lock.
+            refuse_existing(out)  # Another process may have finished it before the lock.
         except ValueError:
             discard(partial)
             raise
@@ -53,22 +52,6 @@ def finish(partial: Path, out: Path) -> None:
 def discard(partial: Path) -> None:
     """Remove an unfinished store."""
     remove_partial(partial)
-
-
-def empty(partial: Path) -> None:
-    """Remove the files that an earlier process left in an unfinished store. It must be locked."""
-    for path in partial.iterdir():
-        if path.name in (MARKER, LOCK):
-            continue
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
-
-
-def _refuse_existing(out: Path) -> None:
-    if out.exists():
-        raise ValueError(f"{out}: exists already; give another folder or remove it")
 
 
 def _own(partial: Path) -> None:

@@ -43,7 +43,7 @@ def verify(store: Path, progress: Callable[[int, int], None] = lambda n, total: 
     if not index.is_file() or file_sha256(index) != manifest["sha256"]:
         raise ValueError(f"{index}: changed since packing; pack again")
     sources = _source_folder(manifest.get("source", {}))
-    wrong = []
+    wrong, compared = [], 0
     encoded = manifest.get("storage") == "encoded"
     shape = Shape(manifest["size"], manifest["channels"])
     labels = _Labels(store, manifest)
@@ -56,13 +56,14 @@ def verify(store: Path, progress: Callable[[int, int], None] = lambda n, total: 
                 wrong.append(f"{row['name']}: damaged in the store")
             if sources is not None and "source_sha256" in row:
                 wrong += _changed(sources / row["name"], row)
+                compared += 1
             progress(done, total)
         if data.read(1) or done != total:
             raise ValueError(f"{data.name}: not the {total} images of the manifest; pack again")
     if wrong:
         lines = "\n  ".join(wrong)
         raise ValueError(f"{store}: {len(wrong)} of {total} images:\n  {lines}")
-    against = f", and so are their sources in {sources}" if sources is not None else ""
+    against = "" if sources is None else _against(sources, compared)
     unchecked = "" if is_hashed(manifest) else (
         ". manifest.json and left_out.jsonl were not checked, because older versions wrote no "
         "hashes of them"
@@ -146,6 +147,13 @@ def _source_folder(source: dict) -> Path | None:
     """Return the folder with the source files of a store, or None if it does not exist."""
     path, form = Path(source.get("path", "")), formats().get(source.get("format", ""))
     return path if form is not None and form.names_are_paths and path.is_dir() else None
+
+
+def _against(sources: Path, compared: int) -> str:
+    """Say whether the sources were compared. Images without a file of their own have no hash."""
+    if compared:
+        return f", and so are their sources in {sources}"
+    return f". Their sources in {sources} could not be compared: the store has no hashes of them"
 
 
 def _changed(file: Path, row: dict) -> list[str]:

@@ -29,10 +29,11 @@ import numpy as np
 from PIL import Image
 
 from lord_fast import __version__
+from lord_fast.atomic import empty
 from lord_fast.data.decode import Shape
 from lord_fast.data.manifest import Sample, data_file, stored, write_manifest
 from lord_fast.data.records import Record
-from lord_fast.data.unfinished import PACKING, empty
+from lord_fast.data.unfinished import PACKING
 
 
 class StoreWriter:

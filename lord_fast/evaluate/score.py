@@ -1,10 +1,14 @@
 """Measures the codes of any model from a file of codes and a file of labels."""
 
 import csv
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from lord_fast.data.sources.archive import readable
+from lord_fast.evaluate.draw import draw_rows
 from lord_fast.evaluate.read_codes import Labels, probe_codes
 
 CLASS = "class"
@@ -13,6 +17,8 @@ NAME = "name"
 
 def score(codes_file: Path, labels_file: Path, seed: int = 0) -> dict:
     """Measure leakage and informativeness of codes, with controls of leakage.
+
+    At most `MAX_IMAGES` codes are probed, which are drawn as `evaluate` draws images.
 
     Args:
         codes_file: An npz file with content codes `content` [N, content_dim]. Class codes `class_`
@@ -45,10 +51,10 @@ def score(codes_file: Path, labels_file: Path, seed: int = 0) -> dict:
                for name, column in columns.items()}  # fmt: skip
     classes = numbers.pop(CLASS)
     sizes = np.bincount(classes)
-    kept = sizes[classes] > 1
     if (sizes > 1).sum() < 2:
         raise ValueError(f"{labels_file}: fewer than two classes have two images or more")
     contents = _combinations(numbers, len(classes))
+    kept = draw_rows(classes, len(sizes), lambda: contents, seed, among=np.flatnonzero(sizes > 1))
     labels = Labels(classes[kept], contents[kept], {k: v[kept] for k, v in numbers.items()})
     class_ = codes.get("class_")
     return {
@@ -56,8 +62,8 @@ def score(codes_file: Path, labels_file: Path, seed: int = 0) -> dict:
         "classes": len(sizes),
         "seed": seed,
         "probed": {
-            "images": int(kept.sum()),
-            "classes": int((sizes > 1).sum()),
+            "images": len(kept),
+            "classes": len(np.unique(classes[kept])),
             "classes_of_one_image": int((sizes == 1).sum()),
         },
         **probe_codes(content[kept], None if class_ is None else class_[kept], labels, seed),
@@ -65,24 +71,39 @@ def score(codes_file: Path, labels_file: Path, seed: int = 0) -> dict:
 
 
 def _read_codes(file: Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
+    with readable(file, "not an npz file of arrays"):
+        arrays = np.load(file, allow_pickle=False)
+        if not isinstance(arrays, np.lib.npyio.NpzFile):
+            raise ValueError("it holds a single array")
+        with arrays:
             found = {
                 name: arrays[name] for name in ("names", "content", "class_") if name in arrays
             }
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{file}: not an npz file of arrays ({error})") from error
-    content = found.get("content")
-    if content is None or content.ndim != 2:
+    content, class_, names = (found.get(name) for name in ("content", "class_", "names"))
+    if content is None:
         raise ValueError(f"{file}: needs an array content of shape [N, content_dim]")
-    if not np.isfinite(content).all():
-        raise ValueError(f"{file}: content holds values that are not finite")
-    class_ = found.get("class_")
-    if class_ is not None and class_.shape[:1] != content.shape[:1]:
-        if len(class_) != 1:
+    _check_codes(file, "content", content)
+    if class_ is not None:
+        _check_codes(file, "class_", class_)
+        if len(class_) != len(content):
             raise ValueError(f"{file}: {len(content)} content codes and {len(class_)} class codes")
-        found["class_"] = np.repeat(class_, len(content), axis=0)
+    if names is not None and names.shape != content.shape[:1]:
+        raise ValueError(
+            f"{file}: names has shape {list(names.shape)}, but there are {len(content)} codes"
+        )
     return found
+
+
+def _check_codes(file: Path, name: str, codes: np.ndarray) -> None:
+    if codes.ndim != 2 or codes.dtype.kind not in "fiu" or not codes.size:
+        raise ValueError(
+            f"{file}: needs an array {name} of numbers of shape [N, {name.strip('_')}_dim], but "
+            f"has {codes.dtype} {list(codes.shape)}"
+        )
+    if not np.isfinite(codes).all():
+        raise ValueError(f"{file}: {name} holds values that are not finite")
+    if (codes == codes[0]).all():
+        raise ValueError(f"{file}: all codes in {name} are equal, so they hold no information")
 
 
 def _read_labels(file: Path) -> dict[str, np.ndarray]:
@@ -93,6 +114,8 @@ def _read_labels(file: Path) -> dict[str, np.ndarray]:
         raise ValueError(f"{file}: not a CSV file with a header ({error})") from error
     if CLASS not in header or not rows:
         raise ValueError(f"{file}: needs a header with a column {CLASS}, and rows")
+    if (twice := _repeated(header)) is not None:
+        raise ValueError(f"{file}: has two columns {twice}")
     wrong = [i for i, row in enumerate(rows, 2) if len(row) != len(header)]
     if wrong:
         raise ValueError(f"{file}: line {wrong[0]} has another number of cells than the header")
@@ -109,11 +132,18 @@ def _match(
         return None
     if names is None:
         raise ValueError(f"{codes_file}: holds no names, but {labels_file} has a column {NAME}")
+    if (twice := _repeated(labelled.tolist())) is not None:
+        raise ValueError(f"{labels_file}: has two rows for {twice}")
     places = {name: row for row, name in enumerate(labelled.tolist())}
     unknown = [name for name in names.tolist() if name not in places]
     if unknown:
         raise ValueError(f"{labels_file}: no row for {unknown[0]} of {codes_file}")
     return np.array([places[name] for name in names.tolist()])
+
+
+def _repeated(names: Sequence[str]) -> str | None:
+    """Return a name that occurs more than once, or None."""
+    return next((name for name, count in Counter(names).items() if count > 1), None)
 
 
 def _combinations(factors: dict[str, np.ndarray], count: int) -> np.ndarray:

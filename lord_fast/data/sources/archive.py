@@ -4,6 +4,7 @@ import bz2
 import errno
 import functools
 import gzip
+import io
 import lzma
 import os
 import tarfile
@@ -34,6 +35,8 @@ DAMAGE = (None, errno.EINVAL)
 before the start of the file gives EINVAL."""
 BLOCK = 1 << 18
 """Number of bytes of a tar that are read at a time."""
+XZ_MEMORY = 128 << 20
+"""Largest memory for decompressing an .xz file. xz -9 needs 65 MiB, and xz allows 4 GiB."""
 
 
 def is_archive(path: Path) -> bool:
@@ -319,8 +322,63 @@ def _decompressed(path: Path) -> BinaryIO:
     if magic[:3] == b"BZh":
         return bz2.open(path)  # type: ignore[return-value]
     if magic == b"\xfd7zXZ\0":
-        return lzma.open(path)  # type: ignore[return-value]
+        return io.BufferedReader(_XzFile(path))  # type: ignore[return-value]
     return path.open("rb")
+
+
+class _XzFile(io.RawIOBase):
+    """Decompresses an .xz file with at most `XZ_MEMORY`, which `lzma.open` cannot limit.
+
+    Like `lzma.open` it reads several streams, one after another, with zeros between them.
+    """
+
+    def __init__(self, path: Path):
+        self._file = path.open("rb")
+        self._stream = _xz_stream()
+
+    def readable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+    def readinto(self, buffer) -> int:
+        data = b""
+        while not data:
+            block = self._block()
+            if block is None:
+                return 0
+            try:
+                data = self._stream.decompress(block, len(buffer))
+            except lzma.LZMAError as error:
+                if "limit" not in str(error):
+                    raise
+                raise lzma.LZMAError(
+                    f"needs more than {XZ_MEMORY:,} bytes of memory; compress it again with xz -9"
+                ) from error
+        buffer[: len(data)] = data
+        return len(data)
+
+    def _block(self) -> bytes | None:
+        """Return compressed bytes, none if the stream still holds some, or None at the end."""
+        if not self._stream.eof:
+            block = self._file.read(BLOCK) if self._stream.needs_input else b""
+            if self._stream.needs_input and not block:
+                raise EOFError("the compressed file ends before the end of its data")
+            return block
+        block = (self._stream.unused_data or self._file.read(BLOCK)).lstrip(b"\0")
+        while not block:
+            piece = self._file.read(BLOCK)
+            if not piece:
+                return None
+            block = piece.lstrip(b"\0")
+        self._stream = _xz_stream()
+        return block
+
+
+def _xz_stream() -> lzma.LZMADecompressor:
+    return lzma.LZMADecompressor(lzma.FORMAT_XZ, XZ_MEMORY)
 
 
 def _not_read(name: str, reason: str) -> Member:

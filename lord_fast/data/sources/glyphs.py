@@ -17,7 +17,7 @@ from typing import Annotated
 import numpy as np
 from PIL import Image, ImageFont, features
 
-from lord_fast.bounds import Checked, MoreThan
+from lord_fast.bounds import Below, Checked, MoreThan
 from lord_fast.data.formats import register
 from lord_fast.data.options import PackConfig
 from lord_fast.data.records import Record, Source
@@ -53,9 +53,9 @@ class GlyphOptions(Checked):
     typefaces: tuple[str, ...] = ()
     """Names of fonts that matplotlib ships. By default ten typefaces are used for up to 62 classes.
     For more classes fewer typefaces are used, because only these share enough characters."""
-    rotations: tuple[float, ...] = (-30, -15, 0, 15, 30)
+    rotations: tuple[Annotated[float, MoreThan(-360), Below(360)], ...] = (-30, -15, 0, 15, 30)
     """Rotations of the characters in degrees."""
-    scales: tuple[float, ...] = (1.0,)
+    scales: tuple[Annotated[float, MoreThan(0), Below(16)], ...] = (1.0,)
     """Relative sizes of the characters. If there are several, the size is a content factor."""
 
 
@@ -129,6 +129,11 @@ class Glyphs(Source):
     ):
         if not rotations or not scales:
             raise ValueError("--rotations and --scales need at least one value each")
+        if EM * min(scales) * size < 1:
+            raise ValueError(
+                f"--scales {min(scales):g}: makes characters smaller than a pixel; give a larger "
+                f"scale or --size"
+            )
         self.size, self.rotations, self.scales = size, rotations, scales
         for self.typefaces in (typefaces,) if typefaces else TYPEFACE_SETS:
             self.chars = characters(self.typefaces)[:num_classes]
