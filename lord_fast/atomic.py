@@ -1,5 +1,6 @@
 """Writes files and folders atomically. After a crash they are either complete or absent."""
 
+import hashlib
 import os
 import shutil
 import tempfile
@@ -180,6 +181,15 @@ def _is_ours(partial: Path) -> bool:
             f"{partial}: in the way, and not an unfinished folder of lord-fast; move it"
         )
     return True
+
+
+def file_sha256(file: Path) -> str:
+    """Hash a file without loading it into memory."""
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while piece := stream.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def sync(path: Path) -> None:

@@ -98,6 +98,11 @@ def check(kind: Any, values: Mapping[str, Any]) -> None:
                 raise ValueError(f"{flag(name)} {item}: must be {' and '.join(map(str, bounds))}")
 
 
+def is_crop(value: object) -> bool:
+    """Return whether a value of a file is a crop, [width, height] or [width, height, left, top]."""
+    return isinstance(value, list) and len(value) in (2, 4) and {type(n) for n in value} == {int}
+
+
 def flag(name: str) -> str:
     """Return an option's name on the command line, such as `--batch-size`."""
     return "--" + name.replace("_", "-")

@@ -150,9 +150,9 @@ def server(tmp_path):
 def test_weights_are_downloaded_once_and_verified(tmp_path, server, weights, monkeypatch):
     folder, url = server
     torch.save(weights, folder / "vgg.pth")
-    from lord_fast.run.checkpoint import sha256
+    from lord_fast.atomic import file_sha256
 
-    name = f"vgg16-{sha256(folder / 'vgg.pth')[:8]}.pth"
+    name = f"vgg16-{file_sha256(folder / 'vgg.pth')[:8]}.pth"
     (folder / "vgg.pth").rename(folder / name)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
     monkeypatch.setitem(perceptual.URLS, "caffe", f"{url}/{name}")

@@ -11,6 +11,8 @@ import random
 from pathlib import Path
 from typing import Any
 
+from lord_fast.atomic import file_sha256
+from lord_fast.bounds import is_crop
 from lord_fast.data.decode import Shape
 
 STORE_VERSION = 2
@@ -131,15 +133,6 @@ def check_files(path: Path, manifest: dict, names: tuple[str, ...]) -> None:
             raise ValueError(f"{file}: changed since packing; take it from a copy, or pack again")
 
 
-def file_sha256(file: Path) -> str:
-    """Hash a file without loading it into memory."""
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while piece := stream.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
-
-
 def _own_hash(manifest: dict) -> str:
     """Hash the content of the manifest except this hash itself. Whitespace does not matter."""
     content = {key: value for key, value in manifest.items() if key != OWN_HASH}
@@ -158,8 +151,7 @@ def _wrong_keys(manifest: dict) -> list[str]:
         wrong.append("factors")
     if not isinstance(manifest.get("sha256"), str):
         wrong.append("sha256")
-    is_crop = isinstance(crop, list) and len(crop) in (2, 4) and {type(n) for n in crop} == {int}
-    if crop is not None and not is_crop:
+    if crop is not None and not is_crop(crop):
         wrong.append("crop")
     if storage not in ("decoded", "encoded"):
         wrong.append("storage")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lord_fast.atomic import file_sha256
 from lord_fast.data.decode import BadImageError, Shape, read_file
 from lord_fast.data.formats import formats
 from lord_fast.data.manifest import (
@@ -15,7 +16,6 @@ from lord_fast.data.manifest import (
     as_text,
     check_files,
     data_file,
-    file_sha256,
     is_hashed,
     read_manifest,
     stored,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lord_fast import __version__
-from lord_fast.atomic import atomic_folder, partial_of
+from lord_fast.atomic import atomic_folder, refuse_overlap
 from lord_fast.lord import Lord
 from lord_fast.run.checkpoint import write_tensors
 from lord_fast.run.codes import Stage
@@ -35,12 +35,11 @@ def export(lord: Lord, run: Path, out: Path, onnx: bool) -> dict[str, float]:
         Name of each ONNX file -> largest difference to PyTorch over two batch sizes.
 
     Raises:
-        ValueError: `out` exists or lies in the run, the ONNX packages are missing, an ONNX network
-            differs from PyTorch by more than `TOLERANCE`, or a metrics*.json of the run is damaged.
+        ValueError: `out` exists or overlaps with the run, the ONNX packages are missing, an ONNX
+            network differs from PyTorch by more than `TOLERANCE`, or a metrics*.json of the run is
+            damaged.
     """
-    run_folder = run.resolve()
-    if run_folder in (out.resolve(), *out.resolve().parents, partial_of(out).resolve()):
-        raise ValueError(f"--out {out}: is the run's folder or lies in it; give a folder outside")
+    refuse_overlap(run, out)
     with atomic_folder(out) as partial:
         write_tensors(partial / "model.safetensors", _tensors(lord))
         decoders = LATENT if lord.encoders is None else LATENT | ENCODERS

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lord_fast.atomic import atomic_folder
+from lord_fast.atomic import atomic_folder, file_sha256
 from lord_fast.config import ENCODER_PRESETS, PRESETS, EncoderConfig, TrainConfig, replace
 from lord_fast.lord import fill
 from lord_fast.model.build import build_decoder, build_encoders
 from lord_fast.run import checkpoint
-from lord_fast.run.checkpoint import State, sha256
+from lord_fast.run.checkpoint import State
 from lord_fast.run.config import save_config, save_encoder_config
 
 STEP = 1
@@ -110,7 +110,7 @@ class Published:
         )  # fmt: skip
         self.data: dict[str, Any] = {
             "store": "",
-            "sha256": sha256(file),
+            "sha256": file_sha256(file),
             "num_images": len(content),
             "num_classes": len(class_),
             "size": size,

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lord_fast.atomic import let_others_read, sync
+from lord_fast.atomic import file_sha256, let_others_read, sync
 from lord_fast.console import err
 
 KEPT = 2
@@ -255,21 +255,12 @@ def write_tensors(file: Path, tensors: dict[str, Tensor]) -> None:
     let_others_read(file)
 
 
-def sha256(file: Path) -> str:
-    """Hash a file without loading it into memory."""
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while piece := stream.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
-
-
 def _fill(partial: Path, stage: str, step: int, state: State) -> None:
     hashes = {}
     for namespace, tensors in sorted(state.items()):
         file = partial / f"{namespace}.safetensors"
         write_tensors(file, tensors)
-        hashes[file.name] = sha256(file)
+        hashes[file.name] = file_sha256(file)
     content: dict[str, Any] = {"stage": stage, "step": step, "sha256": hashes}
     content["checksum"] = _checksum(content)
     (partial / "state.json").write_text(json.dumps(content, indent=1) + "\n")
@@ -299,7 +290,7 @@ def _verify(checkpoint: Path) -> tuple[int, list[str]]:
                 f"{checkpoint}: damaged or renamed (its state.json is of {stage}, step {step})"
             )
         for name, digest in content["sha256"].items():
-            if sha256(checkpoint / name) != digest:
+            if file_sha256(checkpoint / name) != digest:
                 raise ValueError(f"{checkpoint / name}: damaged (its sha256 has changed)")
     except (OSError, json.JSONDecodeError, UnicodeDecodeError, AttributeError, TypeError) as error:
         raise ValueError(f"{checkpoint}: not a complete checkpoint ({error})") from error

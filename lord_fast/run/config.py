@@ -14,7 +14,7 @@ from typing import Any, TypeVar, get_type_hints
 import yaml
 
 from lord_fast.atomic import atomic_write
-from lord_fast.bounds import Checked, flag
+from lord_fast.bounds import Checked, flag, is_crop
 from lord_fast.config import (
     PRESETS,
     Default,
@@ -213,8 +213,7 @@ def _check_data(path: Path, data: Any) -> None:
     counts = ("num_images", "num_classes", "size", "channels")
     wrong = text + [name for name in counts if type(given.get(name)) is not int or given[name] < 1]
     crop = given.get("crop")
-    is_crop = isinstance(crop, list) and len(crop) in (2, 4) and {type(n) for n in crop} == {int}
-    if crop is not None and not is_crop:
+    if crop is not None and not is_crop(crop):
         wrong.append("crop")
     if not isinstance(given.get("perceptual_sha256"), str | None):
         wrong.append("perceptual_sha256")

@@ -322,7 +322,7 @@ def _decompressed(path: Path) -> BinaryIO:
     if magic[:3] == b"BZh":
         return bz2.open(path)  # type: ignore[return-value]
     if magic == b"\xfd7zXZ\0":
-        return io.BufferedReader(_XzFile(path))  # type: ignore[return-value]
+        return io.BufferedReader(_XzFile(path))
     return path.open("rb")
 
 
