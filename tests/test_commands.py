@@ -253,6 +253,7 @@ def test_the_demo_runs_the_verbs_as_one_types_them(tmp_path):
         f"train '{base}-train' --run '{base}' --preset demo",
         f"train-encoders '{base}'",
         f"evaluate '{base}'",
+        f"evaluate '{base}' --store '{base}-heldout'",
         f"evaluate '{base}' --codes encoder --store '{base}-heldout'",
         f"report '{base}'",
     ]

@@ -42,6 +42,7 @@ def sequence(run: Path) -> list[Step]:
         (train, ("train", trained, "--run", run, "--preset", "demo")),
         (train_encoders, ("train-encoders", run)),
         (evaluate, ("evaluate", run)),
+        (evaluate, ("evaluate", run, "--store", held_out)),
         (evaluate, ("evaluate", run, "--codes", "encoder", "--store", held_out)),
         (report, ("report", run)),
     ]
