@@ -28,6 +28,10 @@ MOST_STEPS = 100_000_000
 class Default(int):
     """A number from a preset that no flag has overridden. `fit_to` adapts it to small data."""
 
+    def __hash__(self) -> int:
+        """Differ from the plain number's hash: tyro caches by equal arguments of any type."""
+        return hash((Default, int(self)))
+
 
 @dataclass(frozen=True)
 class ModelConfig(Checked):

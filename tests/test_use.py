@@ -312,7 +312,7 @@ def test_new_images_are_cropped_like_those_of_the_store(cropped, tmp_path):
 def test_images_that_are_smaller_than_the_crop_are_refused(cropped, photos, tmp_path, capsys):
     error = fails(capsys, "encode", cropped[0], photos, "--out", tmp_path / "codes.npz")
     assert "image-0.png: 32 x 32" in error
-    assert "cut to 40x40+12+3" in error
+    assert "cropped to 40x40+12+3" in error
 
 
 def test_a_run_without_a_recorded_crop_is_refused(cropped, tmp_path, capsys):

@@ -20,7 +20,7 @@ def score(
 ) -> None:
     """Measure leakage and informativeness of the codes of any model.
 
-    At most 5,000 codes are probed. They are drawn at random, as evaluate draws images.
+    At most 5,000 codes, drawn at random, are probed.
 
     Examples:
         lord-fast score codes.npz labels.csv
