@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from lord_fast.config import EncoderConfig, TrainConfig
 from lord_fast.data.decode import Shape
-from lord_fast.data.image_files import BATCH
 from lord_fast.data.store import open_store
 from lord_fast.machine import set_up
 from lord_fast.model.build import build_decoder, build_encoders, build_loss, stored_codes
@@ -22,6 +21,7 @@ from lord_fast.progress import Progress, silent
 from lord_fast.run import checkpoint
 from lord_fast.run.codes import Stage
 from lord_fast.run.config import load_config, load_encoder_config
+from lord_fast.system import INFERENCE_BATCH
 
 AnyStage = Stage | Literal["auto"]
 
@@ -125,7 +125,7 @@ class Lord:
         if self.encoders is None:
             raise ValueError(_no_encoders(self.run))
         self.check_images(images)
-        pairs = [self.encoders(batch.to(self.device)) for batch in images.split(BATCH)]
+        pairs = [self.encoders(batch.to(self.device)) for batch in images.split(INFERENCE_BATCH)]
         return torch.cat([pair[0] for pair in pairs]), torch.cat([pair[1] for pair in pairs])
 
     @torch.no_grad()
@@ -148,7 +148,7 @@ class Lord:
         decoder = self.decoders.get(self.stage if stage == "auto" else stage)
         if decoder is None:
             raise ValueError(_no_encoders(self.run))
-        pieces = zip(content.split(BATCH), class_.split(BATCH), strict=True)
+        pieces = zip(content.split(INFERENCE_BATCH), class_.split(INFERENCE_BATCH), strict=True)
         images = [decoder(c.to(self.device), k.to(self.device)) for c, k in pieces]
         return torch.cat(images)
 

@@ -3,6 +3,9 @@
 import importlib.metadata
 import os
 
+INFERENCE_BATCH = 64
+"""Number of images that a network or a metric processes at a time outside training."""
+
 
 def cpu_count() -> int:
     """Return the number of cores that this process may use."""

@@ -333,7 +333,7 @@ def test_files_are_read_in_batches(cropped, tmp_path, monkeypatch):
     lord = Lord.load(cropped[0], device="cpu")
     files = list_images([cropped[1]])
     whole = read_images(files, lord.shape)
-    monkeypatch.setattr(lord_fast.data.image_files, "BATCH", 5)
+    monkeypatch.setattr(lord_fast.data.image_files, "INFERENCE_BATCH", 5)
     opened = []
     read_file = lord_fast.data.image_files.read_file
     monkeypatch.setattr(

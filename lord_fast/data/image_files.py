@@ -10,9 +10,8 @@ from torch import Tensor
 from lord_fast.data.decode import BadImageError, PillowDecoder, Shape, crop_flag, read_file
 from lord_fast.data.sources.labels import image_extensions
 from lord_fast.data.store import as_float
+from lord_fast.system import INFERENCE_BATCH
 
-BATCH = 256
-"""Number of images in a batch."""
 SHOWN = 5
 """Number of broken images that an error names. The others are counted."""
 
@@ -60,9 +59,9 @@ def read_batches(files: Sequence[Path], shape: Shape) -> Iterator[Tensor]:
             were read and names several of them.
     """
     decoder, bad = PillowDecoder(shape), []
-    for start in range(0, len(files), BATCH):
+    for start in range(0, len(files), INFERENCE_BATCH):
         pixels = []
-        for file in files[start : start + BATCH]:
+        for file in files[start : start + INFERENCE_BATCH]:
             try:
                 pixels.append(_decode(file, decoder))
             except BadImageError as error:

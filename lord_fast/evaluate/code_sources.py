@@ -5,9 +5,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from lord_fast.data.image_files import BATCH
 from lord_fast.data.store import ImageStore, as_float
 from lord_fast.lord import Lord
+from lord_fast.system import INFERENCE_BATCH
 
 
 class CodeSource(Protocol):
@@ -51,6 +51,7 @@ class EncoderCodes:
     def __call__(self, image_ids: Tensor) -> tuple[Tensor, Tensor]:
         """Return the codes that the encoders predict from each image."""
         pairs = [
-            self.lord.encode(as_float(self.store.images(ids))) for ids in image_ids.split(BATCH)
+            self.lord.encode(as_float(self.store.images(ids)))
+            for ids in image_ids.split(INFERENCE_BATCH)
         ]
         return torch.cat([pair[0] for pair in pairs]), torch.cat([pair[1] for pair in pairs])

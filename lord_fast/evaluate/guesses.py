@@ -12,10 +12,10 @@ from lord_fast.evaluate.code_sources import CodeSource
 from lord_fast.evaluate.images import compare, pixels_of, summary
 from lord_fast.evaluate.labels import combinations
 from lord_fast.evaluate.lpips import Lpips
+from lord_fast.system import INFERENCE_BATCH
 
 MOST_CANDIDATES = 200
 """Largest number of images of a class that retrieval chooses from."""
-BATCH = 1024
 
 Images = Callable[[Tensor], Tensor]
 """Takes positions int64 [B] and returns images [B, C, H, W] in [0, 1]."""
@@ -107,7 +107,7 @@ class _Means:
         shape = (store.channels, store.size, store.size)
         self.asked = asked.unique()  # The means of all contents may not fit in memory.
         self.sums, self.total = torch.zeros(len(self.asked), *shape), torch.zeros(shape)
-        for image_ids in torch.arange(store.num_images).split(BATCH):
+        for image_ids in torch.arange(store.num_images).split(INFERENCE_BATCH):
             images, members = as_float(store.images(image_ids)), groups[image_ids]
             self.total += images.sum(0)
             kept = torch.isin(members, self.asked)

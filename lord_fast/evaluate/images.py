@@ -10,8 +10,8 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from lord_fast.data.store import as_float
 from lord_fast.evaluate.bootstrap import intervals
 from lord_fast.evaluate.lpips import Lpips
+from lord_fast.system import INFERENCE_BATCH
 
-BATCH = 128
 PERCEPTUAL_PAIRS = 512
 """Number of pairs for the perceptual distance, which takes most of the time."""
 LEAST_MSE = 1e-10
@@ -41,7 +41,7 @@ def compare(
         shorter.
     """
     parts: list[dict[str, Tensor]] = []
-    for positions in torch.arange(count).split(BATCH):
+    for positions in torch.arange(count).split(INFERENCE_BATCH):
         few = lpips if int(positions[0]) < PERCEPTUAL_PAIRS else None
         parts.append(_distances(images(positions), targets(positions), few))
     return {

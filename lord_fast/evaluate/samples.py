@@ -9,11 +9,11 @@ from lord_fast.data.store import ImageStore, as_float
 from lord_fast.lord import Lord
 from lord_fast.model.density import Kind
 from lord_fast.model.perceptual import VGG16
+from lord_fast.system import INFERENCE_BATCH
 
 MAX_SAMPLES = 500
 SUBSETS = 100
 NEIGHBOUR = 3
-BATCH = 64
 
 
 def samples(lord: Lord, store: ImageStore, vgg: VGG16, seed: int) -> dict:
@@ -86,5 +86,5 @@ def _features(vgg: VGG16, images: Tensor) -> Tensor:
     """Compute the last feature maps averaged over the image, float32 [N, 512]."""
     device = vgg.mean.device
     return torch.cat(
-        [vgg(batch.to(device))[-1].mean((2, 3)).cpu() for batch in images.split(BATCH)]
+        [vgg(batch.to(device))[-1].mean((2, 3)).cpu() for batch in images.split(INFERENCE_BATCH)]
     )
