@@ -215,16 +215,6 @@ def test_large_classes_are_reduced_and_all_classes_are_kept(glyph_store, monkeyp
     assert not torch.equal(ids, draw_images(store, seed=1, most=65))
 
 
-@pytest.fixture
-def quick(monkeypatch):
-    """Evaluate two classes, 50 pairs and 20 samples, and no probes, because these take long."""
-    room = "lord_fast.evaluate.evaluate"
-    monkeypatch.setattr(f"{room}._probe_each", lambda *_: {"leakage": {}, "informativeness": {}})
-    monkeypatch.setattr("lord_fast.evaluate.transfer.MAX_PAIRS", 50)
-    monkeypatch.setattr("lord_fast.evaluate.draw.MAX_IMAGES", 40)
-    monkeypatch.setattr("lord_fast.evaluate.samples.MAX_SAMPLES", 20)
-
-
 class Perfect:
     """A model that returns the true image of any class with any content."""
 

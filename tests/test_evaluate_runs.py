@@ -20,16 +20,6 @@ from tests.test_cli import fails, packed
 from tests.test_train import train
 
 
-@pytest.fixture
-def quick(monkeypatch):
-    """Evaluate two classes, 50 pairs and 20 samples, and no probes, because these take long."""
-    room = "lord_fast.evaluate.evaluate"
-    monkeypatch.setattr(f"{room}._probe_each", lambda *_: {"leakage": {}, "informativeness": {}})
-    monkeypatch.setattr("lord_fast.evaluate.transfer.MAX_PAIRS", 50)
-    monkeypatch.setattr("lord_fast.evaluate.draw.MAX_IMAGES", 40)
-    monkeypatch.setattr("lord_fast.evaluate.samples.MAX_SAMPLES", 20)
-
-
 def test_a_run_without_perceptual_weights_accepts_weights(trained_run, tmp_path, quick, capsys):
     """The weights and their input enable the perceptual distance and samples."""
     run, weights = tmp_path / "run", tmp_path / "vgg16.safetensors"

@@ -85,11 +85,7 @@ def _unseen(run: Path, lord: Lord, held_out: ImageStore, config: EvaluateConfig)
     codes = LatentCodes(lord, open_store(run, lord.data))
     lpips = _lpips(lord, config)
     return {
-        "codes": "latent",
-        "step": lord.step,
-        "seed": config.seed,
-        "store": {"images": held_out.num_images, "classes": held_out.num_classes},
-        "images": held_out.num_images,
+        **_about("latent", lord, held_out, config.seed),
         "unseen_combinations": transfer_to_unseen(codes, held_out, lpips, config.seed),
     }
 
@@ -133,14 +129,18 @@ def _fit(run: Path, config: EvaluateConfig, progress: Progress) -> tuple[dict, I
         steps=config.fit_steps, seed=config.seed, perceptual_weights=fit_weights,
         progress=progress,
     )  # fmt: skip
+    return {**_about("fit", latent, store, config.seed), "new_classes": found}, store
+
+
+def _about(codes: str, lord: Lord, store: ImageStore, seed: int) -> dict:
+    """Say in metrics.json which codes were measured on which images."""
     return {
-        "codes": "fit",
-        "step": latent.step,
-        "seed": config.seed,
+        "codes": codes,
+        "step": lord.step,
+        "seed": seed,
         "store": {"images": store.num_images, "classes": store.num_classes},
         "images": store.num_images,
-        "new_classes": found,
-    }, store
+    }
 
 
 def _any_store(run: Path, lord: Lord, path: Path | None) -> ImageStore:
