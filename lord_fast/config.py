@@ -124,6 +124,14 @@ class MachineConfig(Checked):
     """Location of the images during training on a GPU. cuda keeps them in GPU memory, pinned in
     page-locked host memory, and disk reads them from a memory-mapped file. auto selects the first
     of these that takes at most half of the free memory. Training on a CPU always uses disk."""
+    table_device: Literal["auto", "cuda", "pinned", "disk"] = "auto"
+    """Location of the content codes and their Adam moments during stage 1. cuda keeps them in GPU
+    memory, pinned in host memory, and disk in a scratch file, of which the rows of the next steps
+    are read ahead. auto selects the first of these that takes at most half of the free memory. When
+    training on a CPU it selects memory by the same rule, else disk. The result is the same."""
+    table_folder: Path | None = None
+    """Folder for the scratch file of --table-device disk. Choose a fast local disk. Defaults to the
+    run's folder."""
     cache_target_features: bool = False
     """Compute the VGG16 features of all training images once and keep them in memory (only for
     vgg16). This takes 1.8 MB per 64 px image with the default layers in float32. The losses stay

@@ -22,6 +22,8 @@ from lord_fast.memory import free_memory
 from lord_fast.system import cpu_count
 
 Place = Literal["auto", "cuda", "pinned", "disk"]
+SCANNED = 1 << 16
+"""Number of images whose labels are looked at at a time."""
 SHARE_OF_MEMORY = 0.5
 """Fraction of the free memory that the images may take with --store-device auto."""
 
@@ -219,10 +221,25 @@ class ImageStore:
             "crop": self.crop and list(self.crop),
         }
 
-    def first_of_each_class(self, order: Tensor) -> Tensor:
-        """Return the ids of the first image of each class in `order`, int64, in the same order."""
-        classes = self.class_ids[order].numpy()
-        return order[np.sort(np.unique(classes, return_index=True)[1])]
+    def first_of_each_class(self, order: Tensor, most: int) -> Tensor:
+        """Return the first image of each class in an order, for the first classes of the order.
+
+        Args:
+            order: All image ids, integers [num_images].
+            most: Number of classes.
+
+        Returns:
+            Image ids in the same order, int64 [at most `most`].
+        """
+        found: dict[int, int] = {}
+        for block in order.split(SCANNED):
+            ids = block.numpy()
+            classes = self.class_ids.numpy()[ids]
+            for place in np.sort(np.unique(classes, return_index=True)[1]):
+                found.setdefault(int(classes[place]), int(ids[place]))
+            if len(found) >= min(most, self.num_classes):
+                break
+        return torch.tensor(list(found.values())[:most])
 
     def describe_decoder(self) -> str:
         """Describe the decoder of an encoded store. The result is empty for a decoded store."""

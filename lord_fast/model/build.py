@@ -12,6 +12,7 @@ from lord_fast.model.generator import Decoder
 from lord_fast.model.latent import LatentTable
 from lord_fast.model.perceptual import TAPS, VGG16, PerceptualLoss, PyramidLoss, load_weights
 from lord_fast.model.schedule import extended_cosine
+from lord_fast.model.table_place import TablePlace
 
 
 def build_decoder(config: TrainConfig, size: int, channels: int) -> Decoder:
@@ -39,15 +40,30 @@ def build_encoders(
 
 
 def build_tables(
-    config: TrainConfig, num_images: int, num_classes: int, steps: int, device: torch.device
+    config: TrainConfig,
+    num_images: int,
+    num_classes: int,
+    steps: int,
+    device: torch.device,
+    place: TablePlace | None = None,
 ) -> tuple[LatentTable, LatentTable]:
-    """Build the content table and the class table with their initial codes."""
+    """Build the content table and the class table with their initial codes.
+
+    Args:
+        config: The run's configuration.
+        num_images: Rows of the content table.
+        num_classes: Rows of the class table.
+        steps: Number of steps of stage 1.
+        device: Device of the steps.
+        place: Where the rows of the content table lie. Defaults to the device.
+    """
     content_lr, class_lr = (
         extended_cosine(lr, config.adam.min_lr, (*config.extended_from, steps))
         for lr in (config.adam.latent_lr, config.adam.class_lr)
     )
     adam = Adam(config.adam.beta1, config.adam.beta2, config.adam.eps)
-    content = LatentTable(
+    kind = place.table if place else LatentTable
+    content = kind(
         num_images, config.model.content_dim, content_lr,
         adam=adam, seed=config.seed, std=config.model.content_std, device=device,
     )  # fmt: skip

@@ -4,6 +4,8 @@
 `scatter_adam_` applies its gradient to the table. The result is that of dense Adam.
 """
 
+from collections.abc import Callable, Iterator
+
 import torch
 from torch import Tensor
 
@@ -47,9 +49,19 @@ class LatentTable:
         kernels.replay_terms(adam.beta1, adam.beta2)
         self.lr, self.adam, self.seed, self.std = lr.to(device), adam, seed, std
         self.state = _new_state(num_rows, dim, torch.device(device))
-        start = torch.Generator().manual_seed(seed)
-        codes = self.state.weight.cpu()
-        self.state.weight.copy_(codes.uniform_(-INITIAL_RANGE, INITIAL_RANGE, generator=start))
+        for weight, codes in zip(
+            self.state.weight.split(CHUNK_ROWS), initial_codes(num_rows, dim, seed), strict=True
+        ):
+            weight.copy_(codes)
+
+    def load(self, step: int, rows_of: Callable[[int], Tensor]) -> None:
+        """See `StreamedTable.load`. All rows are on the device already."""
+
+    def store(self, step: int) -> None:
+        """See `StreamedTable.store`."""
+
+    def close(self) -> None:
+        """See `StreamedTable.close`."""
 
     @torch.no_grad()
     def gather(self, rows: Tensor, step: Tensor, noise_ids: Tensor | None = None) -> Tensor:
@@ -113,6 +125,14 @@ class LatentTable:
         """Copy the four tensors of `state_dict` into this table."""
         for name, mine in self.state._asdict().items():
             mine.copy_(state[name])
+
+
+def initial_codes(num_rows: int, dim: int, seed: int) -> Iterator[Tensor]:
+    """Yield the initial codes of a table in blocks of `CHUNK_ROWS` rows, float32 [k, dim]."""
+    start = torch.Generator().manual_seed(seed)
+    for row in range(0, num_rows, CHUNK_ROWS):
+        codes = torch.empty(min(CHUNK_ROWS, num_rows - row), dim)
+        yield codes.uniform_(-INITIAL_RANGE, INITIAL_RANGE, generator=start)
 
 
 def _new_state(num_rows: int, dim: int, device: torch.device) -> kernels.Table:

@@ -1,5 +1,7 @@
 """Stage 1 jointly optimizes a content code per image, a class code per class and the generator."""
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
@@ -10,6 +12,7 @@ from lord_fast.machine import Machine, autocast
 from lord_fast.model.build import build_decoder, build_loss, build_tables
 from lord_fast.model.generator import Decoder
 from lord_fast.model.perceptual import SCALE_IMAGES, PerceptualLoss
+from lord_fast.model.table_place import choose_place
 from lord_fast.run.checkpoint import State
 from lord_fast.train import optimizer
 from lord_fast.train.stage import Stage
@@ -67,16 +70,21 @@ class LatentStage(Stage):
         config: The run's configuration.
         store: The images.
         machine: Device, precision and threads.
+        folder: Folder for the content table's scratch file, if it has one and --table-folder names
+            no other. Defaults to the system's folder for temporary files.
 
     Raises:
         ValueError: The networks, the loss or the optimizer cannot be built as configured. Or the
-            store has fewer images than a batch, a single class, or a class of one image.
+            store has fewer images than a batch, a single class, or a class of one image. Or the
+            content table does not fit where --table-device says.
     """
 
     name = "latent"
     config: TrainConfig
 
-    def __init__(self, config: TrainConfig, store: ImageStore, machine: Machine):
+    def __init__(
+        self, config: TrainConfig, store: ImageStore, machine: Machine, folder: Path | None = None
+    ):
         check_trainable(store)
         decoder = build_decoder(config, store.size, store.channels).to(machine.device)
         reconstruction = build_loss(config).to(machine.device)
@@ -86,14 +94,23 @@ class LatentStage(Stage):
             decoder=decoder, reconstruction=reconstruction,
             adam=config.adam, lr=config.adam.lr, min_lr=config.adam.min_lr,
         )  # fmt: skip
+        self.table_place = choose_place(config, store.num_images, machine.device, folder)
         self.content, self.class_ = build_tables(
-            config, store.num_images, store.num_classes, self.total_steps, self.device
-        )
+            config, store.num_images, store.num_classes, self.total_steps, self.device,
+            self.table_place,
+        )  # fmt: skip
         normalized = config.loss.perceptual_scale == "normalized"
         if normalized and isinstance(reconstruction, PerceptualLoss):
-            order = permutation(store.num_images, config.seed, 0)[:SCALE_IMAGES]
+            order = permutation(store.num_images, config.seed, 0)[:SCALE_IMAGES].long()
             reconstruction.measure_scale(self.images_of(order))
         self.features = self.cache_features() if config.machine.cache_target_features else None
+
+    def step(self, step: int) -> dict[str, Tensor]:
+        """See `Stage.step`. The content table needs the rows of the step on the device."""
+        self.content.load(step, self.sampler.image_ids)
+        scalars = super().step(step)
+        self.content.store(step)
+        return scalars
 
     def update(
         self, image_ids: Tensor, class_ids: Tensor, now: Tensor, pixels: Tensor
@@ -128,6 +145,10 @@ class LatentStage(Stage):
             "class": self.class_.state_dict(),
             "loss": self.reconstruction.state_dict(),
         }
+
+    def close(self) -> None:
+        """Free the content table's scratch file and end its threads."""
+        self.content.close()
 
     def load_state(self, state: State) -> None:
         """Restore a state from `state`."""

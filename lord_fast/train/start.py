@@ -1,5 +1,6 @@
 """Starts a stage in a run's folder. Everything is checked, set up and printed before training."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -81,10 +82,10 @@ def train_latent(
         _remember_path(run, data)
         return None
     machine, config = prepare(config, store, _precision_of(run, "latent"))
-    stage = LatentStage(config, store, machine)
+    stage = LatentStage(config, store, machine, run)
     sha256 = _weights_of(stage)
     check_weights(run, sha256)
-    with hold_run(run):
+    with closing(stage), hold_run(run):
         check_run(run, config, data)  # Another process may have changed it before the lock.
         write_run(run, config, {**data, "perceptual_sha256": sha256})
         _record(command, run)
@@ -205,11 +206,13 @@ def header(stage: Stage, run: Path, preset: str, defaults: StageConfig) -> str:
         length += f", extended from {stage.config.extended_from[-1]} steps"
     number, file = (1, "config.yaml") if stage.name == "latent" else (2, "encoders.yaml")
     chosen = ["preset", preset, *changed_options(stage.config, defaults)]
+    tables = stage.table_place.describe() if isinstance(stage, LatentStage) else ""
     return "\n".join((
         f"lord-fast {__version__}, stage {number}",
         f"data:    {store.path}: {store.num_images} images of {store.num_classes} classes, {shape}",
         f"device:  {machine.describe()}",
         f"kernels: {kernels.live(machine.device.type)}",
+        *([f"tables:  {tables}"] if tables else []),
         f"length:  {length}",
         f"loss:    {loss}",
         f"options: {' '.join(chosen)}",
