@@ -112,6 +112,8 @@ class StreamedTable(LatentTable):
         self._stored: deque[Block] = deque()
         self._free: list[Block] = []
         self._on_file = 0
+        # On a CPU the kernels run on the block itself.
+        self._copies = self.device.type != "cpu"
         self._staged: Tensor | None = None
 
     @property
@@ -151,10 +153,10 @@ class StreamedTable(LatentTable):
         self._take_newer(block)
         np.take(self.last_step.numpy(), block.rows, out=block.table.last_step.numpy(), mode="clip")
         self._loaded = block
-        if self.device.type == "cpu":
-            self.state, self._slots = block.table, block.slots
-        else:
+        if self._copies:
             self._copy_to_device(block)
+        else:
+            self.state, self._slots = block.table, block.slots
 
     @torch.no_grad()
     def gather(self, rows: Tensor, step: Tensor, noise_ids: Tensor | None = None) -> Tensor:
@@ -176,7 +178,7 @@ class StreamedTable(LatentTable):
         """
         block, self._loaded = self._loaded, None
         assert block is not None, "load comes first"
-        if self.device.type == "cuda":
+        if self._copies:
             self._copy_from_device(block)
         block.step = step
         self.last_step.numpy()[block.rows] = step + 1
@@ -340,8 +342,9 @@ class StreamedTable(LatentTable):
         assert self._staged is not None
         self._staged.copy_(self._parts.transpose(0, 1))
         block.values.copy_(self._staged, non_blocking=True)
-        block.copied = torch.cuda.Event()
-        block.copied.record()
+        if self.device.type == "cuda":
+            block.copied = torch.cuda.Event()
+            block.copied.record()
 
 
 def _as_table(values: Tensor, last_step: Tensor, dim: int) -> kernels.Table:
