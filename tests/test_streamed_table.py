@@ -11,6 +11,7 @@ import torch
 
 from lord_fast import kernels
 from lord_fast.data.sampler import EpochSampler
+from lord_fast.kernels.native import row_file
 from lord_fast.model import streamed_table
 from lord_fast.model.latent import CHUNK_ROWS, LatentTable
 from lord_fast.model.row_storage import FileRows, HostRows
@@ -165,17 +166,17 @@ def test_the_tensors_of_a_captured_step_stay_where_they_are(host_table):
     assert places == [tensor.data_ptr() for tensor in (*host_table.state, host_table._slots)]
 
 
-@pytest.mark.parametrize("name", ["preadv", "pwrite"])
+def fail(*_):
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+@pytest.mark.parametrize("name", ["read_rows", "write_rows"])
 def test_an_error_of_a_thread_reaches_the_main_thread_with_the_files_name(
     file_table, tmp_path, monkeypatch, name
 ):
     advance(file_table, range(2))
     file_table.flush()
-
-    def fail(*_):
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-    monkeypatch.setattr(os, name, fail)
+    monkeypatch.setattr(row_file, name, fail)
     with pytest.raises(OSError, match="content table") as caught:
         advance(file_table, range(2, STEPS))
     assert caught.value.errno == errno.EIO
@@ -185,31 +186,56 @@ def test_an_error_of_a_thread_reaches_the_main_thread_with_the_files_name(
 def test_nothing_is_read_for_a_save_after_a_failed_write(file_table, monkeypatch):
     advance(file_table, range(2))
     file_table.flush()
-    monkeypatch.setattr(os, "pwrite", lambda *_: os.close(-1))  # a bad file descriptor
+    monkeypatch.setattr(row_file, "write_rows", fail)
     advance(file_table, range(2, 3))
     with pytest.raises(OSError, match="content table"):
         file_table.read_rows(torch.arange(ROWS))
 
 
-def test_a_file_that_ends_early_is_an_error(tmp_path):
+@pytest.fixture(params=[True, False], ids=["native", "python"])
+def built(request, monkeypatch):
+    """Whether rows of files are copied by the library or, where it is not built, by Python."""
+    monkeypatch.setattr(row_file, "is_built", lambda: request.param)
+
+
+def test_a_file_that_ends_early_is_an_error(tmp_path, built):
     rows = FileRows(tmp_path, DIM)
     rows.write(np.arange(3), np.ones((3, 3, DIM), np.float32))
-    with pytest.raises(OSError, match=r"content table.*shorter than the table|shorter"):
+    with pytest.raises(OSError, match="shorter than the table"):
         rows.read(np.array([1, 3]), np.empty((2, 3, DIM), np.float32))
     rows.close()
 
 
-def test_short_reads_and_writes_go_on(tmp_path, monkeypatch):
+def test_rows_of_a_file_are_read_as_they_were_written(tmp_path, built):
     rows, values = FileRows(tmp_path, DIM), np.random.rand(5, 3, DIM).astype(np.float32)
-    whole_read, whole_write = os.preadv, os.pwrite
-    monkeypatch.setattr(os, "pwrite", lambda fd, part, at: whole_write(fd, part[:50], at))
-    monkeypatch.setattr(os, "preadv", lambda fd, parts, at: whole_read(fd, [parts[0][:70]], at))
     places = np.array([7, 2, 3, 4, 0])
     rows.write(places, values)
     found = np.empty_like(values)
     rows.read(places, found)
     assert np.array_equal(found, values)
+    whole = np.empty((8, 3, DIM), np.float32)
+    rows.read(np.arange(8), whole)
+    assert np.array_equal(whole[places], values)
+    assert not whole[[1, 5, 6]].any()
     rows.close()
+
+
+@pytest.mark.parametrize("name", ["read", "write"])
+def test_errors_of_the_system_name_the_file(tmp_path, built, name):
+    rows, values = FileRows(tmp_path, DIM), np.zeros((1, 3, DIM), np.float32)
+    rows._fd = os.open(tmp_path, os.O_RDONLY)  # a folder
+    with pytest.raises(OSError, match="content table") as caught:
+        getattr(rows, name)(np.array([2]), values)
+    assert caught.value.errno in (errno.EISDIR, errno.EBADF)
+    os.close(rows._fd)
+
+
+def test_short_reads_and_writes_go_on_in_python(tmp_path, monkeypatch):
+    monkeypatch.setattr(row_file, "is_built", lambda: False)
+    whole_read, whole_write = os.preadv, os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda fd, part, at: whole_write(fd, part[:50], at))
+    monkeypatch.setattr(os, "preadv", lambda fd, parts, at: whole_read(fd, [parts[0][:70]], at))
+    test_rows_of_a_file_are_read_as_they_were_written(tmp_path, None)
 
 
 def test_the_scratch_file_has_no_name(file_table, tmp_path):
@@ -225,9 +251,8 @@ def test_a_failed_start_frees_the_file(tmp_path, monkeypatch):
         return made[0]
 
     table = StreamedTable(storage, ROWS, DIM, LR, **OPTIONS)
-    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    monkeypatch.setattr(os, "pwrite", lambda *_: (_ for _ in ()).throw(full))
-    with pytest.raises(OSError, match="No space left") as caught:
+    monkeypatch.setattr(row_file, "write_rows", fail)
+    with pytest.raises(OSError, match="content table") as caught:
         advance(table, range(1))
     assert str(tmp_path) in caught.value.filename
     assert made[0]._file.closed

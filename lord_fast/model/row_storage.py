@@ -5,9 +5,10 @@ Both classes have the same methods, which threads call. They use NumPy, because 
 in a thread would start a second pool of threads.
 """
 
+import ctypes
+import errno
 import os
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 
 from lord_fast.errors import naming
+from lord_fast.kernels.native import row_file
 from lord_fast.memory import ask_for_huge_pages
 
 PARTS = 3
@@ -56,7 +58,8 @@ class FileRows:
             folder.mkdir(parents=True, exist_ok=True)
             self._file: BinaryIO = tempfile.TemporaryFile(buffering=0, dir=folder)  # noqa: SIM115
         self._fd = self._file.fileno()
-        self._advise("POSIX_FADV_RANDOM", 0, 0)
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_RANDOM)
 
     def read(self, rows: np.ndarray, out: np.ndarray) -> None:
         """See `RowStorage.read`.
@@ -66,19 +69,13 @@ class FileRows:
         Raises:
             OSError: The file cannot be read. The error names it.
         """
-        view, size = _as_bytes(out), self.row_bytes
+        assert out.flags.c_contiguous
+        read = row_file.read_rows if row_file.is_built() else _read_rows
         with naming(self.path):
-            runs = list(_runs(rows))
-            for begin, end, row in runs:
-                self._advise("POSIX_FADV_WILLNEED", row * size, (end - begin) * size)
-            for begin, end, row in runs:
-                at = row * size
-                part = view[begin * size : end * size]
-                while len(part):
-                    done = os.preadv(self._fd, [part], at)
-                    if done == 0:
-                        raise OSError(0, "is shorter than the table", str(self.path))
-                    part, at = part[done:], at + done
+            try:
+                read(self._fd, rows.ctypes.data, len(rows), self.row_bytes, out.ctypes.data)
+            except EOFError as error:
+                raise OSError(errno.EIO, "is shorter than the table") from error
 
     def write(self, rows: np.ndarray, values: np.ndarray) -> None:
         """See `RowStorage.write`.
@@ -86,22 +83,14 @@ class FileRows:
         Raises:
             OSError: The file cannot be written. The error names it.
         """
-        view, size = _as_bytes(values), self.row_bytes
+        assert values.flags.c_contiguous
+        write = row_file.write_rows if row_file.is_built() else _write_rows
         with naming(self.path):
-            for begin, end, row in _runs(rows):
-                at = row * size
-                part = view[begin * size : end * size]
-                while len(part):
-                    done = os.pwrite(self._fd, part, at)
-                    part, at = part[done:], at + done
+            write(self._fd, rows.ctypes.data, len(rows), self.row_bytes, values.ctypes.data)
 
     def close(self) -> None:
         """Close the file, which frees its space."""
         self._file.close()
-
-    def _advise(self, name: str, start: int, length: int) -> None:
-        if hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(self._fd, start, length, getattr(os, name))
 
 
 class HostRows:
@@ -130,15 +119,27 @@ class HostRows:
         self._rows = np.empty((0, PARTS, 0), dtype=np.float32)
 
 
-def _as_bytes(values: np.ndarray) -> memoryview:
-    assert values.flags.c_contiguous
-    return values.reshape(-1).view(np.uint8).data
+def _read_rows(file: int, rows: int, count: int, row_bytes: int, values: int) -> None:
+    """`row_file.read_rows` in Python, where the library is not built."""
+    numbers = _view(rows, 8 * count).cast("q")
+    for i, row in enumerate(numbers):
+        part, at = _view(values + i * row_bytes, row_bytes), row * row_bytes
+        while len(part):
+            done = os.preadv(file, [part], at)
+            if done == 0:
+                raise EOFError
+            part, at = part[done:], at + done
 
 
-def _runs(rows: np.ndarray) -> Iterator[tuple[int, int, int]]:
-    """Yield runs of consecutive rows as (first place, end, first row), for one access each."""
-    if len(rows) == 0:
-        return
-    cuts = (np.flatnonzero(np.diff(rows) != 1) + 1).tolist()
-    begins = [0, *cuts]
-    yield from zip(begins, [*cuts, len(rows)], rows[begins].tolist(), strict=True)
+def _write_rows(file: int, rows: int, count: int, row_bytes: int, values: int) -> None:
+    """`row_file.write_rows` in Python, where the library is not built."""
+    numbers = _view(rows, 8 * count).cast("q")
+    for i, row in enumerate(numbers):
+        part, at = _view(values + i * row_bytes, row_bytes), row * row_bytes
+        while len(part):
+            done = os.pwrite(file, part, at)
+            part, at = part[done:], at + done
+
+
+def _view(address: int, size: int) -> memoryview:
+    return memoryview((ctypes.c_char * size).from_address(address)).cast("B")
