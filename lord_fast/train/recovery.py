@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from lord_fast.run import checkpoint
+from lord_fast.run import checkpoint, snapshot
+from lord_fast.run.tensors import NotFiniteError
 from lord_fast.train.log import Log, NotFinite
 from lord_fast.train.stage import Stage
 
@@ -40,7 +41,7 @@ class Recovery:
         self.good: Path | None = None
         self.good_step = 0
         self.noticed = self.careful_until = 0
-        self._said_that_old_ones_stay = False
+        self._said: set[str] = set()
 
     def restore(self, from_step: int | None = None) -> int:
         """Restore the latest undamaged checkpoint, or a given one.
@@ -61,11 +62,12 @@ class Recovery:
             found = None
         else:
             path = checkpoint.find(self.folder, self.stage.name, from_step)
-            found = checkpoint.Loaded(path, *checkpoint.load(path))
+            found = checkpoint.load(path)
         if found is None:
             self.log.go_to(0, None)
             return 0
         self.stage.load_state(found.state)
+        self.stage.load_tables(found.tables)
         kept = found.state.get("log")
         self.log.go_to(found.step, kept)
         self.skipped = kept["skipped"].tolist() if kept else []
@@ -81,14 +83,17 @@ class Recovery:
             NotFinite: A value is not finite. Nothing was written.
         """
         self.log.check_losses()
-        state = self.stage.state()
-        wrong = checkpoint.not_finite(state, since=self.good_step)
-        if wrong is not None:
-            raise NotFinite(done, wrong)
-        state = state | {"log": self.log.state() | {"skipped": torch.tensor(self.skipped).long()}}
-        keep = self.stage.config.logging.keep
-        name = self.stage.name
-        self.good = checkpoint.save(self.folder, name, done, state, keep, self._say_once)
+        skipped = {"skipped": torch.tensor(self.skipped).long()}
+        state = self.stage.state() | {"log": self.log.state() | skipped}
+        previous = self.good
+        if previous and not snapshot.can_link(previous, done, self._once("link")):
+            previous = None
+        try:
+            taken = snapshot.take(self.stage.name, done, state, self.stage.tables(), previous)
+            keep = self.stage.config.logging.keep
+            self.good = snapshot.write(self.folder, taken, keep, self._once("remove"))
+        except NotFiniteError as found:
+            raise NotFinite(done, found.what) from found
         self.good_step = done
 
     def check(self, done: int) -> None:
@@ -100,9 +105,10 @@ class Recovery:
         if done > self.careful_until:
             return
         self.log.check_losses()
-        wrong = checkpoint.not_finite(self.stage.state(), since=done - 1)
-        if wrong is not None:
-            raise NotFinite(done, wrong)
+        try:
+            snapshot.check(self.stage.state(), self.stage.tables(), since=done - 1)
+        except NotFiniteError as found:
+            raise NotFinite(done, found.what) from found
 
     def go_back(self, found: NotFinite, done: int) -> int:
         """Restore the last good checkpoint, to find the faulty step or to leave it out.
@@ -146,8 +152,12 @@ class Recovery:
             f"{found}; {why}; train in a new run with a smaller --lr, or with --precision float32"
         )
 
-    def _say_once(self, line: str) -> None:
-        """Print only the first warning about an old checkpoint that cannot be removed."""
-        if not self._said_that_old_ones_stay:
-            self.console.print(line)
-        self._said_that_old_ones_stay = True
+    def _once(self, kind: str) -> checkpoint.Say:
+        """Return a function that prints the first warning of a kind and no later one."""
+
+        def say(line: str) -> None:
+            if kind not in self._said:
+                self.console.print(line)
+            self._said.add(kind)
+
+        return say
