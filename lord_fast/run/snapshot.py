@@ -53,6 +53,11 @@ class Snapshot(NamedTuple):
     tables: dict[str, TableFiles]
     in_memory: bool
 
+    @property
+    def name(self) -> str:
+        """Name of the checkpoint's folder."""
+        return f"{self.stage}-{self.step:09d}"
+
 
 def save(
     folder: Path, stage: str, step: int, state: State, tables: Tables | None = None,
@@ -135,7 +140,7 @@ def write(folder: Path, snapshot: Snapshot, keep: int = KEPT, say: Say = err.pri
     if not folder.is_dir():
         folder.mkdir(parents=True, exist_ok=True)
         sync(folder.parent)
-    final = folder / f"{snapshot.stage}-{snapshot.step:09d}"
+    final = folder / snapshot.name
     partial = folder / f".{final.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     try:

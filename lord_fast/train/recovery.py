@@ -6,6 +6,7 @@ that is not finite it goes back again and leaves this step out. A run that would
 more than three steps stops. The checkpoints record which steps were left out.
 """
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from lord_fast.run import checkpoint, snapshot
 from lord_fast.run.tensors import NotFiniteError
 from lord_fast.train.log import Log, NotFinite
 from lord_fast.train.stage import Stage
+from lord_fast.train.writer import Writer
 
 MOST_SKIPPED = 3
 """Number of steps that a run may leave out."""
@@ -31,7 +33,9 @@ class Recovery:
 
     Attributes:
         skipped: Steps that are left out, counted from 1.
-        good: The last checkpoint that was saved or loaded, or None.
+        good: The last checkpoint that was saved or loaded, or None. The writer may not have
+            finished it.
+        writer: Writes checkpoints while training goes on.
     """
 
     def __init__(self, stage: Stage, run: Path, log: Log, console: Console):
@@ -39,6 +43,7 @@ class Recovery:
         self.folder = run / "checkpoints"
         self.skipped: list[int] = []
         self.good: Path | None = None
+        self.writer = Writer()
         self.good_step = 0
         self.noticed = self.careful_until = 0
         self._said: set[str] = set()
@@ -77,11 +82,16 @@ class Recovery:
         return found.step
 
     def save(self, done: int) -> None:
-        """Write a checkpoint after checking the losses and all values updated since the last one.
+        """Save a checkpoint if the losses and all values updated since the last one are finite.
+
+        It is written while training goes on, unless it holds more than a block of table rows. The
+        previous one is waited for.
 
         Raises:
             NotFinite: A value is not finite. Nothing was written.
+            OSError: This checkpoint or the previous one cannot be written.
         """
+        self.writer.wait()
         self.log.check_losses()
         skipped = {"skipped": torch.tensor(self.skipped).long()}
         state = self.stage.state() | {"log": self.log.state() | skipped}
@@ -91,17 +101,23 @@ class Recovery:
         try:
             taken = snapshot.take(self.stage.name, done, state, self.stage.tables(), previous)
             keep = self.stage.config.logging.keep
-            self.good = snapshot.write(self.folder, taken, keep, self._once("remove"))
+            write = partial(snapshot.write, self.folder, taken, keep, self._once("remove"))
+            if taken.in_memory:
+                self.writer.start(write)
+            else:
+                write()
         except NotFiniteError as found:
             raise NotFinite(done, found.what) from found
-        self.good_step = done
+        self.good, self.good_step = self.folder / taken.name, done
 
     def check(self, done: int) -> None:
-        """Check a step that is being repeated. Other steps are not checked.
+        """Check whether saving has failed, and a step that is being repeated.
 
         Raises:
-            NotFinite: The loss of the step or a tensor that it updated is not finite.
+            NotFinite: The loss of a repeated step or a tensor that it updated is not finite.
+            OSError: The last checkpoint could not be written.
         """
+        self.writer.check()
         if done > self.careful_until:
             return
         self.log.check_losses()
@@ -122,7 +138,9 @@ class Recovery:
 
         Raises:
             ValueError: There is no checkpoint, or three steps have been left out already.
+            OSError: The last checkpoint could not be written.
         """
+        self.writer.wait()
         done = max(done, found.step)
         known = done <= self.careful_until
         if self.good is None or self.noticed > MOST_SKIPPED:
