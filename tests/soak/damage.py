@@ -121,8 +121,12 @@ def logs_of_run(run: Path) -> Iterator[tuple[Path, Read]]:
     yield file, lambda: all(_holds(row, rows) for row in stats.read_stats(file, torn=True))
     yield run / history.FILE, lambda: set(history.read_history(run)) <= set(commands)
     for measured in metrics.read_metrics(run):
-        values, file = measured.values, measured.file
-        yield file, lambda: _holds(metrics.read_metrics(run)[0].values, [values])
+        yield (
+            measured.file,
+            lambda whole=measured.values: _holds(  # type: ignore[misc]
+                metrics.read_metrics(run)[0].values, [whole]
+            ),
+        )
 
 
 def _holds(found: dict, whole: list[dict]) -> bool:
