@@ -4,6 +4,7 @@ import ctypes
 import functools
 import os
 from ctypes import c_int, c_int64, c_void_p
+from typing import Any
 
 from . import LIBRARY
 
@@ -43,7 +44,7 @@ def is_built() -> bool:
 
 
 @functools.cache
-def _functions() -> tuple[ctypes._CFuncPtr, ...]:
+def _functions() -> tuple[Any, ...]:
     try:
         library = ctypes.CDLL(str(LIBRARY))
         functions = library.lord_fast_read_rows, library.lord_fast_write_rows

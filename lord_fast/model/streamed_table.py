@@ -97,10 +97,10 @@ class StreamedTable(LatentTable):
     ):
         kernels.replay_terms(adam.beta1, adam.beta2)
         self.lr, self.adam, self.seed, self.std = lr.to(device), adam, seed, std
-        self.num_rows, self.dim, self.device = num_rows, dim, torch.device(device)
-        self.last_step = torch.empty(num_rows, dtype=torch.int64)
-        ask_for_huge_pages(self.last_step)
-        self.last_step.zero_()
+        self._dim, self.device = dim, torch.device(device)
+        self._last_step = torch.empty(num_rows, dtype=torch.int64)
+        ask_for_huge_pages(self._last_step)
+        self._last_step.zero_()
         self._make_storage = make_storage
         self._storage: RowStorage | None = None
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="table-reader")
@@ -115,6 +115,21 @@ class StreamedTable(LatentTable):
         # On a CPU the kernels run on the block itself.
         self._copies = self.device.type != "cpu"
         self._staged: Tensor | None = None
+
+    @property
+    def num_rows(self) -> int:
+        """See `LatentTable.num_rows`."""
+        return len(self._last_step)
+
+    @property
+    def dim(self) -> int:
+        """See `LatentTable.dim`."""
+        return self._dim
+
+    @property
+    def last_step(self) -> Tensor:
+        """See `LatentTable.last_step`. It is in host memory."""
+        return self._last_step
 
     @property
     def storage(self) -> RowStorage:
@@ -236,16 +251,6 @@ class StreamedTable(LatentTable):
         parts = torch.stack([values[name].cpu() for name in kernels.Table._fields[:PARTS]], 1)
         self.storage.write(rows.numpy(), parts.numpy())
         self.last_step[rows] = values["last_step"].cpu()
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """A copy of the four tensors of the table."""
-        return self.read_rows(torch.arange(self.num_rows))
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Copy the four tensors of `state_dict` into this table."""
-        for rows in torch.arange(self.num_rows).split(CHUNK_ROWS):
-            part = slice(int(rows[0]), int(rows[-1]) + 1)
-            self.write_rows(rows, {name: tensor[part] for name, tensor in state.items()})
 
     def close(self) -> None:
         """End the threads and free the storage."""
