@@ -2,6 +2,7 @@
 
 import errno
 import os
+import weakref
 from pathlib import Path
 
 import pytest
@@ -194,6 +195,24 @@ def test_large_segments_are_written_and_read_in_blocks(tmp_path, monkeypatch):
     assert_equal(again, table)
     table.update(torch.tensor([99]), 2)
     assert snapshot.take("latent", 2, {}, {"content": {0: table}}, path).in_memory
+
+
+def test_one_block_is_in_memory_at_a_time(tmp_path, monkeypatch):
+    for module in ("segments", "snapshot", "saved"):
+        monkeypatch.setattr(f"lord_fast.run.{module}.BLOCK", 16)
+    alive: list[weakref.ref] = []
+
+    class Traced(PlainTable):
+        def read_rows(self, rows):
+            assert not any(block() is not None for block in alive)
+            values = super().read_rows(rows)
+            alive.append(weakref.ref(values["weight"]))
+            return values
+
+    table = Traced(ROWS, DIM, seed=1)
+    table.update(torch.arange(ROWS), 1)
+    save(tmp_path, "latent", 1, {}, {"content": {0: table}})
+    assert len(alive) == 7
 
 
 def test_a_snapshot_in_memory_does_not_change_with_the_table(tmp_path):

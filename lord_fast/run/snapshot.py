@@ -164,7 +164,11 @@ def write_files(partial: Path, files: Files) -> dict[str, str]:
     Raises:
         OSError: The disk is full or not writable. The error names the file.
     """
-    return {name: write_tensors(partial / name, tensors) for name, tensors in files}
+    hashes = {}
+    for name, tensors in files:
+        hashes[name] = write_tensors(partial / name, tensors)
+        del tensors  # before the next block is read
+    return hashes
 
 
 def publish(partial: Path, contents: Contents) -> None:
@@ -259,6 +263,7 @@ def _files(
             for file, values in read_blocks(shard, plans[name][number]):
                 check_finite(name, values)
                 yield file, values
+                del values
 
 
 def _copied(tensor: Tensor) -> Tensor:
