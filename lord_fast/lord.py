@@ -12,7 +12,14 @@ from lord_fast.config import EncoderConfig, TrainConfig
 from lord_fast.data.decode import Shape
 from lord_fast.data.store import open_store
 from lord_fast.machine import set_up
-from lord_fast.model.build import build_decoder, build_encoders, build_loss, stored_codes
+from lord_fast.model.build import (
+    build_decoder,
+    build_encoders,
+    build_loss,
+    namespace,
+    stored_classes,
+    stored_content,
+)
 from lord_fast.model.density import Density, Kind, fit_density, sample_training
 from lord_fast.model.encoder import Encoders
 from lord_fast.model.fit import fit_codes
@@ -320,12 +327,15 @@ class Lord:
         file, step, state = found
         self.steps["latent"], self._loss_state = step, state["loss"]
         fill(self.decoders["latent"], state["decoder"], file)
-        counts = (self.data["num_images"], self.data["num_classes"])
-        if counts != tuple(len(state[name]["weight"]) for name in ("content", "class")):
+        images, classes = self.data["num_images"], self.data["num_classes"]
+        count = self.config.virtual_ranks
+        shards = [state[namespace(shard, count)]["weight"] for shard in range(count)]
+        if (images, classes) != (sum(map(len, shards)), len(state["class"]["weight"])):
             raise ValueError(f"{file}: its numbers of images and classes differ from config.yaml")
-        self.content_codes, self.class_codes = stored_codes(
-            state, step, self.config, *counts, self.device
+        self.content_codes = stored_content(
+            state, step, self.config, images, torch.arange(images), self.device
         )
+        self.class_codes = stored_classes(state, step, self.config, images, classes, self.device)
 
     def _load_encoders(self, found: checkpoint.Loaded, config: EncoderConfig) -> None:
         file, step, state = found

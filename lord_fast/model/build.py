@@ -1,11 +1,13 @@
 """Builds the networks, tables and losses of a configuration."""
 
+import functools
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from lord_fast.config import EncoderConfig, TrainConfig
+from lord_fast.distributed.shards import whole
 from lord_fast.kernels import Adam
 from lord_fast.model.encoder import Encoders
 from lord_fast.model.generator import Decoder
@@ -38,28 +40,48 @@ def build_encoders(
         )  # fmt: skip
 
 
-def build_tables(
-    config: TrainConfig, num_images: int, num_classes: int, steps: int, device: torch.device
-) -> tuple[LatentTable, LatentTable]:
-    """Build the content table and the class table with their initial codes."""
-    content_lr, class_lr = (
-        extended_cosine(lr, config.adam.min_lr, (*config.extended_from, steps))
-        for lr in (config.adam.latent_lr, config.adam.class_lr)
-    )
-    adam = Adam(config.adam.beta1, config.adam.beta2, config.adam.eps)
-    content = LatentTable(
-        num_images, config.model.content_dim, content_lr,
-        adam=adam, seed=config.seed, std=config.model.content_std, device=device,
+def build_content(
+    config: TrainConfig, num_images: int, shard: int, device: torch.device
+) -> LatentTable:
+    """Build the content table of a virtual rank with its initial codes.
+
+    Args:
+        config: The run's configuration.
+        num_images: Number of all images.
+        shard: The virtual rank.
+        device: Device of the table.
+    """
+    rows = whole(config.virtual_ranks).rows(shard, num_images)
+    return LatentTable(
+        rows, config.model.content_dim, _rates(config, config.adam.latent_lr, num_images),
+        adam=_adam(config), seed=config.seed, std=config.model.content_std, device=device,
+        shard=shard,
     )  # fmt: skip
-    class_ = LatentTable(
-        num_classes,
-        config.model.class_dim,
-        class_lr,
-        adam=adam,
-        seed=config.seed + 1,
-        device=device,
-    )
-    return content, class_
+
+
+def build_classes(
+    config: TrainConfig, num_images: int, num_classes: int, device: torch.device
+) -> LatentTable:
+    """Build the class table with its initial codes."""
+    return LatentTable(
+        num_classes, config.model.class_dim, _rates(config, config.adam.class_lr, num_images),
+        adam=_adam(config), seed=config.seed + 1, device=device,
+    )  # fmt: skip
+
+
+def _rates(config: TrainConfig, lr: float, num_images: int) -> Tensor:
+    totals = (*config.extended_from, config.total_steps(num_images))
+    return _cached_rates(lr, config.adam.min_lr, totals)
+
+
+@functools.lru_cache(maxsize=2)
+def _cached_rates(lr: float, min_lr: float, totals: tuple[int, ...]) -> Tensor:
+    """Compute rates once for the tables of all virtual ranks, which only read them."""
+    return extended_cosine(lr, min_lr, totals)
+
+
+def _adam(config: TrainConfig) -> Adam:
+    return Adam(config.adam.beta1, config.adam.beta2, config.adam.eps)
 
 
 def build_loss(config: TrainConfig, weights: Path | None = None) -> PerceptualLoss | PyramidLoss:
@@ -99,30 +121,55 @@ def build_vgg(
     return VGG16(loaded, taps, config.loss.perceptual_input)
 
 
-def stored_codes(
+def namespace(shard: int, count: int) -> str:
+    """Return the name of a virtual rank's content table in a checkpoint."""
+    return f"content-{shard:04d}" if count > 1 else "content"
+
+
+def stored_content(
+    state: dict[str, dict[str, Tensor]],
+    step: int,
+    config: TrainConfig,
+    num_images: int,
+    image_ids: Tensor,
+    device: torch.device,
+) -> Tensor:
+    """The content codes of images in a stage-1 checkpoint, without noise.
+
+    The tables of the virtual ranks are built one after another.
+
+    Args:
+        state: The checkpoint's tensors.
+        step: Number of training steps of the checkpoint.
+        config: The run's configuration.
+        num_images: Number of all images.
+        image_ids: int64 [B].
+        device: Device of the codes.
+
+    Returns:
+        float32 [B, content_dim].
+    """
+    count = config.virtual_ranks
+    found = torch.empty(len(image_ids), config.model.content_dim, device=device)
+    for shard in range(count):
+        wanted = (image_ids % count == shard).nonzero()[:, 0]
+        if len(wanted):
+            table = build_content(config, num_images, shard, device)
+            table.load_state_dict(state[namespace(shard, count)])
+            rows = torch.div(image_ids[wanted], count, rounding_mode="floor")
+            found[wanted.to(device)] = table.codes(step, rows.to(device))
+    return found
+
+
+def stored_classes(
     state: dict[str, dict[str, Tensor]],
     step: int,
     config: TrainConfig,
     num_images: int,
     num_classes: int,
     device: torch.device,
-) -> tuple[Tensor, Tensor]:
-    """The codes of a stage-1 checkpoint, without noise.
-
-    Args:
-        state: The checkpoint's tensors.
-        step: Number of training steps of the checkpoint.
-        config: The run's configuration.
-        num_images: Rows of the content table.
-        num_classes: Rows of the class table.
-        device: Device of the codes.
-
-    Returns:
-        Content codes, float32 [num_images, content_dim], and class codes, float32
-        [num_classes, class_dim].
-    """
-    steps = config.total_steps(num_images)
-    content, class_ = build_tables(config, num_images, num_classes, steps, device)
-    content.load_state_dict(state["content"])
-    class_.load_state_dict(state["class"])
-    return content.codes(step), class_.codes(step)
+) -> Tensor:
+    """The class codes of a stage-1 checkpoint, float32 [num_classes, class_dim]."""
+    table = build_classes(config, num_images, num_classes, device)
+    table.load_state_dict(state["class"])
+    return table.codes(step)

@@ -4,6 +4,7 @@
 `scatter_adam_` applies its gradient to the table. The result is that of dense Adam.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,12 +13,16 @@ from lord_fast.memory import ask_for_huge_pages
 
 INITIAL_RANGE = 0.05
 CHUNK_ROWS = 65_536
+INITIAL_CODES = 2
+"""First word of the keys of the initial codes of virtual ranks."""
 
 
 class LatentTable:
     """A table of codes with its Adam state. A step costs as much as the batch, not the table.
 
     Attributes:
+        num_rows: Number of images or classes.
+        dim: Length of a code.
         state: The four tensors of the table, see `kernels.Table`.
         lr: Learning rate of every step, float32 [total_steps].
     """
@@ -32,6 +37,7 @@ class LatentTable:
         seed: int,
         std: float = 0.0,
         device: torch.device | str = "cpu",
+        shard: int = 0,
     ):
         """Initialize the codes uniformly in (-0.05, 0.05) and the moments with zeros.
 
@@ -43,13 +49,19 @@ class LatentTable:
             seed: Seed of the initial codes and of the noise.
             std: Standard deviation of the Gaussian noise that `gather` adds.
             device: Device of the table.
+            shard: Virtual rank whose images the rows are. Each has other initial codes.
         """
         kernels.replay_terms(adam.beta1, adam.beta2)
+        self.num_rows, self.dim = num_rows, dim
         self.lr, self.adam, self.seed, self.std = lr.to(device), adam, seed, std
         self.state = _new_state(num_rows, dim, torch.device(device))
-        start = torch.Generator().manual_seed(seed)
         codes = self.state.weight.cpu()
-        self.state.weight.copy_(codes.uniform_(-INITIAL_RANGE, INITIAL_RANGE, generator=start))
+        if shard == 0:
+            start = torch.Generator().manual_seed(seed)
+            codes.uniform_(-INITIAL_RANGE, INITIAL_RANGE, generator=start)
+        else:
+            _fill_shard(codes, seed, shard)
+        self.state.weight.copy_(codes)
 
     @torch.no_grad()
     def gather(self, rows: Tensor, step: Tensor, noise_ids: Tensor | None = None) -> Tensor:
@@ -82,9 +94,12 @@ class LatentTable:
             unique: Set to True only if no row repeats, see `kernels.scatter_adam_`.
         """
         assert codes.grad is not None
-        kernels.scatter_adam_(
-            self.state, rows, codes.grad, self.lr, step, adam=self.adam, unique=unique
-        )
+        self.apply_(rows, codes.grad, step, unique)
+
+    @torch.no_grad()
+    def apply_(self, rows: Tensor, grad: Tensor, step: Tensor, unique: bool = False) -> None:
+        """Do what `scatter_adam_` does with gradients [B, dim] from anywhere."""
+        kernels.scatter_adam_(self.state, rows, grad, self.lr, step, adam=self.adam, unique=unique)
 
     @torch.no_grad()
     def codes(self, step: int, rows: Tensor | None = None) -> Tensor:
@@ -113,6 +128,15 @@ class LatentTable:
         """Copy the four tensors of `state_dict` into this table."""
         for name, mine in self.state._asdict().items():
             mine.copy_(state[name])
+
+
+def _fill_shard(codes: Tensor, seed: int, shard: int) -> None:
+    """Draw the initial codes of a virtual rank from a stream of its own, block by block."""
+    key = [INITIAL_CODES, seed & 0xFFFFFFFF, seed >> 32, shard]
+    generator = np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
+    for rows in codes.split(CHUNK_ROWS):
+        drawn = torch.from_numpy(generator.random(rows.shape, dtype=np.float32))
+        rows.copy_(drawn.mul_(2 * INITIAL_RANGE).sub_(INITIAL_RANGE))
 
 
 def _new_state(num_rows: int, dim: int, device: torch.device) -> kernels.Table:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from lord_fast.atomic import file_sha256, let_others_read, sync
 from lord_fast.console import err
+from lord_fast.distributed.group import Group
 
 KEPT = 2
 NAME = re.compile(r"(?P<stage>latent|encoders)-(?P<step>\d{9})")
@@ -49,7 +50,13 @@ class Loaded(NamedTuple):
 
 
 def save(
-    folder: Path, stage: str, step: int, state: State, keep: int = KEPT, say: Say = err.print
+    folder: Path,
+    stage: str,
+    step: int,
+    state: State,
+    keep: int = KEPT,
+    say: Say = err.print,
+    group: Group | None = None,
 ) -> Path:
     """Write a checkpoint, then remove older ones of the stage.
 
@@ -64,6 +71,8 @@ def save(
         state: The tensors, on any device.
         keep: Number of checkpoints to keep.
         say: Prints a warning if an old checkpoint cannot be removed.
+        group: The processes, which write their own shards of the content table. The first one
+            writes all else. Defaults to this process alone.
 
     Returns:
         The checkpoint's folder.
@@ -71,28 +80,33 @@ def save(
     Raises:
         OSError: The disk is full or not writable. The temporary folder is removed.
     """
-    if not folder.is_dir():
-        folder.mkdir(parents=True, exist_ok=True)
-        sync(folder.parent)
+    group = group or Group()
     final = folder / f"{stage}-{step:09d}"
     partial = folder / f".{final.name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
+    mine = {name: part for name, part in state.items() if group.first or is_shard(name)}
+    hashes: dict[str, str] = {}
     try:
-        partial.mkdir()
-        _fill(partial, stage, step, state)
-        if final.exists():
-            final.rename(_aside(final))
-        partial.rename(final)
-        sync(folder)
+        group.alone(lambda: _prepare(folder, partial))
+        group.together(lambda: hashes.update(_fill(partial, mine)))
+        for text in group.gather_texts(json.dumps(hashes)):
+            hashes.update(json.loads(text))
+        group.alone(lambda: _publish(partial, final, stage, step, hashes))
     except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
+        if group.first:
+            shutil.rmtree(partial, ignore_errors=True)
         raise
-    shutil.rmtree(_aside(final), ignore_errors=True)
-    found = list_checkpoints(folder, stage)
-    now = found.index(final) + 1
-    for old in found[: max(now - keep, 0)] + found[now:]:
-        _remove(old, say)
+    if group.first:
+        shutil.rmtree(_aside(final), ignore_errors=True)
+        found = list_checkpoints(folder, stage)
+        now = found.index(final) + 1
+        for old in found[: max(now - keep, 0)] + found[now:]:
+            _remove(old, say)
     return final
+
+
+def is_shard(name: str) -> bool:
+    """Return whether a namespace belongs to one virtual rank, and is not the same in all."""
+    return name.startswith("content-")
 
 
 def load(checkpoint: Path) -> tuple[int, State]:
@@ -255,18 +269,35 @@ def write_tensors(file: Path, tensors: dict[str, Tensor]) -> None:
     let_others_read(file)
 
 
-def _fill(partial: Path, stage: str, step: int, state: State) -> None:
+def _prepare(folder: Path, partial: Path) -> None:
+    if not folder.is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        sync(folder.parent)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+
+
+def _fill(partial: Path, state: State) -> dict[str, str]:
     hashes = {}
     for namespace, tensors in sorted(state.items()):
         file = partial / f"{namespace}.safetensors"
         write_tensors(file, tensors)
         hashes[file.name] = file_sha256(file)
-    content: dict[str, Any] = {"stage": stage, "step": step, "sha256": hashes}
-    content["checksum"] = _checksum(content)
-    (partial / "state.json").write_text(json.dumps(content, indent=1) + "\n")
-    for file in partial.iterdir():
         sync(file)
+    return hashes
+
+
+def _publish(partial: Path, final: Path, stage: str, step: int, hashes: dict[str, str]) -> None:
+    content: dict[str, Any] = {"stage": stage, "step": step, "sha256": dict(sorted(hashes.items()))}
+    content["checksum"] = _checksum(content)
+    file = partial / "state.json"
+    file.write_text(json.dumps(content, indent=1) + "\n")
+    sync(file)
     sync(partial)
+    if final.exists():
+        final.rename(_aside(final))
+    partial.rename(final)
+    sync(final.parent)
 
 
 def _verify(checkpoint: Path) -> tuple[int, list[str]]:

@@ -1,14 +1,25 @@
 """Stage 1 jointly optimizes a content code per image, a class code per class and the generator."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
 from lord_fast.config import TrainConfig
 from lord_fast.data.sampler import permutation
 from lord_fast.data.store import ImageStore, as_float
+from lord_fast.distributed.group import Group
+from lord_fast.distributed.shards import whole
 from lord_fast.machine import Machine, autocast
-from lord_fast.model.build import build_decoder, build_loss, build_tables
+from lord_fast.model.build import (
+    build_classes,
+    build_content,
+    build_decoder,
+    build_loss,
+    namespace,
+)
 from lord_fast.model.generator import Decoder
+from lord_fast.model.latent import LatentTable
 from lord_fast.model.perceptual import SCALE_IMAGES, PerceptualLoss
 from lord_fast.run.checkpoint import State
 from lord_fast.train import optimizer
@@ -67,6 +78,11 @@ class LatentStage(Stage):
         config: The run's configuration.
         store: The images.
         machine: Device, precision and threads.
+        group: The processes that train together. Defaults to this process alone.
+
+    Attributes:
+        contents: The content table of each virtual rank of this process.
+        class_: The class table, of which every process holds a copy.
 
     Raises:
         ValueError: The networks, the loss or the optimizer cannot be built as configured. Or the
@@ -76,19 +92,27 @@ class LatentStage(Stage):
     name = "latent"
     config: TrainConfig
 
-    def __init__(self, config: TrainConfig, store: ImageStore, machine: Machine):
+    def __init__(
+        self,
+        config: TrainConfig,
+        store: ImageStore,
+        machine: Machine,
+        group: Group | None = None,
+    ):
         check_trainable(store)
         decoder = build_decoder(config, store.size, store.channels).to(machine.device)
         reconstruction = build_loss(config).to(machine.device)
         super().__init__(
-            config, store, machine,
+            config, store, machine, group or Group(whole(config.virtual_ranks)),
             graph=LatentGraph(decoder, reconstruction, config.loss.content_decay, machine.dtype),
             decoder=decoder, reconstruction=reconstruction,
             adam=config.adam, lr=config.adam.lr, min_lr=config.adam.min_lr,
         )  # fmt: skip
-        self.content, self.class_ = build_tables(
-            config, store.num_images, store.num_classes, self.total_steps, self.device
-        )
+        self.contents = [
+            build_content(config, store.num_images, shard, self.device)
+            for shard in self.shards.mine
+        ]
+        self.class_ = build_classes(config, store.num_images, store.num_classes, self.device)
         normalized = config.loss.perceptual_scale == "normalized"
         if normalized and isinstance(reconstruction, PerceptualLoss):
             order = permutation(store.num_images, config.seed, 0)[:SCALE_IMAGES]
@@ -99,32 +123,47 @@ class LatentStage(Stage):
         self, image_ids: Tensor, class_ids: Tensor, now: Tensor, pixels: Tensor
     ) -> dict[str, Tensor]:
         """See `Stage.update`."""
-        # The codes are leaves of the graph. The content codes include noise.
-        content_code = self.content.gather(image_ids, now)
-        class_code = self.class_.gather(class_ids, now)
+        count, class_grads = self.shards.count, []
+        parts = self.shards.split(image_ids, self.shards.local(image_ids), class_ids, pixels)
+        for at, (ids, rows, classes, images) in parts:
+            # The codes are leaves of the graph. The content codes include noise.
+            content_code = self.contents[at].gather(rows, now, ids)
+            class_code = self.class_.gather(classes, now)
 
-        # Forward and backward pass.
-        wanted = self.features(image_ids) if self.features else None
-        loss, reconstruction, penalty = self.run_graph(content_code, class_code, pixels, wanted)
-        loss.backward()
+            # Forward and backward pass. The loss of a step is the mean over the virtual ranks.
+            wanted = self.features[at](rows) if self.features else None
+            loss, reconstruction, penalty = self.run_graph(content_code, class_code, images, wanted)
+            (loss / count).backward()
+            self.gradients.add(
+                {"loss": loss, "reconstruction": reconstruction, "content_penalty": penalty}
+            )
 
-        # Adam on the networks, and dense Adam at sparse cost on the codes. An image occurs once in
-        # a batch, but a class can occur several times.
+            # Dense Adam at sparse cost on the content codes. An image occurs once in a batch.
+            self.contents[at].scatter_adam_(rows, content_code, now, unique=True)
+            class_grads.append(class_code.grad)
+
+        # Adam on the networks and on the class codes, equal in all processes. A class can occur
+        # several times in a batch, and its gradients are added in the order of the batch.
+        scalars = self.gradients.finish()
         optimizer.step(self.adam)
-        self.content.scatter_adam_(image_ids, content_code, now, unique=True)
-        self.class_.scatter_adam_(class_ids, class_code, now)
-        scalars = {"loss": loss, "reconstruction": reconstruction, "content_penalty": penalty}
-        return {name: value.detach() for name, value in scalars.items()}
+        gather_rows = self.group.gather_rows
+        self.class_.apply_(gather_rows(class_ids), gather_rows(torch.cat(class_grads)), now)
+        return scalars
 
     def grid_codes(self, step: int, columns: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """See `Stage.grid_codes`. The content codes have no noise."""
-        content = self.content.codes(step, columns.to(self.device))
+        columns = columns.to(self.device)
+        content = torch.zeros(len(columns), self.contents[0].dim, device=self.device)
+        for shard, table in self._tables():
+            own = columns % self.shards.count == shard
+            content[own] = table.codes(step, self.shards.local(columns[own]))
+        content = self.group.select(content, columns)
         return content, self.class_.codes(step, self.store.class_ids[rows].to(self.device))
 
     def state(self) -> State:
-        """Return the state of the networks, the optimizer, both tables and the loss."""
+        """Return the state of the networks, the optimizer, the tables and the loss."""
         return super().state() | {
-            "content": self.content.state_dict(),
+            **{self._name(shard): table.state_dict() for shard, table in self._tables()},
             "class": self.class_.state_dict(),
             "loss": self.reconstruction.state_dict(),
         }
@@ -132,9 +171,16 @@ class LatentStage(Stage):
     def load_state(self, state: State) -> None:
         """Restore a state from `state`."""
         super().load_state(state)
-        self.content.load_state_dict(state["content"])
+        for shard, table in self._tables():
+            table.load_state_dict(state[self._name(shard)])
         self.class_.load_state_dict(state["class"])
         self.reconstruction.load_state_dict(state["loss"])
+
+    def _tables(self) -> Iterator[tuple[int, LatentTable]]:
+        return zip(self.shards.mine, self.contents, strict=True)
+
+    def _name(self, shard: int) -> str:
+        return namespace(shard, self.shards.count)
 
 
 def check_trainable(store: ImageStore) -> None:

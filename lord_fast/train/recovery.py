@@ -13,6 +13,7 @@ from rich.console import Console
 
 from lord_fast.run import checkpoint
 from lord_fast.train.log import Log, NotFinite
+from lord_fast.train.replicas import check_replicas
 from lord_fast.train.stage import Stage
 
 MOST_SKIPPED = 3
@@ -56,7 +57,7 @@ class Recovery:
             ValueError: Every checkpoint is damaged, or the given one is missing or damaged.
         """
         if from_step is None:
-            found = checkpoint.load_latest(self.folder, self.stage.name, self.console.print)
+            found = self._latest()
         elif from_step == 0:
             found = None
         else:
@@ -74,6 +75,17 @@ class Recovery:
             self.console.print(f"resuming from {found.path}")
         return found.step
 
+    def _latest(self) -> checkpoint.Loaded | None:
+        """Load the latest checkpoint that is undamaged in the eyes of all processes."""
+        name = self.stage.name
+        found = checkpoint.load_latest(self.folder, name, self.console.print)
+        step = found.step if found else 0
+        oldest = -self.stage.group.agree([-step])[0]
+        if step == oldest:
+            return found
+        path = checkpoint.find(self.folder, name, oldest)
+        return checkpoint.Loaded(path, *checkpoint.load(path))
+
     def save(self, done: int) -> None:
         """Write a checkpoint after checking the losses and all values updated since the last one.
 
@@ -82,13 +94,14 @@ class Recovery:
         """
         self.log.check_losses()
         state = self.stage.state()
-        wrong = checkpoint.not_finite(state, since=self.good_step)
-        if wrong is not None:
-            raise NotFinite(done, wrong)
+        self._check_finite(done, self.good_step)
         state = state | {"log": self.log.state() | {"skipped": torch.tensor(self.skipped).long()}}
         keep = self.stage.config.logging.keep
         name = self.stage.name
-        self.good = checkpoint.save(self.folder, name, done, state, keep, self._say_once)
+        check_replicas(state, self.good_step, self.stage.group)
+        self.good = checkpoint.save(
+            self.folder, name, done, state, keep, self._say_once, self.stage.group
+        )
         self.good_step = done
 
     def check(self, done: int) -> None:
@@ -100,9 +113,18 @@ class Recovery:
         if done > self.careful_until:
             return
         self.log.check_losses()
-        wrong = checkpoint.not_finite(self.stage.state(), since=done - 1)
-        if wrong is not None:
-            raise NotFinite(done, wrong)
+        self._check_finite(done, done - 1)
+
+    def _check_finite(self, done: int, since: int) -> None:
+        """Check the state of all processes.
+
+        Raises:
+            NotFinite: A value of any process is not finite.
+        """
+        wrong = checkpoint.not_finite(self.stage.state(), since)
+        found = [name for name in self.stage.group.gather_texts(wrong or "") if name]
+        if found:
+            raise NotFinite(done, found[0])
 
     def go_back(self, found: NotFinite, done: int) -> int:
         """Restore the last good checkpoint, to find the faulty step or to leave it out.
