@@ -4,7 +4,6 @@ import errno
 import os
 
 
-
 def plain_all_reduce() -> None:
     """Let the library choose the order of the sum."""
     import torch.distributed as dist
@@ -29,14 +28,6 @@ def arrival_order() -> None:
         return gather(self, rows).roll(len(rows), 0)
 
     Processes.gather_rows = late
-
-
-def local_noise() -> None:
-    """Make the noise depend on the row in the virtual rank's table instead of the image."""
-    from lord_fast.model.latent import LatentTable
-
-    gather = LatentTable.gather
-    LatentTable.gather = lambda self, rows, step, noise_ids=None: gather(self, rows, step)
 
 
 def flipped_bit() -> None:
@@ -83,3 +74,28 @@ def slow() -> None:
 
 def _rank() -> int:
     return int(os.environ.get("RANK", "0"))
+
+
+def term_at_2() -> None:
+    """Send SIGTERM to the last process in its second step."""
+    _term(1)
+
+
+def term_at_4() -> None:
+    """Send SIGTERM to the last process in its fourth step."""
+    _term(3)
+
+
+def _term(at: int) -> None:
+    import signal
+
+    from lord_fast.train.stage import Stage
+
+    step, last = Stage.step, int(os.environ.get("WORLD_SIZE", "1")) - 1
+
+    def stopped(self, number):
+        if number == at and _rank() == last:
+            signal.raise_signal(signal.SIGTERM)
+        return step(self, number)
+
+    Stage.step = stopped

@@ -1,11 +1,9 @@
 """Tests that a run has the same bits on any number of processes."""
 
 import hashlib
-import shutil
 from pathlib import Path
 
 import pytest
-import torch
 
 from tests.processes import run, start
 
@@ -58,3 +56,56 @@ def test_checkpoints_have_the_same_bytes_on_any_number_of_processes(
     encode(world, trained, tmp_path, "--kernels", kernels)
     assert len(hashes(trained)) > 20
     assert hashes(trained) == hashes(alone[kernels])
+
+
+@pytest.mark.parametrize("mutation", ["plain_all_reduce", "arrival_order"])
+def test_another_order_of_additions_gives_other_bits(glyph_store, tmp_path, alone, mutation):
+    """The order matters, so the test above would notice it."""
+    trained = train(4, glyph_store, tmp_path, mutation=mutation)
+    assert hashes(trained) != latent(hashes(alone["native"]))
+
+
+def latent(found: dict[str, str]) -> dict[str, str]:
+    return {name: digest for name, digest in found.items() if "encoders" not in name}
+
+
+def test_a_run_continues_on_other_numbers_of_processes(glyph_store, tmp_path, alone):
+    words = ["train", glyph_store, "--run", tmp_path / "run", *TRAIN]
+    for world, mutation in ((2, "term_at_2"), (1, "term_at_4")):
+        crew = start(world, words, tmp_path, mutation)
+        assert crew.wait() == [143] * world, crew.texts()
+        assert sum("stopped by SIGTERM" in text for text in crew.texts()) == 1
+    trained = train(4, glyph_store, tmp_path)
+    expected = latent(hashes(alone["native"]))
+    found = hashes(trained)
+    same = [name for name in found if "000000006/" in name]
+    assert len(same) > 5
+    assert {name: found[name] for name in same} == {name: expected[name] for name in same}
+
+
+def test_ten_launches_end_well(glyph_store, tmp_path):
+    for number in range(10):
+        words = ["train", glyph_store, "--run", tmp_path / str(number), *TRAIN, "--steps", 1]
+        run(2, words, tmp_path)
+
+
+def test_sizes_that_do_not_fit_are_refused_by_one_line(glyph_store, tmp_path):
+    def refused(world: int, *flags) -> str:
+        words = ["train", glyph_store, "--run", tmp_path / "run", *TRAIN, *flags]
+        crew = start(world, words, tmp_path)
+        assert crew.wait() == [2] * world
+        first, *others = crew.texts()
+        assert not any(others)
+        return first
+
+    assert "4 processes cannot share them equally; start 1 or 2" in refused(4, "--virtual-ranks", 2)
+    assert "--virtual-ranks 3: must be a power of two" in refused(1, "--virtual-ranks", 3)
+    assert "--batch-size 18: must be a multiple" in refused(2, "--batch-size", 18)
+    assert not (tmp_path / "run").exists()
+
+
+def test_other_verbs_refuse_several_processes(alone, tmp_path):
+    crew = start(2, ["evaluate", alone["native"]], tmp_path)
+    assert crew.wait() == [2, 2]
+    assert "runs in one process and torchrun started 2" in crew.texts()[0]
+    assert not crew.texts()[1]

@@ -4,7 +4,7 @@ import concurrent.futures
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from types import TracebackType
 
@@ -46,7 +46,7 @@ class Processes(Group):
         self.device = device if own_gpu else torch.device("cpu")
         self.timeout = timedelta(seconds=timeout)
         self._pending: tuple[dist.Work, Tensor] | None = None
-        self._store: dist.Store | None = None
+        self._store: dist.Store = dist.HashStore()
         self._control: dist.ProcessGroup | None = None
         self._worker = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="together")
 
@@ -181,17 +181,15 @@ class Processes(Group):
 
     def _ask(self, found: list[int]) -> None:
         """Collect the processes that have noticed the failure too."""
-        if self._store is None:
-            return
-        self._store.set(f"noticed/{self.rank}", "")
         end = time.monotonic() + LOOK
-        for rank in range(self.world):
-            left = max(end - time.monotonic(), 0.01)
-            try:
-                self._store.wait([f"noticed/{rank}"], timedelta(seconds=left))
-            except RuntimeError:
-                continue
-            found.append(rank)
+        # The store fails if its process has ended.
+        with suppress(RuntimeError):
+            self._store.set(f"noticed/{self.rank}", "")
+            for rank in range(self.world):
+                left = max(end - time.monotonic(), 0.01)
+                with suppress(dist.DistStoreError):
+                    self._store.wait([f"noticed/{rank}"], timedelta(seconds=left))
+                    found.append(rank)
 
 
 def _text(content: bytes) -> str:

@@ -143,9 +143,7 @@ class EncoderStage(Stage):
         for at, (rows, classes, images) in parts:
             content_code, class_code = self.content_codes[at][rows], self.class_codes[classes]
             wanted = self.features[at](rows) if self.features else None
-            terms = self.run_graph(images, content_code, class_code, wanted)
-            (terms["loss"] / self.shards.count).backward()
-            self.gradients.add(terms)
+            self.gradients.backward(self.run_graph(images, content_code, class_code, wanted))
         scalars = self.gradients.finish()
         optimizer.step(self.adam)
         return scalars

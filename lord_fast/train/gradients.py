@@ -24,14 +24,18 @@ class GradientSum:
         self._tree = TreeSum()
         self._scalars: dict[str, Tensor] = {}
 
-    def add(self, scalars: dict[str, Tensor]) -> None:
-        """Take the gradients of a virtual rank, already divided by the number of virtual ranks.
+    def backward(self, scalars: dict[str, Tensor]) -> None:
+        """Do the backward pass of a virtual rank and take the gradients of the networks.
+
+        The loss of a step is the mean over the virtual ranks. Dividing by a power of two is exact.
 
         Args:
-            scalars: What the step logs, as means over the images of the virtual rank.
+            scalars: What the step logs, as means over the images of the virtual rank. One is the
+                `loss`.
         """
-        self._scalars = {name: value.detach() for name, value in scalars.items()}
         count = self.group.shards.count
+        (scalars["loss"] / count).backward()
+        self._scalars = {name: value.detach() for name, value in scalars.items()}
         if count == 1:
             return
         flat = [p.grad.reshape(-1) for p in self.parameters if p.grad is not None]

@@ -123,18 +123,17 @@ class LatentStage(Stage):
         self, image_ids: Tensor, class_ids: Tensor, now: Tensor, pixels: Tensor
     ) -> dict[str, Tensor]:
         """See `Stage.update`."""
-        count, class_grads = self.shards.count, []
+        class_grads = []
         parts = self.shards.split(image_ids, self.shards.local(image_ids), class_ids, pixels)
         for at, (ids, rows, classes, images) in parts:
             # The codes are leaves of the graph. The content codes include noise.
             content_code = self.contents[at].gather(rows, now, ids)
             class_code = self.class_.gather(classes, now)
 
-            # Forward and backward pass. The loss of a step is the mean over the virtual ranks.
+            # Forward and backward pass.
             wanted = self.features[at](rows) if self.features else None
             loss, reconstruction, penalty = self.run_graph(content_code, class_code, images, wanted)
-            (loss / count).backward()
-            self.gradients.add(
+            self.gradients.backward(
                 {"loss": loss, "reconstruction": reconstruction, "content_penalty": penalty}
             )
 
