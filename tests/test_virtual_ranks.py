@@ -1,5 +1,7 @@
 """Tests virtual ranks in one process: who owns which row, the streams of each, and the sums."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -14,7 +16,7 @@ from lord_fast.model.latent import LatentTable
 from lord_fast.train import optimizer
 from lord_fast.train.encoders import EncoderStage
 from lord_fast.train.gradients import GradientSum
-from lord_fast.train.latent import LatentStage
+from lord_fast.train.latent import LatentStage, check_class_table
 from tests.test_encoders import SMALL as SMALL_ENCODERS
 from tests.test_train import SMALL
 
@@ -50,8 +52,8 @@ def test_each_virtual_rank_gives_its_share_of_every_batch():
 
 
 def test_streams_of_virtual_ranks_differ_and_the_first_is_that_of_an_ordinary_run():
-    orders = {tuple(permutation(40, seed, epoch, shard).tolist())
-              for seed in (0, 1, 2**32, 2**32 + 1) for epoch in (0, 1) for shard in range(3)}  # fmt: skip
+    keys = itertools.product((0, 1, 2**32, 2**32 + 1), (0, 1), range(3))
+    orders = {tuple(permutation(40, *key).tolist()) for key in keys}
     # NumPy's own key cannot tell seed 0, epoch 1 from seed 2^32, epoch 0, so an ordinary run keeps
     # these two equal.
     assert len(orders) >= 23
@@ -176,3 +178,10 @@ def test_stage_2_of_other_virtual_ranks_reads_the_same_codes(glyph_store):
         stage = EncoderStage(config, latent.config, store, 3, state, machine)
         for shard, codes in enumerate(stage.content_codes):
             assert torch.equal(codes, expected[shard::count])
+
+
+def test_class_tables_beyond_memory_are_refused_with_both_figures(monkeypatch):
+    monkeypatch.setattr("lord_fast.train.latent.free_memory", lambda device: 3_080_000)
+    check_class_table(1000, 256, torch.device("cpu"))
+    with pytest.raises(ValueError, match="3,080 bytes a class, and exchanges 1,032 bytes an image"):
+        check_class_table(1001, 256, torch.device("cpu"))

@@ -10,7 +10,9 @@ from lord_fast.data.sampler import permutation
 from lord_fast.data.store import ImageStore, as_float
 from lord_fast.distributed.group import Group
 from lord_fast.distributed.shards import whole
+from lord_fast.launch import this_launch
 from lord_fast.machine import Machine, autocast
+from lord_fast.memory import free_memory
 from lord_fast.model.build import (
     build_classes,
     build_content,
@@ -86,7 +88,8 @@ class LatentStage(Stage):
 
     Raises:
         ValueError: The networks, the loss or the optimizer cannot be built as configured. Or the
-            store has fewer images than a batch, a single class, or a class of one image.
+            store has fewer images than a batch, a single class, or a class of one image. Or the
+            class table does not fit in memory.
     """
 
     name = "latent"
@@ -108,6 +111,7 @@ class LatentStage(Stage):
             decoder=decoder, reconstruction=reconstruction,
             adam=config.adam, lr=config.adam.lr, min_lr=config.adam.min_lr,
         )  # fmt: skip
+        check_class_table(store.num_classes, config.model.class_dim, self.device)
         self.contents = [
             build_content(config, store.num_images, shard, self.device)
             for shard in self.shards.mine
@@ -180,6 +184,25 @@ class LatentStage(Stage):
 
     def _name(self, shard: int) -> str:
         return namespace(shard, self.shards.count)
+
+
+def check_class_table(num_classes: int, dim: int, device: torch.device) -> None:
+    """Check that every process of this machine can hold a copy of the class table.
+
+    Raises:
+        ValueError: The tables do not fit in the free memory.
+    """
+    copies = this_launch().local_world if device.type == "cpu" else 1
+    a_class, an_image = 12 * dim + 8, 4 * dim + 8
+    needed, free = copies * num_classes * a_class, free_memory(device)
+    if needed > free:
+        raise ValueError(
+            f"{num_classes:,} classes: every process holds all class codes, {a_class:,} bytes a "
+            f"class, and exchanges {an_image:,} bytes an image of the batch in every step; "
+            f"{copies} x {num_classes * a_class / 2**30:.1f} GiB are needed and "
+            f"{free / 2**30:.1f} GiB are free; use a smaller --class-dim or fewer processes on "
+            f"this machine"
+        )
 
 
 def check_trainable(store: ImageStore) -> None:
