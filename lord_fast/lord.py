@@ -12,14 +12,7 @@ from lord_fast.config import EncoderConfig, TrainConfig
 from lord_fast.data.decode import Shape
 from lord_fast.data.store import open_store
 from lord_fast.machine import set_up
-from lord_fast.model.build import (
-    build_decoder,
-    build_encoders,
-    build_loss,
-    namespace,
-    stored_classes,
-    stored_content,
-)
+from lord_fast.model.build import build_decoder, build_encoders, build_loss, stored_codes
 from lord_fast.model.density import Density, Kind, fit_density, sample_training
 from lord_fast.model.encoder import Encoders
 from lord_fast.model.fit import fit_codes
@@ -324,21 +317,21 @@ class Lord:
             raise ValueError("images must be float and in [0, 1]; divide uint8 by 255")
 
     def _load_latent(self, found: checkpoint.Loaded) -> None:
-        file, step, state = found
+        file, step, state, tables = found
         self.steps["latent"], self._loss_state = step, state["loss"]
         fill(self.decoders["latent"], state["decoder"], file)
-        images, classes = self.data["num_images"], self.data["num_classes"]
-        count = self.config.virtual_ranks
-        shards = [state[namespace(shard, count)]["weight"] for shard in range(count)]
-        if (images, classes) != (sum(map(len, shards)), len(state["class"]["weight"])):
+        counts = (self.data["num_images"], self.data["num_classes"])
+        if counts != tuple(sum(tables[name].rows) for name in ("content", "class")):
             raise ValueError(f"{file}: its numbers of images and classes differ from config.yaml")
-        self.content_codes = stored_content(
-            state, step, self.config, images, torch.arange(images), self.device
+        sizes = self.config.model
+        if (sizes.content_dim, sizes.class_dim) != (tables["content"].dim, tables["class"].dim):
+            raise ValueError(f"{file}: its lengths of codes differ from config.yaml")
+        self.content_codes, self.class_codes = stored_codes(
+            tables, step, self.config, *counts, self.device
         )
-        self.class_codes = stored_classes(state, step, self.config, images, classes, self.device)
 
     def _load_encoders(self, found: checkpoint.Loaded, config: EncoderConfig) -> None:
-        file, step, state = found
+        file, step, state, _ = found
         self.stage, self.steps["encoders"] = "encoders", step
         encoders = build_encoders(config, self.config, self.data["size"], self.data["channels"])
         fill(encoders, state["encoders"], file)

@@ -49,12 +49,12 @@ def flipped_bit() -> None:
 def full_disk() -> None:
     """Let process 1 find no room for its tables."""
     if _rank() == 1:
-        from lord_fast.run import checkpoint
+        from lord_fast.run import snapshot
 
         def full(file, tensors):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
 
-        checkpoint.write_tensors = full
+        snapshot.write_tensors = full
 
 
 def slow() -> None:

@@ -12,12 +12,12 @@ from lord_fast.distributed.ordered import TreeSum, pairwise
 from lord_fast.distributed.shards import block, whole
 from lord_fast.kernels import Adam
 from lord_fast.machine import set_up
+from lord_fast.model.build import saved_shards, stored_shards
 from lord_fast.model.latent import LatentTable
+from lord_fast.run import checkpoint, snapshot
 from lord_fast.train import optimizer
-from lord_fast.train.encoders import EncoderStage
 from lord_fast.train.gradients import GradientSum
 from lord_fast.train.latent import LatentStage, check_class_table
-from tests.test_encoders import SMALL as SMALL_ENCODERS
 from tests.test_train import SMALL
 
 V = 4
@@ -100,6 +100,9 @@ def test_one_virtual_rank_gives_the_bits_of_a_plain_loop(glyph_store):
         class_.scatter_adam_(classes, class_code, now)
     found, expected = ours.state(), other.state()
     assert len(found["optimizer"]) > 20
+    for stage, tensors in ((ours, found), (other, expected)):
+        tensors["content"] = stage.contents[0].state._asdict()
+        tensors["class"] = stage.class_.state._asdict()
     for name, tensors in expected.items():
         for key, tensor in tensors.items():
             assert torch.equal(found[name][key], tensor), (name, key)
@@ -112,7 +115,7 @@ class Seen:
         stage = stage_of(store, virtual_ranks=virtual_ranks)
         stage.graph.double()
         start = torch.rand(160, 4, generator=torch.Generator().manual_seed(0)) - 0.5
-        for shard, table in enumerate(stage.contents):
+        for shard, table in stage.contents.items():
             table.state.weight.copy_(start[shard::virtual_ranks])
         content, classes, networks = [], [], []
         gather = LatentTable.gather
@@ -165,19 +168,22 @@ def test_that_test_notices_faults(glyph_store, monkeypatch, kind, name, broken):
         assert differ(glyph_store, monkeypatch) > 1e-3
 
 
-def test_stage_2_of_other_virtual_ranks_reads_the_same_codes(glyph_store):
+def test_stage_2_of_other_virtual_ranks_reads_the_same_codes(glyph_store, tmp_path):
     latent = stage_of(glyph_store, virtual_ranks=V)
     for step in range(3):
         latent.step(step)
-    state, store, machine = latent.state(), latent.store, latent.machine
+    path = snapshot.save(tmp_path, "latent", 3, latent.state(), latent.tables())
     expected = torch.empty(160, 4)
-    for shard, table in enumerate(latent.contents):
+    for shard, table in latent.contents.items():
         expected[shard::V] = table.codes(3)
     for count in (1, 2, 8):
-        config = replace(SMALL_ENCODERS, virtual_ranks=count)
-        stage = EncoderStage(config, latent.config, store, 3, state, machine)
-        for shard, codes in enumerate(stage.content_codes):
-            assert torch.equal(codes, expected[shard::count])
+        mine = block(count, count // 2, count)
+        wanted = saved_shards(mine.mine, count, V)
+        tables = checkpoint.load(path, wanted).tables
+        codes = stored_shards(tables, 3, latent.config, 160, mine, latent.device)
+        assert {shard: code.tolist() for shard, code in codes.items()} == {
+            shard: expected[shard::count].tolist() for shard in mine.mine
+        }
 
 
 def test_class_tables_beyond_memory_are_refused_with_both_figures(monkeypatch):

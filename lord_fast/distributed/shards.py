@@ -31,10 +31,10 @@ class Shards:
         """Split tensors of a batch into the parts of the virtual ranks of this process.
 
         Yields:
-            The position of the virtual rank among those of this process, and its parts.
+            The virtual rank and its parts.
         """
         parts = (tensor.chunk(len(self.mine)) for tensor in tensors)
-        return enumerate(zip(*parts, strict=True))
+        return zip(self.mine, zip(*parts, strict=True), strict=True)
 
     def local(self, image_ids: Tensor) -> Tensor:
         """Return the rows of images in the tables of their virtual ranks, int64 [B]."""

@@ -9,13 +9,7 @@ from lord_fast.data.store import ImageStore, as_float
 from lord_fast.distributed.group import Group
 from lord_fast.distributed.shards import whole
 from lord_fast.machine import Machine, autocast
-from lord_fast.model.build import (
-    build_decoder,
-    build_encoders,
-    build_loss,
-    stored_classes,
-    stored_content,
-)
+from lord_fast.model.build import build_decoder, build_encoders, build_loss
 from lord_fast.model.encoder import Encoders
 from lord_fast.model.generator import Decoder
 from lord_fast.run.checkpoint import State
@@ -89,8 +83,9 @@ class EncoderStage(Stage):
         config: The configuration of stage 2.
         run_config: The configuration of stage 1.
         store: The images of stage 1.
-        latent_step: Number of steps that stage 1 took.
-        latent_state: Tensors of the last checkpoint of stage 1.
+        latent_state: State of the networks and of the loss of stage 1.
+        codes: Virtual rank of this process -> its content codes of stage 1 [rows, content_dim],
+            and class codes [num_classes, class_dim].
         machine: Device, precision and threads.
         group: The processes that train together. Defaults to this process alone.
 
@@ -106,8 +101,8 @@ class EncoderStage(Stage):
         config: EncoderConfig,
         run_config: TrainConfig,
         store: ImageStore,
-        latent_step: int,
         latent_state: State,
+        codes: tuple[dict[int, Tensor], Tensor],
         machine: Machine,
         group: Group | None = None,
     ):
@@ -122,17 +117,7 @@ class EncoderStage(Stage):
             decoder=decoder, reconstruction=reconstruction,
             adam=run_config.adam, lr=config.lr, min_lr=config.min_lr,
         )  # fmt: skip
-        images = store.num_images
-        self.content_codes = [
-            stored_content(
-                latent_state, latent_step, run_config, images,
-                torch.arange(shard, images, self.shards.count), self.device,
-            )
-            for shard in self.shards.mine
-        ]  # fmt: skip
-        self.class_codes = stored_classes(
-            latent_state, latent_step, run_config, images, store.num_classes, self.device
-        )
+        self.content_codes, self.class_codes = codes
         self.features = self.cache_features() if config.machine.cache_target_features else None
 
     def update(
@@ -140,9 +125,9 @@ class EncoderStage(Stage):
     ) -> dict[str, Tensor]:
         """See `Stage.update`."""
         parts = self.shards.split(self.shards.local(image_ids), class_ids, pixels)
-        for at, (rows, classes, images) in parts:
-            content_code, class_code = self.content_codes[at][rows], self.class_codes[classes]
-            wanted = self.features[at](rows) if self.features else None
+        for shard, (rows, classes, images) in parts:
+            content_code, class_code = self.content_codes[shard][rows], self.class_codes[classes]
+            wanted = self.features[shard](rows) if self.features else None
             self.gradients.backward(self.run_graph(images, content_code, class_code, wanted))
         scalars = self.gradients.finish()
         optimizer.step(self.adam)

@@ -1,7 +1,5 @@
 """Stage 1 jointly optimizes a content code per image, a class code per class and the generator."""
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor, nn
 
@@ -13,17 +11,11 @@ from lord_fast.distributed.shards import whole
 from lord_fast.launch import this_launch
 from lord_fast.machine import Machine, autocast
 from lord_fast.memory import free_memory
-from lord_fast.model.build import (
-    build_classes,
-    build_content,
-    build_decoder,
-    build_loss,
-    namespace,
-)
+from lord_fast.model.build import build_decoder, build_loss, build_tables
 from lord_fast.model.generator import Decoder
-from lord_fast.model.latent import LatentTable
 from lord_fast.model.perceptual import SCALE_IMAGES, PerceptualLoss
 from lord_fast.run.checkpoint import State
+from lord_fast.run.segments import Tables
 from lord_fast.train import optimizer
 from lord_fast.train.stage import Stage
 
@@ -83,7 +75,7 @@ class LatentStage(Stage):
         group: The processes that train together. Defaults to this process alone.
 
     Attributes:
-        contents: The content table of each virtual rank of this process.
+        contents: Virtual rank of this process -> its content table.
         class_: The class table, of which every process holds a copy.
 
     Raises:
@@ -112,11 +104,9 @@ class LatentStage(Stage):
             adam=config.adam, lr=config.adam.lr, min_lr=config.adam.min_lr,
         )  # fmt: skip
         check_class_table(store.num_classes, config.model.class_dim, self.device)
-        self.contents = [
-            build_content(config, store.num_images, shard, self.device)
-            for shard in self.shards.mine
-        ]
-        self.class_ = build_classes(config, store.num_images, store.num_classes, self.device)
+        self.contents, self.class_ = build_tables(
+            config, store.num_images, store.num_classes, self.total_steps, self.device, self.shards
+        )
         normalized = config.loss.perceptual_scale == "normalized"
         if normalized and isinstance(reconstruction, PerceptualLoss):
             order = permutation(store.num_images, config.seed, 0)[:SCALE_IMAGES]
@@ -129,20 +119,20 @@ class LatentStage(Stage):
         """See `Stage.update`."""
         class_grads = []
         parts = self.shards.split(image_ids, self.shards.local(image_ids), class_ids, pixels)
-        for at, (ids, rows, classes, images) in parts:
+        for shard, (ids, rows, classes, images) in parts:
             # The codes are leaves of the graph. The content codes include noise.
-            content_code = self.contents[at].gather(rows, now, ids)
+            content_code = self.contents[shard].gather(rows, now, ids)
             class_code = self.class_.gather(classes, now)
 
             # Forward and backward pass.
-            wanted = self.features[at](rows) if self.features else None
+            wanted = self.features[shard](rows) if self.features else None
             loss, reconstruction, penalty = self.run_graph(content_code, class_code, images, wanted)
             self.gradients.backward(
                 {"loss": loss, "reconstruction": reconstruction, "content_penalty": penalty}
             )
 
             # Dense Adam at sparse cost on the content codes. An image occurs once in a batch.
-            self.contents[at].scatter_adam_(rows, content_code, now, unique=True)
+            self.contents[shard].scatter_adam_(rows, content_code, now, unique=True)
             class_grads.append(class_code.grad)
 
         # Adam on the networks and on the class codes, equal in all processes. A class can occur
@@ -156,34 +146,25 @@ class LatentStage(Stage):
     def grid_codes(self, step: int, columns: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """See `Stage.grid_codes`. The content codes have no noise."""
         columns = columns.to(self.device)
-        content = torch.zeros(len(columns), self.contents[0].dim, device=self.device)
-        for shard, table in self._tables():
+        content = torch.zeros(len(columns), self.config.model.content_dim, device=self.device)
+        for shard, table in self.contents.items():
             own = columns % self.shards.count == shard
             content[own] = table.codes(step, self.shards.local(columns[own]))
         content = self.group.select(content, columns)
         return content, self.class_.codes(step, self.store.class_ids[rows].to(self.device))
 
     def state(self) -> State:
-        """Return the state of the networks, the optimizer, the tables and the loss."""
-        return super().state() | {
-            **{self._name(shard): table.state_dict() for shard, table in self._tables()},
-            "class": self.class_.state_dict(),
-            "loss": self.reconstruction.state_dict(),
-        }
+        """Return the state of the networks, the optimizer and the loss."""
+        return super().state() | {"loss": self.reconstruction.state_dict()}
+
+    def tables(self) -> Tables:
+        """Return the content tables of this process and the class table."""
+        return {"content": self.contents, "class": {0: self.class_}}
 
     def load_state(self, state: State) -> None:
         """Restore a state from `state`."""
         super().load_state(state)
-        for shard, table in self._tables():
-            table.load_state_dict(state[self._name(shard)])
-        self.class_.load_state_dict(state["class"])
         self.reconstruction.load_state_dict(state["loss"])
-
-    def _tables(self) -> Iterator[tuple[int, LatentTable]]:
-        return zip(self.shards.mine, self.contents, strict=True)
-
-    def _name(self, shard: int) -> str:
-        return namespace(shard, self.shards.count)
 
 
 def check_class_table(num_classes: int, dim: int, device: torch.device) -> None:

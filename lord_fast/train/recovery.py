@@ -6,15 +6,21 @@ that is not finite it goes back again and leaves this step out. A run that would
 more than three steps stops. The checkpoints record which steps were left out.
 """
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar, cast
 
 import torch
 from rich.console import Console
 
-from lord_fast.run import checkpoint
+from lord_fast.run import checkpoint, snapshot
+from lord_fast.run.tensors import NotFiniteError
+from lord_fast.run.together import own_part, write_together
 from lord_fast.train.log import Log, NotFinite
 from lord_fast.train.replicas import check_replicas
 from lord_fast.train.stage import Stage
+
+Result = TypeVar("Result")
 
 MOST_SKIPPED = 3
 """Number of steps that a run may leave out."""
@@ -41,7 +47,7 @@ class Recovery:
         self.good: Path | None = None
         self.good_step = 0
         self.noticed = self.careful_until = 0
-        self._said_that_old_ones_stay = False
+        self._said: set[str] = set()
 
     def restore(self, from_step: int | None = None) -> int:
         """Restore the latest undamaged checkpoint, or a given one.
@@ -62,11 +68,12 @@ class Recovery:
             found = None
         else:
             path = checkpoint.find(self.folder, self.stage.name, from_step)
-            found = checkpoint.Loaded(path, *checkpoint.load(path))
+            found = checkpoint.load(path, self.stage.shards.mine)
         if found is None:
             self.log.go_to(0, None)
             return 0
         self.stage.load_state(found.state)
+        self.stage.load_tables(found.tables)
         kept = found.state.get("log")
         self.log.go_to(found.step, kept)
         self.skipped = kept["skipped"].tolist() if kept else []
@@ -77,31 +84,35 @@ class Recovery:
 
     def _latest(self) -> checkpoint.Loaded | None:
         """Load the latest checkpoint that is undamaged in the eyes of all processes."""
-        name = self.stage.name
-        found = checkpoint.load_latest(self.folder, name, self.console.print)
+        name, mine = self.stage.name, self.stage.shards.mine
+        found = checkpoint.load_latest(self.folder, name, self.console.print, mine)
         step = found.step if found else 0
         oldest = -self.stage.group.agree([-step])[0]
         if step == oldest:
             return found
-        path = checkpoint.find(self.folder, name, oldest)
-        return checkpoint.Loaded(path, *checkpoint.load(path))
+        return checkpoint.load(checkpoint.find(self.folder, name, oldest), mine)
 
     def save(self, done: int) -> None:
         """Write a checkpoint after checking the losses and all values updated since the last one.
 
         Raises:
             NotFinite: A value is not finite. Nothing was written.
+            Ended: A process holds another copy of what is the same in all. Nothing was written.
         """
         self.log.check_losses()
-        state = self.stage.state()
-        self._check_finite(done, self.good_step)
-        state = state | {"log": self.log.state() | {"skipped": torch.tensor(self.skipped).long()}}
-        keep = self.stage.config.logging.keep
+        group, keep = self.stage.group, self.stage.config.logging.keep
+        skipped = {"skipped": torch.tensor(self.skipped).long()}
+        state = self.stage.state() | {"log": self.log.state() | skipped}
+        tables = self.stage.tables()
+        check_replicas(state, tables, self.good_step, group)
+        part = own_part(state, tables, group)
+        previous = self._linkable(done)
         name = self.stage.name
-        check_replicas(state, self.good_step, self.stage.group)
-        self.good = checkpoint.save(
-            self.folder, name, done, state, keep, self._say_once, self.stage.group
-        )
+        taken = self._all_finite(done, lambda: snapshot.take(name, done, *part, previous))
+        try:
+            self.good = write_together(self.folder, taken, keep, self._once("remove"), group)
+        except NotFiniteError as found:
+            raise NotFinite(done, found.what) from found
         self.good_step = done
 
     def check(self, done: int) -> None:
@@ -113,18 +124,36 @@ class Recovery:
         if done > self.careful_until:
             return
         self.log.check_losses()
-        self._check_finite(done, done - 1)
+        state, tables = self.stage.state(), self.stage.tables()
+        self._all_finite(done, lambda: snapshot.check(state, tables, since=done - 1))
 
-    def _check_finite(self, done: int, since: int) -> None:
-        """Check the state of all processes.
+    def _all_finite(self, done: int, work: Callable[[], Result]) -> Result:
+        """Do something that checks values of this process.
 
         Raises:
             NotFinite: A value of any process is not finite.
         """
-        wrong = checkpoint.not_finite(self.stage.state(), since)
-        found = [name for name in self.stage.group.gather_texts(wrong or "") if name]
+        what, result = "", None
+        try:
+            result = work()
+        except NotFiniteError as error:
+            what = error.what
+        found = [name for name in self.stage.group.gather_texts(what) if name]
         if found:
             raise NotFinite(done, found[0])
+        return cast(Result, result)
+
+    def _linkable(self, done: int) -> Path | None:
+        """Return the last checkpoint if a later one can link its table files."""
+        found, previous = [0], self.good
+
+        def look() -> None:
+            found[0] = previous is not None and snapshot.can_link(
+                previous, done, self._once("link")
+            )
+
+        self.stage.group.alone(look)
+        return previous if self.stage.group.agree(found)[0] else None
 
     def go_back(self, found: NotFinite, done: int) -> int:
         """Restore the last good checkpoint, to find the faulty step or to leave it out.
@@ -168,8 +197,12 @@ class Recovery:
             f"{found}; {why}; train in a new run with a smaller --lr, or with --precision float32"
         )
 
-    def _say_once(self, line: str) -> None:
-        """Print only the first warning about an old checkpoint that cannot be removed."""
-        if not self._said_that_old_ones_stay:
-            self.console.print(line)
-        self._said_that_old_ones_stay = True
+    def _once(self, kind: str) -> checkpoint.Say:
+        """Return a function that prints the first warning of a kind and no later one."""
+
+        def say(line: str) -> None:
+            if kind not in self._said:
+                self.console.print(line)
+            self._said.add(kind)
+
+        return say

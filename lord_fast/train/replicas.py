@@ -6,14 +6,16 @@ from torch import Tensor
 
 from lord_fast.distributed.group import Group
 from lord_fast.errors import Ended
-from lord_fast.run.checkpoint import State, is_shard
+from lord_fast.run.checkpoint import SHARED_OUT, State
+from lord_fast.run.segments import BLOCK, Tables
 
 
-def check_replicas(state: State, since: int, group: Group) -> None:
+def check_replicas(state: State, tables: Tables, since: int, group: Group) -> None:
     """Compare the networks, the optimizer, the log and the class table of all processes.
 
     Args:
-        state: The state of this process.
+        state: The tensors of this process that are saved whole.
+        tables: The latent tables of this process.
         since: Compare only table rows that were updated after this many steps. The others were
             compared before.
         group: The processes.
@@ -23,7 +25,7 @@ def check_replicas(state: State, since: int, group: Group) -> None:
     """
     if group.world == 1:
         return
-    hashes = group.gather_texts(_digest(state, since))
+    hashes = group.gather_texts(_digest(state, tables, since))
     wrong = [rank for rank, found in enumerate(hashes) if found != hashes[0]]
     if wrong:
         many = len(wrong) > 1
@@ -35,17 +37,18 @@ def check_replicas(state: State, since: int, group: Group) -> None:
         )
 
 
-def _digest(state: State, since: int) -> str:
+def _digest(state: State, tables: Tables, since: int) -> str:
     found = hashlib.sha256()
     for name, tensors in sorted(state.items()):
-        if is_shard(name):
-            continue
-        rows = (tensors["last_step"] > since).nonzero()[:, 0] if "last_step" in tensors else None
-        for key, tensor in sorted(tensors.items()):
-            found.update(f"{name}/{key}".encode())
-            found.update(_bytes(tensor if rows is None else tensor[rows]))
+        _add(found, name, tensors)
+    for name, shards in sorted(tables.items()):
+        for shard in shards.values() if name != SHARED_OUT else ():
+            for rows in (shard.last_step > since).nonzero()[:, 0].split(BLOCK):
+                _add(found, name, {"rows": rows, **shard.read_rows(rows)})
     return found.hexdigest()
 
 
-def _bytes(tensor: Tensor) -> memoryview:
-    return memoryview(tensor.detach().cpu().contiguous().view(-1).numpy()).cast("B")
+def _add(found: "hashlib._Hash", name: str, tensors: dict[str, Tensor]) -> None:
+    for key, tensor in sorted(tensors.items()):
+        found.update(f"{name}/{key}".encode())
+        found.update(tensor.detach().cpu().contiguous().view(-1).numpy().data.cast("B"))

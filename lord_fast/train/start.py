@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rich.console import Console
+from torch import Tensor
 
 from lord_fast import __version__, kernels
 from lord_fast.bounds import flag
@@ -22,11 +23,11 @@ from lord_fast.config import (
 from lord_fast.data.store import ImageStore, open_store
 from lord_fast.distributed.group import Group
 from lord_fast.distributed.processes import Processes
-from lord_fast.distributed.shards import block
+from lord_fast.distributed.shards import Shards, block
 from lord_fast.errors import fitting
 from lord_fast.launch import Launch, this_launch
 from lord_fast.machine import Machine, set_up_for
-from lord_fast.model.build import build_loss
+from lord_fast.model.build import build_loss, saved_shards, stored_classes, stored_shards
 from lord_fast.model.perceptual import PerceptualLoss
 from lord_fast.run import checkpoint
 from lord_fast.run.codes import Stage as StageName
@@ -156,10 +157,12 @@ def train_encoders(
     end = config.total_steps(store.num_images)
     if _is_done(run, "encoders", end, from_step):
         return None
-    latent = _end_of_latent(run, run_config, store)
+    mine = block(config.virtual_ranks, launch.rank, launch.world)
+    latent = _end_of_latent(run, run_config, store, mine)
     machine, config = prepare(config, store, recorded(run, "encoders"))
     group = open_group(launch, config, machine)
-    stage = EncoderStage(config, run_config, store, latent.step, latent.state, machine, group)
+    codes = _codes_of(latent, run_config, store, group, machine)
+    stage = EncoderStage(config, run_config, store, latent.state, codes, machine, group)
     check_weights(run, _weights_of(stage))
 
     def begin() -> None:
@@ -170,6 +173,20 @@ def train_encoders(
 
     _run(stage, run, begin, console, from_step)
     return end
+
+
+def _codes_of(
+    latent: checkpoint.Loaded,
+    config: TrainConfig,
+    store: ImageStore,
+    group: Group,
+    machine: Machine,
+) -> tuple[dict[int, Tensor], Tensor]:
+    """Return the content codes of the images of this process and all class codes of stage 1."""
+    tables, step, images = latent.tables, latent.step, store.num_images
+    content = stored_shards(tables, step, config, images, group.shards, machine.device)
+    class_ = stored_classes(tables, step, config, images, store.num_classes, machine.device)
+    return content, class_
 
 
 def open_group(launch: Launch, config: StageConfig, machine: Machine) -> Group:
@@ -193,8 +210,10 @@ def _is_done(run: Path, stage: StageName, end: int, from_step: int | None) -> bo
     return False
 
 
-def _end_of_latent(run: Path, config: TrainConfig, store: ImageStore) -> checkpoint.Loaded:
-    """Load the last checkpoint of stage 1.
+def _end_of_latent(
+    run: Path, config: TrainConfig, store: ImageStore, mine: Shards
+) -> checkpoint.Loaded:
+    """Load the last checkpoint of stage 1, of the content codes only those of own images.
 
     Raises:
         ValueError: Stage 1 is not finished, or the checkpoint is damaged.
@@ -202,7 +221,8 @@ def _end_of_latent(run: Path, config: TrainConfig, store: ImageStore) -> checkpo
     end, checkpoints = config.total_steps(store.num_images), run / "checkpoints"
     done, found = checkpoint.steps_done(checkpoints, "latent"), None
     if done == end:
-        found = checkpoint.load_latest(checkpoints, "latent")
+        wanted = saved_shards(mine.mine, mine.count, config.virtual_ranks)
+        found = checkpoint.load_latest(checkpoints, "latent", shards=wanted)
         done = found.step if found else 0
     if found is None or done != end:
         raise ValueError(
