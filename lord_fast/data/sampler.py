@@ -45,14 +45,15 @@ class EpochSampler:
 
         They are in the order of the virtual ranks.
         """
+        shards = self.shards
+        ids = [self.rows(step, shard) * shards.count + shard for shard in shards.mine]
+        return ids[0] if len(ids) == 1 else torch.cat(ids)
+
+    def rows(self, step: int, shard: int) -> Tensor:
+        """Return the rows of a step in the table of a virtual rank, int64 [B / virtual ranks]."""
         epoch, position = divmod(step, self.steps_per_epoch)
-        part = slice(position * self.share, (position + 1) * self.share)
-        found = [self._order(epoch, shard)[part] for shard in self.shards.mine]
-        count = self.shards.count
-        if count == 1:
-            return found[0]
-        parts = zip(self.shards.mine, found, strict=True)
-        return torch.cat([rows * count + shard for shard, rows in parts])
+        start = position * self.share
+        return self._order(epoch, shard)[start : start + self.share]
 
     def _new_order(self, epoch: int, shard: int) -> Tensor:
         return permutation(self.shards.rows(shard, self.num_images), self.seed, epoch, shard)
