@@ -32,7 +32,8 @@ def this_launch() -> Launch:
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return Launch()
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-    return Launch(*(int(os.environ[name]) for name in names), by_torchrun=True)
+    rank, world, local_rank, local_world = (int(os.environ[name]) for name in names)
+    return Launch(rank, world, local_rank, local_world, by_torchrun=True)
 
 
 def check_launch(launch: Launch, verb: str, verbs: tuple[str, ...]) -> None:

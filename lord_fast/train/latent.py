@@ -133,6 +133,7 @@ class LatentStage(Stage):
 
             # Dense Adam at sparse cost on the content codes. An image occurs once in a batch.
             self.contents[shard].scatter_adam_(rows, content_code, now, unique=True)
+            assert class_code.grad is not None
             class_grads.append(class_code.grad)
 
         # Adam on the networks and on the class codes, equal in all processes. A class can occur
