@@ -182,7 +182,7 @@ def test_run_reports_failed_downloads_of_weights_before_packing(tmp_path, capsys
     def offline(*args, **kwargs):
         raise OSError("no network")
 
-    monkeypatch.setattr("torch.hub.load_state_dict_from_url", offline)
+    monkeypatch.setattr("lord_fast.model.perceptual.download", offline)
     photos = folder_of(tmp_path / "photos", {"a": 12, "b": 12})
     error = refuses(capsys, photos, "--run", tmp_path / "mine")
     assert "--perceptual-weights FILE" in error

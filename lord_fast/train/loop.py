@@ -34,7 +34,7 @@ def run_stage(stage: Stage, run: Path, console: Console, from_step: int | None =
     """
     log = Log(stage, run, console)
     recovery = Recovery(stage, run, log, console)
-    with _signals() as caught, log:
+    with _signals() as caught, log, recovery.writer:
         done = recovery.restore(from_step)
         while done < stage.total_steps:
             step, done = done, done + 1
@@ -45,6 +45,7 @@ def run_stage(stage: Stage, run: Path, console: Console, from_step: int | None =
             except NotFinite as found:
                 signum = stage.group.agree(caught[:1] or [0])[0]
                 if signum:
+                    recovery.writer.wait()
                     saved = f"saved up to {recovery.good}" if recovery.good else "nothing saved"
                     raise Interrupted(signum, done, f"{saved} because {found}") from found
                 done = recovery.go_back(found, done)
@@ -73,6 +74,8 @@ def _after_step(
         log.show_picture(picture)
     if done % config.save_every == 0 or last or signum:
         recovery.save(done)
+    if last or signum:
+        recovery.writer.wait()
     return signum
 
 

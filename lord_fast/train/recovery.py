@@ -7,6 +7,7 @@ more than three steps stops. The checkpoints record which steps were left out.
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -14,11 +15,12 @@ import torch
 from rich.console import Console
 
 from lord_fast.run import checkpoint, snapshot
+from lord_fast.run.parts import own_part
 from lord_fast.run.tensors import NotFiniteError
-from lord_fast.run.together import own_part, write_together
 from lord_fast.train.log import Log, NotFinite
 from lord_fast.train.replicas import check_replicas
 from lord_fast.train.stage import Stage
+from lord_fast.train.writer import Writer
 
 Result = TypeVar("Result")
 
@@ -37,7 +39,9 @@ class Recovery:
 
     Attributes:
         skipped: Steps that are left out, counted from 1.
-        good: The last checkpoint that was saved or loaded, or None.
+        good: The last checkpoint that was saved or loaded, or None. The writer may not have
+            finished it.
+        writer: Writes checkpoints while training goes on.
     """
 
     def __init__(self, stage: Stage, run: Path, log: Log, console: Console):
@@ -45,6 +49,7 @@ class Recovery:
         self.folder = run / "checkpoints"
         self.skipped: list[int] = []
         self.good: Path | None = None
+        self.writer = Writer()
         self.good_step = 0
         self.noticed = self.careful_until = 0
         self._said: set[str] = set()
@@ -93,12 +98,17 @@ class Recovery:
         return checkpoint.load(checkpoint.find(self.folder, name, oldest), mine)
 
     def save(self, done: int) -> None:
-        """Write a checkpoint after checking the losses and all values updated since the last one.
+        """Save a checkpoint if the losses and all values updated since the last one are finite.
+
+        It is written while training goes on, unless it holds more than a block of table rows or
+        several processes write it. The previous one is waited for.
 
         Raises:
             NotFinite: A value is not finite. Nothing was written.
             Ended: A process holds another copy of what is the same in all. Nothing was written.
+            OSError: This checkpoint or the previous one cannot be written.
         """
+        self.writer.wait()
         self.log.check_losses()
         group, keep = self.stage.group, self.stage.config.logging.keep
         skipped = {"skipped": torch.tensor(self.skipped).long()}
@@ -110,17 +120,25 @@ class Recovery:
         name = self.stage.name
         taken = self._all_finite(done, lambda: snapshot.take(name, done, *part, previous))
         try:
-            self.good = write_together(self.folder, taken, keep, self._once("remove"), group)
+            write = partial(snapshot.write, self.folder, taken, keep, self._once("remove"))
+            if group.world > 1:
+                write(group)  # The exchanges of all processes stay in one order.
+            elif taken.in_memory:
+                self.writer.start(write)
+            else:
+                write()
         except NotFiniteError as found:
             raise NotFinite(done, found.what) from found
-        self.good_step = done
+        self.good, self.good_step = self.folder / taken.name, done
 
     def check(self, done: int) -> None:
-        """Check a step that is being repeated. Other steps are not checked.
+        """Check whether saving has failed, and a step that is being repeated.
 
         Raises:
-            NotFinite: The loss of the step or a tensor that it updated is not finite.
+            NotFinite: The loss of a repeated step or a tensor that it updated is not finite.
+            OSError: The last checkpoint could not be written.
         """
+        self.writer.check()
         if done > self.careful_until:
             return
         self.log.check_losses()
@@ -167,7 +185,9 @@ class Recovery:
 
         Raises:
             ValueError: There is no checkpoint, or three steps have been left out already.
+            OSError: The last checkpoint could not be written.
         """
+        self.writer.wait()
         done = max(done, found.step)
         known = done <= self.careful_until
         if self.good is None or self.noticed > MOST_SKIPPED:
