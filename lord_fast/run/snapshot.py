@@ -24,7 +24,7 @@ from lord_fast.run.contents import FILE, Contents, TableFiles, read_contents, wr
 from lord_fast.run.parts import joined, report
 from lord_fast.run.saved import table_files
 from lord_fast.run.segments import BLOCK, Plan, Tables, plan, read_blocks, stem_of
-from lord_fast.run.tensors import State, check_finite, write_tensors
+from lord_fast.run.tensors import NotFiniteError, State, check_finite, write_tensors
 
 KEPT = 2
 NO_LINKS = {errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL}
