@@ -1,10 +1,16 @@
 """Tests that a run has the same bits on any number of processes."""
 
 import hashlib
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
+from lord_fast.lord import Lord
+from lord_fast.model.build import build_tables
+from lord_fast.run import checkpoint
+from lord_fast.run.config import load_config
 from tests.processes import run, start
 
 V = 4
@@ -81,6 +87,40 @@ def test_a_run_continues_on_other_numbers_of_processes(glyph_store, tmp_path, al
     same = [name for name in found if "000000006/" in name]
     assert len(same) > 5
     assert {name: found[name] for name in same} == {name: expected[name] for name in same}
+
+
+def test_one_process_reads_the_codes_of_all_virtual_ranks(alone):
+    lord = Lord.load(alone["native"], device="cpu", stage="latent")
+    config, _ = load_config(alone["native"] / "config.yaml")
+    found = checkpoint.load_latest(alone["native"] / "checkpoints", "latent")
+    contents, _ = build_tables(config, 160, 8, 6, torch.device("cpu"))
+    found.tables["content"].load_into(contents)
+    assert lord.content_codes.shape == (160, 4)
+    for shard, table in contents.items():
+        assert table.last_step.any()
+        assert torch.equal(lord.content_codes[shard::V], table.codes(6))
+
+
+def test_a_damaged_file_of_one_process_sends_all_back(glyph_store, tmp_path, alone):
+    """Only the process that owns virtual rank 3 reads its file."""
+    run_ = tmp_path / "run"
+    shutil.copytree(alone["native"], run_)
+    for path in (run_ / "checkpoints").glob("latent-000000006/content-0003-*"):
+        content = bytearray(path.read_bytes())
+        content[-1] ^= 1
+        path.unlink()
+        path.write_bytes(content)
+    (run_ / "encoders.yaml").unlink()
+    shutil.rmtree(run_ / "grids")
+    for path in (run_ / "checkpoints").glob("encoders-*"):
+        shutil.rmtree(path)
+    texts = run(4, ["train", glyph_store, "--run", run_, *TRAIN], tmp_path)
+    assert "its sha256 has changed" in texts[0]
+    assert "latent-000000003 is undamaged and is used instead" in texts[0]
+    found, expected = hashes(run_), latent(hashes(alone["native"]))
+    assert {name: found[name] for name in found if "000000006/" in name} == {
+        name: expected[name] for name in expected if "000000006/" in name
+    }
 
 
 def test_ten_launches_end_well(glyph_store, tmp_path):

@@ -62,6 +62,7 @@ class Processes(Group):
                 "nccl" if self.device.type == "cuda" else "gloo",
                 store=dist.PrefixStore("group", store),
                 rank=self.rank, world_size=self.world, timeout=self.timeout,
+                device_id=self.device if self.device.type == "cuda" else None,
             )  # fmt: skip
             self._control = dist.group.WORLD
             if self.device.type == "cuda":

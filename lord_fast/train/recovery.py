@@ -89,10 +89,14 @@ class Recovery:
 
     def _latest(self) -> checkpoint.Loaded | None:
         """Load the latest checkpoint that is undamaged in the eyes of all processes."""
-        name, mine = self.stage.name, self.stage.shards.mine
-        found = checkpoint.load_latest(self.folder, name, self.console.print, mine)
+        name, mine, group = self.stage.name, self.stage.shards.mine, self.stage.group
+        lines: list[str] = []
+        found = checkpoint.load_latest(self.folder, name, lines.append, mine)
+        for line in dict.fromkeys(group.gather_texts("\n".join(lines))):
+            if line:
+                self.console.print(line)
         step = found.step if found else 0
-        oldest = -self.stage.group.agree([-step])[0]
+        oldest = -group.agree([-step])[0]
         if step == oldest:
             return found
         return checkpoint.load(checkpoint.find(self.folder, name, oldest), mine)
