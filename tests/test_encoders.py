@@ -1,6 +1,5 @@
 """Tests stage 2, with learning, gradients, exact resuming, signals and errors."""
 
-import json
 import signal
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from lord_fast.model.build import stored_codes
 from lord_fast.model.encoder import Encoder
 from lord_fast.run import checkpoint
 from lord_fast.run.config import load_config, load_encoder_config
+from lord_fast.run.stats import read_stats
 from lord_fast.train.encoders import EncoderStage
 from lord_fast.train.loop import run_stage
 from tests.test_cli import fails
@@ -105,7 +105,7 @@ def test_generator_and_modulation_start_from_stage_1(trained_run):
 
 
 def test_encoders_learn(encoder_run):
-    rows = [json.loads(line) for line in (encoder_run / "stats.jsonl").open()]
+    rows = read_stats(encoder_run / "stats.jsonl")
     rows = [row for row in rows if row["stage"] == "encoders"]
     assert set(rows[0]) == {
         "stage", "step", "epoch", "loss", "reconstruction", "content_error", "class_error", "lr",

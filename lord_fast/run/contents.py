@@ -1,6 +1,5 @@
 """Reads and writes state.json, which lists what a checkpoint holds and the hash of every file."""
 
-import hashlib
 import json
 import os
 from collections.abc import Collection
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple
 from lord_fast.atomic import file_sha256
 from lord_fast.errors import naming
 from lord_fast.run.segments import Segment
+from lord_fast.seal import seal, unseal
 
 FILE = "state.json"
 KEYS = {"stage", "step", "sha256"}
@@ -57,10 +57,9 @@ def write_contents(folder: Path, contents: Contents) -> None:
     tables = {name: plain_table(table) for name, table in sorted(contents.tables.items())}
     content: dict[str, Any] = {**contents._asdict(), "tables": tables}
     content["sha256"] = dict(sorted(contents.sha256.items()))
-    content["checksum"] = _checksum(content)
     file = folder / FILE
     with naming(file), file.open("w") as stream:
-        stream.write(json.dumps(content, indent=1) + "\n")
+        stream.write(json.dumps(seal(content), indent=1) + "\n")
         stream.flush()
         os.fsync(stream.fileno())
 
@@ -75,12 +74,9 @@ def read_contents(folder: Path) -> Contents:
     """
     file = folder / FILE
     try:
-        content = json.loads(file.read_text())
-        checksum = content.pop("checksum", None)
+        content = unseal(json.loads(file.read_text()), file)
         if set(content) - {"tables"} != KEYS:
             raise ValueError(f"{file}: damaged (its keys have changed)")
-        if checksum is not None and checksum != _checksum(content):
-            raise ValueError(f"{file}: damaged (its checksum has changed)")
         stage, step = OLD_NAMES.get(content["stage"], content["stage"]), content["step"]
         if type(step) is not int or f"{stage}-{step:09d}" != folder.name:
             raise ValueError(
@@ -141,7 +137,3 @@ def _number(value: Any) -> int:
     if type(value) is not int:
         raise TypeError(f"{value!r} is not a whole number")
     return value
-
-
-def _checksum(content: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
