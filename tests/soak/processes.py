@@ -104,7 +104,7 @@ def start(store: Path, run: Path, folder: Path, *flags) -> list[subprocess.Popen
             "ip", "netns", "exec", name, sys.executable, "-m", "torch.distributed.run",
             "--nnodes", 2, "--node-rank", number, "--nproc-per-node", 1, "--rdzv-backend", "c10d",
             "--rdzv-endpoint", "10.99.0.1:29555", "--local-addr", f"10.99.0.{number + 1}",
-            "--rdzv-id", run.name, "-m", "lord_fast", "--", "train", store, "--run", run, *TRAIN,
+            "--rdzv-id", run.name, "--rdzv-conf", f"is_host={1 - number}", "-m", "lord_fast", "--", "train", store, "--run", run, *TRAIN,
             "--timeout", TIMEOUT, *flags,
         ]  # fmt: skip
         environment = {**os.environ, STORE: "1", "GLOO_SOCKET_IFNAME": f"veth{number}"}
@@ -124,8 +124,9 @@ def count_bytes(store: Path, folder: Path) -> None:
             "--steps", steps, "--save-every", 1000, "--log-every", 1000, "--grid-every", 1000,
             "--content-dim", dim, "--batch-size", batch,
         )  # fmt: skip
-        for process in start(store, folder / f"bytes-{steps}", folder, *flags):
-            assert process.wait(300) == 0
+        processes = start(store, folder / f"bytes-{steps}", folder, *flags)
+        codes = [process.wait(300) for process in processes]
+        assert codes == [0, 0], [log.read_text()[-3000:] for log in folder.glob("*.log")]
         found.append(sent(0) - before)
     config, _ = load_config(folder / "bytes-20" / "config.yaml")
     parameters = sum(p.numel() for p in build_decoder(config, 32, 1).parameters())
