@@ -104,7 +104,8 @@ def start(store: Path, run: Path, folder: Path, *flags) -> list[subprocess.Popen
             "ip", "netns", "exec", name, sys.executable, "-m", "torch.distributed.run",
             "--nnodes", 2, "--node-rank", number, "--nproc-per-node", 1, "--rdzv-backend", "c10d",
             "--rdzv-endpoint", "10.99.0.1:29555", "--local-addr", f"10.99.0.{number + 1}",
-            "--rdzv-id", run.name, "--rdzv-conf", f"is_host={1 - number}", "-m", "lord_fast", "--", "train", store, "--run", run, *TRAIN,
+            "--rdzv-id", run.name, "--rdzv-conf", f"is_host={1 - number}", "-m", "lord_fast", "--",
+            "train", store, "--run", run, *TRAIN,
             "--timeout", TIMEOUT, *flags,
         ]  # fmt: skip
         environment = {**os.environ, STORE: "1", "GLOO_SOCKET_IFNAME": f"veth{number}"}
