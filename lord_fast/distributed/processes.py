@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lord_fast.distributed.group import Group
 from lord_fast.distributed.ordered import pairwise
-from lord_fast.distributed.shards import Shards
+from lord_fast.distributed.shards import Shards, block
 from lord_fast.errors import Ended, Interrupted, explain
 from lord_fast.launch import Launch
 
@@ -191,6 +191,22 @@ class Processes(Group):
                 with suppress(dist.DistStoreError):
                     self._store.wait([f"noticed/{rank}"], timedelta(seconds=left))
                     found.append(rank)
+
+
+def open_group(launch: Launch, count: int, device: torch.device, timeout: float) -> Group:
+    """Return the processes that torchrun started, or this process alone.
+
+    Args:
+        launch: How this process was started.
+        count: Number of virtual ranks.
+        device: Device of the tensors.
+        timeout: Seconds that a collective may take.
+
+    Raises:
+        ValueError: The processes cannot share the virtual ranks equally.
+    """
+    shards = block(count, launch.rank, launch.world)
+    return Group(shards) if launch.world == 1 else Processes(launch, shards, device, timeout)
 
 
 def _text(content: bytes) -> str:

@@ -22,10 +22,10 @@ from lord_fast.config import (
 )
 from lord_fast.data.store import ImageStore, open_store
 from lord_fast.distributed.group import Group
-from lord_fast.distributed.processes import Processes
+from lord_fast.distributed.processes import open_group
 from lord_fast.distributed.shards import Shards, block
 from lord_fast.errors import fitting
-from lord_fast.launch import Launch, this_launch
+from lord_fast.launch import this_launch
 from lord_fast.machine import Machine, set_up_for
 from lord_fast.model.build import build_loss, saved_shards, stored_classes, stored_shards
 from lord_fast.model.perceptual import PerceptualLoss
@@ -91,7 +91,7 @@ def train_latent(
             _remember_path(run, data)
         return None
     machine, config = prepare(config, store, recorded(run, "latent"))
-    group = open_group(launch, config, machine)
+    group = open_group(launch, config.virtual_ranks, machine.device, config.machine.timeout)
     stage = LatentStage(config, store, machine, group)
     sha256 = _weights_of(stage)
     check_weights(run, sha256)
@@ -160,7 +160,7 @@ def train_encoders(
     mine = block(config.virtual_ranks, launch.rank, launch.world)
     latent = _end_of_latent(run, run_config, store, mine)
     machine, config = prepare(config, store, recorded(run, "encoders"))
-    group = open_group(launch, config, machine)
+    group = open_group(launch, config.virtual_ranks, machine.device, config.machine.timeout)
     codes = _codes_of(latent, run_config, store, group, machine)
     stage = EncoderStage(config, run_config, store, latent.state, codes, machine, group)
     check_weights(run, _weights_of(stage))
@@ -187,14 +187,6 @@ def _codes_of(
     content = stored_shards(tables, step, config, images, group.shards, machine.device)
     class_ = stored_classes(tables, step, config, images, store.num_classes, machine.device)
     return content, class_
-
-
-def open_group(launch: Launch, config: StageConfig, machine: Machine) -> Group:
-    """Return the processes that torchrun started, or the group of this process alone."""
-    shards = block(config.virtual_ranks, launch.rank, launch.world)
-    if launch.world == 1:
-        return Group(shards)
-    return Processes(launch, shards, machine.device, config.machine.timeout)
 
 
 def _is_done(run: Path, stage: StageName, end: int, from_step: int | None) -> bool:
