@@ -22,6 +22,8 @@ START = timedelta(minutes=30)
 """Time that a process may arrive later than the others. torchrun ends all of them if one ends."""
 POLL = 1.0
 """Seconds between two looks at work that may take longer than the time-out."""
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+"""The same function. PyTorch 2.13 gave it another name."""
 LOOK = 2.0
 """Seconds in which the processes say that they are still there, after a collective failed."""
 
@@ -99,7 +101,7 @@ class Processes(Group):
             dist.all_to_all_single(pieces, padded.to(self.device))
             mine = pairwise(pieces.view(self.world, size)).contiguous()
             total = torch.empty_like(pieces)
-            dist.all_gather_into_tensor(total, mine)
+            _all_gather(total, mine)
         return total[: len(values)].to(values.device)
 
     def gather_rows(self, rows: Tensor) -> Tensor:
@@ -107,19 +109,19 @@ class Processes(Group):
         sent = rows.to(self.device).contiguous()
         found = sent.new_empty(self.world * len(sent), *sent.shape[1:])
         with self._watched():
-            dist.all_gather_into_tensor(found, sent)
+            _all_gather(found, sent)
         return found.to(rows.device)
 
     def agree(self, flags: Sequence[int]) -> list[int]:
         """See `Group.agree`."""
-        values = torch.tensor(flags)
+        values = torch.tensor(flags, dtype=torch.int64)
         with self._watched():
             dist.all_reduce(values, dist.ReduceOp.MAX, self._control)
         return values.tolist()
 
     def share(self, flags: Sequence[int]) -> list[int]:
         """See `Group.share`."""
-        values, before = torch.tensor(flags), self._pending
+        values, before = torch.tensor(flags, dtype=torch.int64), self._pending
         with self._watched():
             work = dist.all_reduce(values, dist.ReduceOp.MAX, self._control, async_op=True)
             self._pending = (work, values)
