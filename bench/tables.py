@@ -43,7 +43,7 @@ class InPlaceTable(LatentTable):
             raise RuntimeError(f"cudaHostRegister: error {int(status)}")
         weight, exp_avg, exp_avg_sq = parts.unbind(0)
         row = 0
-        for codes in initial_codes(num_rows, dim, self.seed):
+        for codes in initial_codes(num_rows, dim, self.seed, 0):
             weight[row : row + len(codes)] = codes
             row += len(codes)
         last_step = torch.zeros(num_rows, dtype=torch.int64, device=device)

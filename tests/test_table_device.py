@@ -39,10 +39,13 @@ def choose(where: str, device: torch.device, run=None):
     return choose_place(replace(SMALL, table_device=where), 1000, device, run)
 
 
-@pytest.mark.parametrize("kernels", ["native", "reference"])
-def test_a_run_with_its_table_on_disk_writes_the_same_bytes(glyph_store, tmp_path, capsys, kernels):
+@pytest.mark.parametrize(("kernels", "ranks"), [("native", 1), ("reference", 1), ("native", 4)])
+def test_a_run_with_its_table_on_disk_writes_the_same_bytes(
+    glyph_store, tmp_path, capsys, kernels, ranks
+):
     memory, disk = tmp_path / "memory", tmp_path / "disk"
-    same = ("--threads", "1", "--kernels", kernels, "--grid-every", "10")
+    same = ("--threads", "1", "--kernels", kernels, "--virtual-ranks", str(ranks))
+    same = (*same, "--grid-every", "10")
     assert train(glyph_store, memory, *same) == 0
     assert "tables:" not in capsys.readouterr().err
     assert train(glyph_store, disk, *same, "--table-device", "disk") == 0

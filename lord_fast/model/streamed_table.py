@@ -66,6 +66,14 @@ class Block:
             self.copied = None
 
 
+class Threads:
+    """A thread that reads and a thread that writes, for the tables of all virtual ranks."""
+
+    def __init__(self) -> None:
+        self.reader = ThreadPoolExecutor(1, thread_name_prefix="table-reader")
+        self.writer = ThreadPoolExecutor(1, thread_name_prefix="table-writer")
+
+
 class StreamedTable(LatentTable):
     """A `LatentTable` whose rows lie in a `RowStorage`. Only `last_step` is in memory.
 
@@ -81,6 +89,8 @@ class StreamedTable(LatentTable):
         seed: See `LatentTable`.
         std: See `LatentTable`.
         device: Device of the training steps.
+        shard: See `LatentTable`.
+        threads: Threads that several tables share. Defaults to new ones.
     """
 
     def __init__(
@@ -94,17 +104,18 @@ class StreamedTable(LatentTable):
         seed: int,
         std: float = 0.0,
         device: torch.device | str = "cpu",
+        shard: int = 0,
+        threads: Threads | None = None,
     ):
         kernels.replay_terms(adam.beta1, adam.beta2)
         self.lr, self.adam, self.seed, self.std = lr.to(device), adam, seed, std
-        self._dim, self.device = dim, torch.device(device)
+        self._dim, self.device, self.shard = dim, torch.device(device), shard
         self._last_step = torch.empty(num_rows, dtype=torch.int64)
         ask_for_huge_pages(self._last_step)
         self._last_step.zero_()
         self._make_storage = make_storage
         self._storage: RowStorage | None = None
-        self._reader = ThreadPoolExecutor(1, thread_name_prefix="table-reader")
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="table-writer")
+        self._threads = threads or Threads()
         self._ahead: dict[int, tuple[Block, Future[None]]] = {}
         self._loaded: Block | None = None
         # Blocks that may be newer than the storage or than a block that was read ahead. The first
@@ -197,7 +208,7 @@ class StreamedTable(LatentTable):
             self._copy_from_device(block)
         block.step = step
         self.last_step.numpy()[block.rows] = step + 1
-        block.written = self._writer.submit(self._write, block)
+        block.written = self._threads.writer.submit(self._write, block)
         self._stored.append(block)
         if len(self._stored) > MOST_UNWRITTEN:
             self._stored[-MOST_UNWRITTEN].written.result()
@@ -254,14 +265,14 @@ class StreamedTable(LatentTable):
 
     def close(self) -> None:
         """End the threads and free the storage."""
-        self._reader.shutdown(cancel_futures=True)
-        self._writer.shutdown(cancel_futures=True)
+        self._threads.reader.shutdown(cancel_futures=True)
+        self._threads.writer.shutdown(cancel_futures=True)
         if self._storage is not None:
             self._storage.close()
 
     def _write_initial(self, storage: RowStorage) -> None:
         row = 0
-        for codes in initial_codes(self.num_rows, self.dim, self.seed):
+        for codes in initial_codes(self.num_rows, self.dim, self.seed, self.shard):
             values = np.zeros((len(codes), PARTS, self.dim), dtype=np.float32)
             values[:, 0] = codes.numpy()
             storage.write(np.arange(row, row + len(codes)), values)
@@ -277,7 +288,7 @@ class StreamedTable(LatentTable):
                 rows = rows_of(step)
                 block = self._new_block(len(rows))
                 block.on_file = self._on_file
-                self._ahead[step] = block, self._reader.submit(_read, storage, block, rows)
+                self._ahead[step] = block, self._threads.reader.submit(_read, storage, block, rows)
 
     def _take_newer(self, block: Block) -> None:
         """Copy rows that were in flight, or were updated, after the block was read."""

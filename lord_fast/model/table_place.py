@@ -14,7 +14,7 @@ from lord_fast.config import TrainConfig
 from lord_fast.memory import free_memory
 from lord_fast.model.latent import LatentTable
 from lord_fast.model.row_storage import PARTS, FileRows, HostRows, RowStorage
-from lord_fast.model.streamed_table import StreamedTable
+from lord_fast.model.streamed_table import StreamedTable, Threads
 
 SHARE_OF_MEMORY = 0.5
 """Fraction of the free memory that the table may take with --table-device auto."""
@@ -39,8 +39,10 @@ class TablePlace:
 
     @property
     def table(self) -> Callable[..., LatentTable]:
-        """The table's class. It takes the arguments of `LatentTable`."""
-        return LatentTable if self.where == "device" else functools.partial(_streamed, self)
+        """The tables' class. It takes the arguments of `LatentTable`."""
+        if self.where == "device":
+            return LatentTable
+        return functools.partial(_streamed, self, threads=Threads())
 
     def describe(self) -> str:
         """Describe the location for a run's header. A table on the device needs no line."""
@@ -60,15 +62,20 @@ def _streamed(place: TablePlace, num_rows: int, dim: int, *args, **options) -> S
 
 
 def choose_place(
-    config: TrainConfig, num_images: int, device: torch.device, run: Path | None
+    config: TrainConfig,
+    num_images: int,
+    device: torch.device,
+    run: Path | None,
+    processes: int = 1,
 ) -> TablePlace:
     """Choose the location of the content table, see `lord_fast.config.MachineConfig.table_device`.
 
     Args:
         config: The run's configuration.
-        num_images: Rows of the table.
+        num_images: Number of images of this process.
         device: Device of the training steps.
         run: The run's folder.
+        processes: Number of processes on this machine, which share its memory and its disk.
 
     Raises:
         ValueError: The table does not fit in the requested or in any location, or this machine
@@ -80,24 +87,28 @@ def choose_place(
     where: str = wanted
     why = f"--table-device {wanted}"
     if wanted == "auto":
-        where, why = _best_place(needed, device)
+        where, why = _best_place(needed, device, processes)
     elif wanted in ("cuda", "pinned"):
         if device.type != "cuda":
             raise ValueError(f"--table-device {wanted}: needs --device cuda")
-        _check_memory(wanted, needed, device if wanted == "cuda" else CPU)
+        if wanted == "cuda":
+            _check_memory(wanted, needed, device)
+        else:
+            _check_memory(wanted, needed * processes, CPU)
         where = "device" if wanted == "cuda" else wanted
     if where == "disk":
-        _check_disk(needed, device, folder)
+        _check_disk(needed * processes, device, folder)
     return TablePlace(where, needed, folder, why)
 
 
-def _best_place(needed: int, device: torch.device) -> tuple[str, str]:
+def _best_place(needed: int, device: torch.device, processes: int) -> tuple[str, str]:
     """Return the location for --table-device auto, and why it is not the device's memory."""
-    free = free_memory(device)
-    if device.type == "mps" or needed <= SHARE_OF_MEMORY * free:
+    free, together = free_memory(device), needed * processes
+    here = together if device.type == "cpu" else needed
+    if device.type == "mps" or here <= SHARE_OF_MEMORY * free:
         return "device", ""
     why = f"more than half of the {free / 1e9:.2f} GB that are free on the {device.type} device"
-    if device.type == "cuda" and needed <= SHARE_OF_MEMORY * free_memory(CPU):
+    if device.type == "cuda" and together <= SHARE_OF_MEMORY * free_memory(CPU):
         return "pinned", why
     return "disk", why
 
