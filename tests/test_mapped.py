@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from lord_fast.data import mapped, strings
+from lord_fast.data import store as store_module
 from lord_fast.data.options import PackConfig
 from lord_fast.data.pack import pack
 from lord_fast.data.sources.glyphs import Glyphs
@@ -24,7 +25,7 @@ IMAGES, SIDE = 8000, 64
 @pytest.fixture
 def small_memory(monkeypatch):
     """Make every store larger than the free memory."""
-    monkeypatch.setattr(mapped, "free_memory", lambda device: 0)
+    monkeypatch.setattr(store_module, "free_memory", lambda device: 0)
 
 
 @pytest.fixture
@@ -50,11 +51,10 @@ def bytes_read() -> int:
         return next(int(line.split()[1]) for line in lines if line.startswith("read_bytes"))
 
 
-def cold_batch(file, needed: bool, monkeypatch) -> int:
+def cold_batch(file, free: int) -> int:
     """Bytes that one batch of 64 images reads from a file that is not in the system's cache."""
-    monkeypatch.setattr(mapped, "free_memory", lambda device: 0 if needed else 1 << 60)
     data = np.memmap(file, dtype=np.uint8, mode="c")
-    reads = mapped.ScatteredReads(data)
+    reads = mapped.ScatteredReads(data, free)
     with file.open("rb") as opened:
         os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     size = SIDE * SIDE
@@ -66,16 +66,16 @@ def cold_batch(file, needed: bool, monkeypatch) -> int:
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/io"), reason="needs Linux")
-def test_a_cold_batch_reads_little_more_than_its_images(tmp_path, monkeypatch):
+def test_a_cold_batch_reads_little_more_than_its_images(tmp_path):
     file = tmp_path / "images.u8"
     with file.open("wb") as out:
         out.write(os.urandom(IMAGES * SIDE * SIDE))
         out.flush()
         os.fsync(out.fileno())
-    usual = cold_batch(file, False, monkeypatch)
+    usual = cold_batch(file, 1 << 60)
     if usual == 0:
         pytest.skip("this file system does not count what it reads, such as a tmpfs")
-    assert cold_batch(file, True, monkeypatch) <= 64 * (SIDE * SIDE + 2 * 4096)
+    assert cold_batch(file, 0) <= 64 * (SIDE * SIDE + 2 * 4096)
     assert usual > 4 * 64 * SIDE * SIDE
 
 
@@ -141,7 +141,7 @@ def test_strings_are_read_as_they_were_written(tmp_path):
 def test_training_on_a_store_larger_than_memory(tmp_path, small_memory, large_factors, monkeypatch):
     store = packed(tmp_path / "store")
     assert train(store, tmp_path / "run", "--steps", "8") == 0
-    monkeypatch.setattr(mapped, "free_memory", lambda device: 1 << 60)
+    monkeypatch.setattr(store_module, "free_memory", lambda device: 1 << 60)
     assert train(store, tmp_path / "usual", "--steps", "8") == 0
     last = "checkpoints/latent-000000008"
     assert files_of(tmp_path / "run" / last) == files_of(tmp_path / "usual" / last)

@@ -6,9 +6,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import torch
-
-from lord_fast.memory import free_memory
 
 
 def map_integers(file: Path, shape: tuple[int, ...], limit: int) -> np.ndarray:
@@ -43,11 +40,12 @@ class ScatteredReads:
 
     Args:
         data: The whole file, uint8.
+        free: Free memory in bytes.
     """
 
-    def __init__(self, data: np.memmap):
+    def __init__(self, data: np.memmap, free: int):
         self._data = data
-        self.needed = data.nbytes > free_memory(torch.device("cpu"))
+        self.needed = data.nbytes > free
         """Whether the file does not fit. Otherwise nothing is advised."""
         if self.needed:
             _advise(data, "MADV_RANDOM", 0, None)

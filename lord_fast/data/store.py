@@ -120,7 +120,7 @@ class ImageStore:
             raise ValueError(f"{file}: is not {math.prod(shape):,} bytes long; pack again")
         mapped = np.memmap(file, dtype=np.uint8, mode="c", shape=shape)
         self._data: np.ndarray = mapped
-        self._reads = ScatteredReads(mapped)
+        self._reads = ScatteredReads(mapped, free_memory(torch.device("cpu")))
 
     def _check_sample(self, manifest: dict) -> None:
         """Compare a sample of the images with their hashes.
