@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from lord_fast.data.content_labels import labels_are_shared
-from lord_fast.data.store import ImageStore, as_float
+from lord_fast.data.store import ImageStore
 from lord_fast.evaluate.code_sources import CodeSource
 from lord_fast.evaluate.controls import pixel_code
 from lord_fast.evaluate.draw import draw_images
-from lord_fast.evaluate.images import compare, pixels_of, summary
+from lord_fast.evaluate.images import Pictures, compare, pixels_of, read_reduced, summary
 from lord_fast.evaluate.labels import clusters_of, combinations
 from lord_fast.evaluate.lpips import Lpips
 from lord_fast.evaluate.read_codes import Labels, probe_codes
@@ -59,9 +59,8 @@ def _content_labels(store: ImageStore, seed: int) -> dict | None:
     if not store.factors:
         return None
     ids = draw_images(store, seed)
-    pixels = store.images(ids).permute(0, 2, 3, 1).numpy()
     contents = combinations(store)[0][ids.numpy()]
-    found = labels_are_shared(pixels, store.class_ids[ids].numpy(), contents, seed)
+    found = labels_are_shared(Pictures(store, ids), store.class_ids[ids].numpy(), contents, seed)
     return None if found is None else asdict(found)
 
 
@@ -96,6 +95,6 @@ def _probe_each(codes: CodeSource, store: ImageStore, ids: Tensor, seed: int) ->
     factors = {
         name: store.content_ids[ids, column].numpy() for column, name in enumerate(store.factors)
     }
-    pixels = as_float(store.images(ids)).flatten(1).numpy()
+    pixels = read_reduced(store, ids).flatten(1).numpy()
     labels = Labels(store.class_ids[ids].numpy(), contents, factors)
     return probe_codes(content, class_, labels, seed, pixel_code(pixels, content.shape[1], seed))

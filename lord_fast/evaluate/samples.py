@@ -30,9 +30,7 @@ def samples(lord: Lord, store: ImageStore, vgg: VGG16, seed: int) -> dict:
     """
     count = min(MAX_SAMPLES, store.num_images // 2)
     order = torch.from_numpy(np.random.default_rng(seed).permutation(store.num_images))
-    reference, others = (
-        _features(vgg, as_float(store.images(ids))) for ids in order[: 2 * count].split(count)
-    )
+    reference, others = (_real_features(vgg, store, ids) for ids in order[: 2 * count].split(count))
     found = {"images": count, "real": quality(reference, others, seed)}
     kinds: tuple[tuple[str, Kind, bool], ...] = (
         ("mixture", "mixture", False), ("training", "training", False),
@@ -79,6 +77,11 @@ def _covered(points: Tensor, by: Tensor) -> float:
     """Return the fraction of `points` inside the third-neighbour ball of some point of `by`."""
     radius = torch.cdist(by, by).kthvalue(NEIGHBOUR + 1, dim=1).values
     return float((torch.cdist(points, by) <= radius).any(1).float().mean())
+
+
+def _real_features(vgg: VGG16, store: ImageStore, image_ids: Tensor) -> Tensor:
+    batches = image_ids.split(INFERENCE_BATCH)
+    return torch.cat([_features(vgg, as_float(store.images(batch))) for batch in batches])
 
 
 @torch.no_grad()
