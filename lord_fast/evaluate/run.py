@@ -11,6 +11,7 @@ from lord_fast.evaluate.lpips import Lpips
 from lord_fast.evaluate.nearest import nearest_training
 from lord_fast.evaluate.new_classes import evaluate_new_classes
 from lord_fast.evaluate.options import EvaluateConfig
+from lord_fast.evaluate.regression import periods
 from lord_fast.evaluate.samples import samples
 from lord_fast.evaluate.unseen import transfer_to_unseen
 from lord_fast.lord import Lord
@@ -67,7 +68,9 @@ def _latent(run: Path, config: EvaluateConfig, progress: Progress) -> tuple[dict
     store = open_store(run, lord.data, config.store)
     lord.data["store"] = str(store.path.resolve())  # The density reads labels from the store.
     lpips = _lpips(lord, config)
-    metrics = evaluate(LatentCodes(lord, store), store, lpips, config.seed, progress)
+    codes = LatentCodes(lord, store)
+    circular = periods(config.circular)
+    metrics = evaluate(codes, store, lpips, config.seed, progress, circular)
     if store.num_images >= FEWEST_FOR_SAMPLES:
         metrics["nearest_training"] = nearest_training(lord, store, config.seed)
     top = _vgg(lord, config, ("pool5",))
@@ -95,7 +98,7 @@ def _encoder(run: Path, config: EvaluateConfig, progress: Progress) -> tuple[dic
     store = _any_store(run, lord, config.store)
     lpips = _lpips(lord, config)
     codes = EncoderCodes(lord, store)
-    metrics = evaluate(codes, store, lpips, config.seed, progress)
+    metrics = evaluate(codes, store, lpips, config.seed, progress, periods(config.circular))
     if store.sha256 != lord.data["sha256"]:
         found = _leakage_by_training(run, codes, config.seed)
         metrics["leakage"]["class_from_content_trained_on_run"] = found
