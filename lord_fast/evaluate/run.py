@@ -5,6 +5,7 @@ from pathlib import Path
 from lord_fast.config import TrainConfig, replace
 from lord_fast.data.store import ImageStore, open_store
 from lord_fast.evaluate.code_sources import EncoderCodes, LatentCodes
+from lord_fast.evaluate.consistency import class_consistency
 from lord_fast.evaluate.evaluate import PARTS, evaluate
 from lord_fast.evaluate.held_out import leakage_of_held_out
 from lord_fast.evaluate.lpips import Lpips
@@ -71,6 +72,7 @@ def _latent(run: Path, config: EvaluateConfig, progress: Progress) -> tuple[dict
     codes = LatentCodes(lord, store)
     circular = periods(config.circular)
     metrics = evaluate(codes, store, lpips, config.seed, progress, circular)
+    metrics["class_consistency"] = class_consistency(codes, store, config.seed)
     if store.num_images >= FEWEST_FOR_SAMPLES:
         metrics["nearest_training"] = nearest_training(lord, store, config.seed)
     top = _vgg(lord, config, ("pool5",))
@@ -99,18 +101,24 @@ def _encoder(run: Path, config: EvaluateConfig, progress: Progress) -> tuple[dic
     lpips = _lpips(lord, config)
     codes = EncoderCodes(lord, store)
     metrics = evaluate(codes, store, lpips, config.seed, progress, periods(config.circular))
-    if store.sha256 != lord.data["sha256"]:
-        found = _leakage_by_training(run, codes, config.seed)
-        metrics["leakage"]["class_from_content_trained_on_run"] = found
+    if store.sha256 == lord.data["sha256"]:
+        metrics["class_consistency"] = class_consistency(codes, store, config.seed)
+    else:
+        of_leakage, consistency = _by_training(run, codes, config.seed)
+        metrics["leakage"]["class_from_content_trained_on_run"] = of_leakage
+        metrics["class_consistency"] = consistency
     return metrics, store
 
 
-def _leakage_by_training(run: Path, codes: EncoderCodes, seed: int) -> dict:
+def _by_training(run: Path, codes: EncoderCodes, seed: int) -> tuple[dict, dict]:
+    """Measure leakage and class consistency of held-out images, learning on the run's store."""
     try:
         trained = open_store(run, codes.lord.data)
     except ValueError:
-        return {"missing": "the store that the run was trained on is gone or holds other images"}
-    return leakage_of_held_out(EncoderCodes(codes.lord, trained), codes, seed)
+        why = "the store that the run was trained on is gone or holds other images"
+        return {"missing": why}, class_consistency(codes, codes.store, seed)
+    leakage = leakage_of_held_out(EncoderCodes(codes.lord, trained), codes, seed)
+    return leakage, class_consistency(codes, codes.store, seed, trained)
 
 
 def _fit(run: Path, config: EvaluateConfig, progress: Progress) -> tuple[dict, ImageStore]:
