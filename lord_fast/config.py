@@ -208,8 +208,9 @@ class TrainConfig(StageConfig):
 
     preset: Preset = "laptop"
     """Selects the defaults of all other flags. laptop suits 64 px photographs on a CPU. demo suits
-    32 px glyphs and takes minutes. paper has the settings of the published PyTorch code. a100 is
-    paper with bf16 and torch.compile on CUDA."""
+    32 px glyphs and takes minutes. paper has the settings of the published PyTorch code. At 128
+    and 256 px its network is larger than the published one. a100 is paper with bf16 and
+    torch.compile on CUDA."""
     model: ModelConfig = field(default_factory=ModelConfig)
     """Sizes of codes and networks."""
     loss: LossConfig = field(default_factory=LossConfig)

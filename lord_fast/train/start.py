@@ -28,6 +28,7 @@ from lord_fast.errors import fitting
 from lord_fast.launch import this_launch
 from lord_fast.machine import Machine, set_up_for
 from lord_fast.model.build import build_loss, saved_shards, stored_classes, stored_shards
+from lord_fast.model.generator import num_adain_layers
 from lord_fast.model.perceptual import PerceptualLoss
 from lord_fast.run import checkpoint
 from lord_fast.run.codes import Stage as StageName
@@ -267,8 +268,25 @@ def header(stage: Stage, run: Path, preset: str, defaults: StageConfig) -> str:
         f"length:  {length}",
         f"loss:    {loss}",
         f"options: {' '.join(chosen)}",
+        *network_note(preset, store.size),
         f"run:     {run} (every option: {run / file})",
     ))  # fmt: skip
+
+
+def network_note(preset: str, size: int) -> list[str]:
+    """Say in a line that a preset with the published settings has another network for large images.
+
+    Args:
+        preset: Name of the run's preset.
+        size: Side of the images in pixels.
+    """
+    layers = num_adain_layers(size)
+    if preset not in ("paper", "a100") or layers == 4:
+        return []
+    return [
+        f"network: not the published one at {size} px: {layers} AdaIN layers from 4 x 4 instead of "
+        f"4 from {size // 16} x {size // 16}"
+    ]
 
 
 def changed_options(config: StageConfig, defaults: StageConfig) -> list[str]:
