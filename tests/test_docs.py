@@ -29,8 +29,8 @@ FUNCTIONS = {
     "import-lord": ("import_published",),
     "doctor": ("findings",),
 }
-WITHOUT = {"run", "demo", "bench"}
-"""Sequences of other verbs, and a verb that measures for minutes."""
+WITHOUT = {"run", "demo", "bench", "ui"}
+"""Sequences of other verbs, a verb that measures for minutes, and an app."""
 
 
 def test_python_examples(encoder_run, glyph_store, tmp_path, capsys, monkeypatch):
