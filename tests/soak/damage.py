@@ -29,6 +29,7 @@ from lord_fast.data.store import ImageStore
 from lord_fast.data.verify import verify
 from lord_fast.run import checkpoint, history, metrics, stats
 from lord_fast.run.config import load_config, load_encoder_config
+from tests.plain_table import state_of
 
 Read = Callable[[], object]
 """Reads a file and everything that belongs to it; returns what must stay the same."""
@@ -76,9 +77,8 @@ def attack(file: Path, read: Read, count: int, rng: random.Random) -> Counter:
 
 def tensors(path: Path) -> list[tuple[str, str, bytes]]:
     """A checkpoint's values."""
-    step, state = checkpoint.load(path)
-    flat = [(space, name, t) for space, part in state.items() for name, t in part.items()]
-    return [("step", str(step), b""), *((s, n, t.numpy().tobytes()) for s, n, t in sorted(
+    flat = [(space, name, t) for space, part in state_of(path).items() for name, t in part.items()]
+    return [("step", path.name, b""), *((s, n, t.numpy().tobytes()) for s, n, t in sorted(
         flat, key=lambda item: item[:2]))]  # fmt: skip
 
 
