@@ -125,6 +125,10 @@ class Page(Browser):
         found = self.send("DOM.querySelector", nodeId=root, selector=f"{inside} input[type=file]")
         self.send("DOM.setFileInputFiles", nodeId=found["nodeId"], files=[str(f) for f in files])
 
+    def wait_for_photos(self, count: int) -> None:
+        names = "document.querySelector('#photos').textContent.split('.png').length - 1"
+        self.until(f"{names} === {count}")
+
     def picture(self, inside: str, but: str = "") -> str:
         self.until(f"![null, undefined, '{but}'].includes({self.source(inside)})")
         return self.run(self.source(inside))
@@ -158,7 +162,7 @@ def test_the_app_in_a_browser(app, photos, tmp_path):
 
         page.tab("New class")
         page.drop("#photos", photos[2:])
-        page.until("document.querySelector('#photos').textContent.includes('3.png')")
+        page.wait_for_photos(2)
         page.run("document.querySelector('#fit').click()")
         page.until(f"document.querySelectorAll('#fitted img').length >= {CONTENTS}", 200)
         errors = [e for e in page.events if e.get("method") == "Runtime.exceptionThrown"]
@@ -176,7 +180,7 @@ def test_a_photo_that_cannot_be_read_is_said_on_the_page(app, photos, tmp_path):
         page.until("document.querySelectorAll('button[role=tab]').length === 3")
         page.tab("New class")
         page.drop("#photos", photos[:1])
-        page.until("document.querySelector('#photos').textContent.includes('0.png')")
+        page.wait_for_photos(1)
         page.run("document.querySelector('#fit').click()")
         page.until("document.body.textContent.includes('not an image that Pillow reads')")
     finally:
