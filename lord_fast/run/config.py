@@ -32,7 +32,13 @@ MAX_CONFIG_BYTES = 1 << 20
 AnyStage = TypeVar("AnyStage", bound=StageConfig)
 
 FIRST_LINE = "# sha256 {} of this content; delete this line if you edit it"
-ADDED = {"cache_target_features": False, "keep": 2, "extended_from": ()}
+ADDED = {
+    "cache_target_features": False,
+    "keep": 2,
+    "extended_from": (),
+    "logger": (),
+    "init_from": None,
+}
 """Options that files of older versions lack, with the values that those versions used."""
 MAY_DIFFER = {*options(MachineConfig()), *options(LoggingConfig()), "perceptual_weights"} - {
     "precision",
@@ -129,15 +135,16 @@ def differences(old: StageConfig, new: StageConfig) -> list[str]:
 
 def _from_plain(path: Path, values: dict[str, Any], default: AnyStage) -> AnyStage:
     known = options(default)
-    values = {**ADDED, **values}
+    values = {**{name: value for name, value in ADDED.items() if name in known}, **values}
     if set(values) != set(known):
         odd = ", ".join(sorted(map(str, set(values) ^ set(known))))
         raise ValueError(f"{path}: written by another version of lord-fast (keys: {odd})")
     for name, default_value in known.items():
         if isinstance(default_value, tuple) and isinstance(values[name], list):
             values[name] = tuple(values[name])
-    if isinstance(values["perceptual_weights"], str):
-        values["perceptual_weights"] = Path(values["perceptual_weights"])
+    for name in ("perceptual_weights", "init_from"):
+        if isinstance(values.get(name), str):
+            values[name] = Path(values[name])
     _check_types(path, values, default)
     try:
         return replace(default, **values)

@@ -76,6 +76,8 @@ class LatentStage(Stage):
 
     name = "latent"
     config: TrainConfig
+    is_warm: bool
+    """Whether the initial codes are those of another run."""
 
     def __init__(self, config: TrainConfig, store: ImageStore, machine: Machine):
         check_trainable(store)
@@ -95,6 +97,21 @@ class LatentStage(Stage):
             order = permutation(store.num_images, config.seed, 0)[:SCALE_IMAGES]
             reconstruction.measure_scale(self.images_of(order))
         self.features = self.cache_features() if config.machine.cache_target_features else None
+        self.is_warm = False
+
+    def step(self, step: int) -> dict[str, Tensor]:
+        """See `Stage.step`.
+
+        Checkpoints hold only rows that were updated. After the first step all rows of a warm start
+        count as updated, so that their initial codes are saved. This changes nothing else, because
+        Adam does not move a row without moments.
+        """
+        scalars = super().step(step)
+        if self.is_warm and step == 0:
+            for shards in self.tables().values():
+                for shard in shards.values():
+                    shard.last_step.clamp_(min=1)
+        return scalars
 
     def update(
         self, image_ids: Tensor, class_ids: Tensor, now: Tensor, pixels: Tensor

@@ -1,6 +1,5 @@
-"""Logs the steps of a stage to the console, to stats.jsonl and optionally to TensorBoard."""
+"""Logs the steps of a stage to the console, to stats.jsonl and to the loggers of the user."""
 
-import importlib.util
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from lord_fast.run.stats import append_stats, forget_after
+from lord_fast.train.loggers import open_loggers
 from lord_fast.train.stage import Stage
 
 MOST_UNSEEN = 1000
@@ -44,8 +44,7 @@ class Log:
     def __init__(self, stage: Stage, run: Path, console: Console):
         self.stage, self.console = stage, console
         self.file = run / "stats.jsonl"
-        logging = stage.config.logging
-        self.writer = _tensorboard(run / "tensorboard") if logging.tensorboard else None
+        self.loggers = open_loggers(run, stage.name, stage.config)
         self.sums: dict[str, Tensor] = {}
         self.losses: list[tuple[int, Tensor]] = []
         self.count, self.last_line = 0, 0
@@ -64,8 +63,8 @@ class Log:
 
     def __exit__(self, *error) -> None:
         self.progress.stop()
-        if self.writer:
-            self.writer.close()
+        for logger in self.loggers:
+            logger.close()
 
     def go_to(self, step: int, state: dict[str, Tensor] | None) -> None:
         """Continue after `step` steps, with the sums from a checkpoint.
@@ -91,9 +90,11 @@ class Log:
         """Return whether the stage has trained for a while and has no grid yet."""
         return not self.has_picture and time.perf_counter() - self.started >= FIRST_PICTURE
 
-    def show_picture(self, file: Path) -> None:
-        """Print the path of a new grid."""
+    def show_picture(self, done: int, file: Path) -> None:
+        """Print the path of a new grid, and send it to the loggers."""
         self.has_picture = True
+        for logger in self.loggers:
+            logger.picture(done, file)
         self.console.print(f"picture: {file}")
 
     def state(self) -> dict[str, Tensor]:
@@ -157,29 +158,9 @@ class Log:
 
     def _show(self, row: dict, names: list[str]) -> None:
         done = row["step"]
-        if self.writer:
-            for name in names:
-                self.writer.add_scalar(f"{self.stage.name}/{name}", row[name], done)
+        for logger in self.loggers:
+            logger.scalars(done, {name: row[name] for name in names})
         note = f"loss {row['loss']:.4f}  {row['images_per_second']:.0f} images/s"
         self.progress.update(self.task, note=note)
         if not self.console.is_terminal:
             self.console.print(f"{self.stage.name} {done}/{self.stage.total_steps}  {note}")
-
-
-def check_writer() -> None:
-    """Check that TensorBoard is installed.
-
-    Raises:
-        ValueError: TensorBoard is missing.
-    """
-    if importlib.util.find_spec("tensorboard") is None:
-        raise ValueError(
-            "--tensorboard: the package is missing; pip install 'lord-fast[tensorboard]'"
-        )
-
-
-def _tensorboard(folder: Path):
-    check_writer()
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(folder)

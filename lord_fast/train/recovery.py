@@ -6,6 +6,7 @@ that is not finite it goes back again and leaves this step out. A run that would
 more than three steps stops. The checkpoints record which steps were left out.
 """
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from rich.console import Console
 
 from lord_fast.run import checkpoint, snapshot
 from lord_fast.run.tensors import NotFiniteError
+from lord_fast.train.callbacks import NONE
 from lord_fast.train.log import Log, NotFinite
 from lord_fast.train.stage import Stage
 from lord_fast.train.writer import Writer
@@ -30,6 +32,7 @@ class Recovery:
         run: The run's folder.
         log: The stage's log. Its sums are part of every checkpoint.
         console: Shows what is restored and what is left out.
+        on_save: Called with the step and the folder of each complete checkpoint.
 
     Attributes:
         skipped: Steps that are left out, counted from 1.
@@ -38,8 +41,15 @@ class Recovery:
         writer: Writes checkpoints while training goes on.
     """
 
-    def __init__(self, stage: Stage, run: Path, log: Log, console: Console):
-        self.stage, self.log, self.console = stage, log, console
+    def __init__(
+        self,
+        stage: Stage,
+        run: Path,
+        log: Log,
+        console: Console,
+        on_save: Callable[[int, Path], object] = NONE.on_save,
+    ):
+        self.stage, self.log, self.console, self.on_save = stage, log, console, on_save
         self.folder = run / "checkpoints"
         self.skipped: list[int] = []
         self.good: Path | None = None
@@ -102,13 +112,18 @@ class Recovery:
             taken = snapshot.take(self.stage.name, done, state, self.stage.tables(), previous)
             keep = self.stage.config.logging.keep
             write = partial(snapshot.write, self.folder, taken, keep, self._once("remove"))
+            job = partial(self._write, done, write, self.folder / taken.name)
             if taken.in_memory:
-                self.writer.start(write)
+                self.writer.start(job)
             else:
-                write()
+                job()
         except NotFiniteError as found:
             raise NotFinite(done, found.what) from found
         self.good, self.good_step = self.folder / taken.name, done
+
+    def _write(self, done: int, write: Callable[[], object], folder: Path) -> None:
+        write()
+        self.on_save(done, folder)
 
     def check(self, done: int) -> None:
         """Check whether saving has failed, and a step that is being repeated.

@@ -35,11 +35,13 @@ from lord_fast.run.folder import (
     write_run,
 )
 from lord_fast.run.history import Command
+from lord_fast.train.callbacks import NONE, Callbacks
 from lord_fast.train.encoders import EncoderStage
 from lord_fast.train.latent import LatentStage
-from lord_fast.train.log import check_writer
+from lord_fast.train.loggers import check_loggers
 from lord_fast.train.loop import run_stage
 from lord_fast.train.stage import Stage
+from lord_fast.train.warm_start import start_from
 
 AnyStage = TypeVar("AnyStage", bound=StageConfig)
 QUIET = Console(quiet=True)
@@ -52,6 +54,7 @@ def train_latent(
     console: Console = QUIET,
     command: Command | None = None,
     from_step: int | None = None,
+    callbacks: Callbacks = NONE,
 ) -> int | None:
     """Train stage 1 to its end, from its last checkpoint if it has one.
 
@@ -63,6 +66,7 @@ def train_latent(
         console: Shows the header and the progress.
         command: Command to record in the run's history before the first step.
         from_step: Go back to the checkpoint of this step. 0 starts the stage again.
+        callbacks: Functions to call after every step and every save.
 
     Returns:
         Number of steps of the stage, or None if it was finished before.
@@ -82,6 +86,10 @@ def train_latent(
         return None
     machine, config = prepare(config, store, _precision_of(run, "latent"))
     stage = LatentStage(config, store, machine)
+    begun = has_begun(run, "latent") and from_step != 0
+    start = None
+    if config.init_from is not None and not begun:
+        start = start_from(stage, config.init_from)
     sha256 = _weights_of(stage)
     check_weights(run, sha256)
     with hold_run(run):
@@ -89,8 +97,10 @@ def train_latent(
         write_run(run, config, {**data, "perceptual_sha256": sha256})
         _record(command, run)
         console.print(header(stage, run, config.preset, PRESETS[config.preset]))
+        if start:
+            console.print(f"start:   {start}")
         with fitting(config.batch_size):
-            run_stage(stage, run, console, from_step)
+            run_stage(stage, run, console, from_step, callbacks)
     return end
 
 
@@ -101,6 +111,7 @@ def train_encoders(
     console: Console = QUIET,
     command: Command | None = None,
     from_step: int | None = None,
+    callbacks: Callbacks = NONE,
 ) -> int | None:
     """Train stage 2 to its end, from its last checkpoint if it has one.
 
@@ -112,6 +123,7 @@ def train_encoders(
         console: Shows the header and the progress.
         command: Command to record in the run's history before the first step.
         from_step: Go back to the checkpoint of this step. 0 starts the stage again.
+        callbacks: Functions to call after every step and every save.
 
     Returns:
         Number of steps of the stage, or None if it was finished before.
@@ -142,7 +154,7 @@ def train_encoders(
         _record(command, run)
         console.print(header(stage, run, run_config.preset, encoder_defaults(run_config)))
         with fitting(config.batch_size):
-            run_stage(stage, run, console, from_step)
+            run_stage(stage, run, console, from_step, callbacks)
     return end
 
 
@@ -253,8 +265,7 @@ def prepare(config: AnyStage, store: ImageStore, precision: str | None) -> tuple
     """
     if precision is not None:
         config = replace(config, precision=precision)
-    if config.logging.tensorboard:
-        check_writer()
+    check_loggers(config.logging)
     machine = set_up_for(config.machine)
     store.decode_with(config.machine.decoder, machine.device.type, machine.threads)
     store.place(config.machine.store_device, machine.device)
