@@ -201,7 +201,7 @@ for (const [name, stages] of Object.entries(curves)) {
       elements: { point: { radius: 0, hitRadius: 8 }, line: { borderWidth: 2 } },
       scales: {
         x: { type: "linear", title: { display: true, text: "step" } },
-        y: name === "images_per_second" ? { beginAtZero: true } : { type: "logarithmic" },
+        y: name === "images_per_second" ? { beginAtZero: true } : { type: "logarithmic", ticks: { maxTicksLimit: 6 } },
       },
     },
   }));
