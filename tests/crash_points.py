@@ -19,6 +19,7 @@ from lord_fast.data.store import ImageStore
 from lord_fast.machine import set_up
 from lord_fast.run import checkpoint, tensors
 from lord_fast.run.folder import hold_run
+from lord_fast.run.stats import read_stats
 from lord_fast.train.latent import LatentStage
 from lord_fast.train.loop import run_stage
 from lord_fast.train.start import QUIET
@@ -74,7 +75,7 @@ def read(run: Path) -> dict:
 
     A kill after the last checkpoint has its name may leave an older one, whole, beside it.
     """
-    rows = [json.loads(line) for line in (run / "stats.jsonl").open()]
+    rows = read_stats(run / "stats.jsonl")
     stats = [{k: v for k, v in row.items() if k != "images_per_second"} for row in rows]
     leftovers = [str(path) for path in run.rglob(".*.partial")]
     files = {file.name: file.read_bytes() for file in (run / LAST).iterdir()}

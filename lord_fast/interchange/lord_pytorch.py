@@ -132,7 +132,8 @@ class Published:
     def tables(self) -> Tables:
         """Return tables that hold the codes at step `STEP`, without moments."""
         images, classes = map(len, self.codes)
-        content, class_ = build_tables(self.config, images, classes, STEP, torch.device("cpu"))
+        contents, class_ = build_tables(self.config, images, classes, STEP, torch.device("cpu"))
+        content = contents[0]
         for table, codes in zip((content, class_), self.codes, strict=True):
             none = torch.zeros_like(codes)
             table.write_rows(

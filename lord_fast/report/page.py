@@ -18,7 +18,7 @@ from lord_fast.run.stats import read_stats
 from lord_fast.system import package_version
 
 HERE = Path(__file__).parent
-PARTS = 8
+PARTS = 7
 """Number of parts of a page that take time."""
 
 

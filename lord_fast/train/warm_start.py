@@ -6,7 +6,7 @@ import torch
 
 from lord_fast.bounds import flag
 from lord_fast.config import TrainConfig
-from lord_fast.model.build import stored_codes
+from lord_fast.model.build import saved_shards, stored_classes, stored_shards
 from lord_fast.model.latent import LatentTable
 from lord_fast.run import checkpoint
 from lord_fast.run.config import load_config
@@ -34,20 +34,29 @@ def start_from(stage: LatentStage, run: Path) -> str:
     """
     config, data = load_config(run / "config.yaml")
     _check_sizes(run, config, data, stage)
-    found = checkpoint.load_latest(run / "checkpoints", "latent")
+    shards = saved_shards(stage.shards.mine, stage.shards.count, config.virtual_ranks)
+    found = checkpoint.load_latest(run / "checkpoints", "latent", shards=shards)
     if found is None:
         raise ValueError(f"--init-from {run}: has no checkpoint of stage 1 yet")
     stage.decoder.load_state_dict(found.state["decoder"])
     source = f"of {run}, step {found.step}"
     if data["sha256"] != stage.store.sha256:
         return f"networks {source} (new codes, because it was trained on other images)"
-    codes = stored_codes(
-        found.tables, found.step, config, data["num_images"], data["num_classes"], stage.device
-    )
-    for table, values in zip((stage.content, stage.class_), codes, strict=True):
-        _set(table, values)
+    _set_codes(stage, found, config)
     stage.is_warm = True
     return f"networks and codes {source}"
+
+
+def _set_codes(stage: LatentStage, found: checkpoint.Loaded, config: TrainConfig) -> None:
+    """Set the codes of the images of this process and of all classes."""
+    images, classes = stage.store.num_images, stage.store.num_classes
+    content = stored_shards(found.tables, found.step, config, images, stage.shards, stage.device)
+    for shard, table in stage.contents.items():
+        _set(table, content[shard])
+    _set(
+        stage.class_,
+        stored_classes(found.tables, found.step, config, images, classes, stage.device),
+    )
 
 
 def _check_sizes(run: Path, config: TrainConfig, data: dict, stage: LatentStage) -> None:
