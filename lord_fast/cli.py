@@ -28,6 +28,7 @@ from lord_fast.commands import (
     train,
     train_encoders,
     translate,
+    ui,
 )
 from lord_fast.console import err, out
 from lord_fast.errors import TRACEBACK, Ended, Interrupted, explain
@@ -37,7 +38,7 @@ GROUPS: dict[str, tuple[ModuleType, ...]] = {
     "start": (run, demo),
     "data": (pack, split),
     "train": (train, train_encoders),
-    "use": (evaluate, score, encode, translate, fit, sample, interpolate),
+    "use": (evaluate, score, encode, translate, fit, sample, interpolate, ui),
     "share": (export, import_lord, report),
     "machine": (bench, doctor),
 }

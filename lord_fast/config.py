@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from lord_fast.bounds import AtLeast, Below, Checked, MoreThan, PowerOfTwo
+from lord_fast.bounds import AtLeast, Below, Checked, MoreThan, PowerOfTwo, Repeated
 
 Preset = Literal["demo", "laptop", "paper", "a100"]
+LoggerName = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 PerceptualInput = Literal["caffe", "imagenet", "unit"]
 AnyConfig = TypeVar("AnyConfig", bound="Checked")
 AnyStage = TypeVar("AnyStage", bound="StageConfig")
@@ -161,7 +162,11 @@ class LoggingConfig(Checked):
     grid_every: Annotated[int, MoreThan(0)] = 500
     """Number of steps between swap grids, which are pictures in RUN/grids."""
     tensorboard: bool = False
-    """Also write TensorBoard events to RUN/tensorboard. This requires the tensorboard extra."""
+    """The same as --logger tensorboard."""
+    logger: Annotated[tuple[LoggerName, ...], Repeated()] = ()
+    """Also send figures, grids and options to a tool. Repeat the flag for several. Each requires
+    the extra of its name. tensorboard writes to RUN/tensorboard. The others are set up by their own
+    environment variables, such as WANDB_MODE=offline and MLFLOW_TRACKING_URI."""
 
 
 @dataclass(frozen=True)
@@ -211,6 +216,9 @@ class TrainConfig(StageConfig):
     32 px glyphs and takes minutes. paper has the settings of the published PyTorch code. At 128
     and 256 px its network is larger than the published one. a100 is paper with bf16 and
     torch.compile on CUDA."""
+    init_from: Path | None = None
+    """Another run to start from. Its networks are copied, and its codes too if it was trained on
+    the same images. Adam and the learning rates start again."""
     model: ModelConfig = field(default_factory=ModelConfig)
     """Sizes of codes and networks."""
     loss: LossConfig = field(default_factory=LossConfig)

@@ -29,8 +29,8 @@ FUNCTIONS = {
     "import-lord": ("import_published",),
     "doctor": ("findings",),
 }
-WITHOUT = {"run", "demo", "bench"}
-"""Sequences of other verbs, and a verb that measures for minutes."""
+WITHOUT = {"run", "demo", "bench", "ui"}
+"""Sequences of other verbs, a verb that measures for minutes, and an app."""
 
 
 def test_python_examples(encoder_run, glyph_store, tmp_path, capsys, monkeypatch):
@@ -60,7 +60,8 @@ def test_python_examples(encoder_run, glyph_store, tmp_path, capsys, monkeypatch
     assert names["new_class"].shape == (1, 8)
     assert names["rows_and_columns"] == (2, 2)
     assert names["seen"] + names["held_out"] == names["manifest"]["num_images"] == 200
-    assert names["steps"] == 8
+    assert names["steps"] == len(names["losses"]) == 8
+    assert len(names["saves"]) == 1
     for file in ("codes.npz", "fitted.npz", "grid.png", "between.png", "new.png"):
         assert (tmp_path / file).is_file()
     assert (tmp_path / "new-run" / "report.html") == tmp_path / names["page"]

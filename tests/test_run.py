@@ -207,16 +207,6 @@ def test_the_first_picture_is_early_and_every_one_is_named(
         assert f"picture: {file}" in said
 
 
-def test_missing_tensorboard_is_refused_before_the_run_is_created(
-    glyph_store, tmp_path, capsys, monkeypatch
-):
-    monkeypatch.setattr(log.importlib.util, "find_spec", lambda name: None)
-    run = tmp_path / "run"
-    error = fails(capsys, "train", glyph_store, "--run", run, *flags(), "--tensorboard")
-    assert "--tensorboard: the package is missing" in error
-    assert not run.exists()
-
-
 def test_the_header_is_short_and_names_what_was_chosen(glyph_store, tmp_path, capsys):
     run = tmp_path / "run"
     assert train(glyph_store, run, "--perceptual-taps", "relu1_2", "--cache-target-features") == 2

@@ -38,6 +38,8 @@ ADDED = {
     "extended_from": (),
     "table_device": "auto",
     "table_folder": None,
+    "logger": (),
+    "init_from": None,
     "virtual_ranks": 1,
     "timeout": 60.0,
 }
@@ -139,15 +141,15 @@ def differences(old: StageConfig, new: StageConfig) -> list[str]:
 
 def _from_plain(path: Path, values: dict[str, Any], default: AnyStage) -> AnyStage:
     known = options(default)
-    values = {**ADDED, **values}
+    values = {**{name: value for name, value in ADDED.items() if name in known}, **values}
     if set(values) != set(known):
         odd = ", ".join(sorted(map(str, set(values) ^ set(known))))
         raise ValueError(f"{path}: written by another version of lord-fast (keys: {odd})")
     for name, default_value in known.items():
         if isinstance(default_value, tuple) and isinstance(values[name], list):
             values[name] = tuple(values[name])
-    for name in ("perceptual_weights", "table_folder"):
-        if isinstance(values[name], str):
+    for name in ("perceptual_weights", "table_folder", "init_from"):
+        if isinstance(values.get(name), str):
             values[name] = Path(values[name])
     _check_types(path, values, default)
     try:

@@ -93,6 +93,8 @@ class LatentStage(Stage):
 
     name = "latent"
     config: TrainConfig
+    is_warm: bool
+    """Whether the initial codes are those of another run."""
 
     def __init__(
         self,
@@ -124,6 +126,7 @@ class LatentStage(Stage):
             order = permutation(store.num_images, config.seed, 0)[:SCALE_IMAGES].long()
             reconstruction.measure_scale(self.images_of(order))
         self.features = self.cache_features() if config.machine.cache_target_features else None
+        self.is_warm = False
 
     def step(self, step: int) -> dict[str, Tensor]:
         """See `Stage.step`. The content tables need the rows of the step on the device."""
@@ -132,7 +135,19 @@ class LatentStage(Stage):
         scalars = super().step(step)
         for table in self.contents.values():
             table.store(step)
+        if self.is_warm and step == 0:
+            self._count_all_rows_as_updated()
         return scalars
+
+    def _count_all_rows_as_updated(self) -> None:
+        """Make the next checkpoint hold all codes, as a warm start needs.
+
+        Checkpoints hold only rows that were updated, and the seed gives the others. This changes
+        nothing else, because Adam does not move a row without moments.
+        """
+        for shards in self.tables().values():
+            for shard in shards.values():
+                shard.last_step.clamp_(min=1)
 
     def update(
         self, image_ids: Tensor, class_ids: Tensor, now: Tensor, pixels: Tensor

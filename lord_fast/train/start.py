@@ -39,16 +39,19 @@ from lord_fast.run.folder import (
     check_run,
     check_weights,
     extend,
+    has_begun,
     hold_run,
     recorded,
     write_run,
 )
 from lord_fast.run.history import Command
+from lord_fast.train.callbacks import NONE, Callbacks
 from lord_fast.train.encoders import EncoderStage
 from lord_fast.train.latent import LatentStage
-from lord_fast.train.log import check_writer
+from lord_fast.train.loggers import check_loggers
 from lord_fast.train.loop import run_stage
 from lord_fast.train.stage import Stage
+from lord_fast.train.warm_start import start_from
 
 AnyStage = TypeVar("AnyStage", bound=StageConfig)
 QUIET = Console(quiet=True)
@@ -61,6 +64,7 @@ def train_latent(
     console: Console = QUIET,
     command: Command | None = None,
     from_step: int | None = None,
+    callbacks: Callbacks = NONE,
 ) -> int | None:
     """Train stage 1 to its end, from its last checkpoint if it has one.
 
@@ -72,6 +76,7 @@ def train_latent(
         console: Shows the header and the progress.
         command: Command to record in the run's history before the first step.
         from_step: Go back to the checkpoint of this step. 0 starts the stage again.
+        callbacks: Functions to call after every step and every save.
 
     Returns:
         Number of steps of the stage, or None if it was finished before.
@@ -94,6 +99,10 @@ def train_latent(
     machine, config = prepare(config, store, recorded(run, "latent"))
     group = open_group(launch, config.virtual_ranks, machine.device, config.machine.timeout)
     stage = LatentStage(config, store, machine, group, run)
+    begun = has_begun(run, "latent") and from_step != 0
+    start = None
+    if config.init_from is not None and not begun:
+        start = start_from(stage, config.init_from)
     sha256 = _weights_of(stage)
     check_weights(run, sha256)
 
@@ -102,14 +111,21 @@ def train_latent(
         write_run(run, config, {**data, "perceptual_sha256": sha256})
         _record(command, run)
         console.print(header(stage, run, config.preset, PRESETS[config.preset]))
+        if start:
+            console.print(f"start:   {start}")
 
     with closing(stage):
-        _run(stage, run, begin, console, from_step)
+        _run(stage, run, begin, console, from_step, callbacks)
     return end
 
 
 def _run(
-    stage: Stage, run: Path, begin: Callable[[], None], console: Console, from_step: int | None
+    stage: Stage,
+    run: Path,
+    begin: Callable[[], None],
+    console: Console,
+    from_step: int | None,
+    callbacks: Callbacks,
 ) -> None:
     """Run a stage in all processes. The first one locks the folder and writes the configuration."""
     with stage.group as group, ExitStack() as held:
@@ -120,7 +136,7 @@ def _run(
 
         group.alone(claim)
         with fitting(stage.config.batch_size):
-            run_stage(stage, run, console, from_step)
+            run_stage(stage, run, console, from_step, callbacks)
 
 
 def train_encoders(
@@ -130,6 +146,7 @@ def train_encoders(
     console: Console = QUIET,
     command: Command | None = None,
     from_step: int | None = None,
+    callbacks: Callbacks = NONE,
 ) -> int | None:
     """Train stage 2 to its end, from its last checkpoint if it has one.
 
@@ -141,6 +158,7 @@ def train_encoders(
         console: Shows the header and the progress.
         command: Command to record in the run's history before the first step.
         from_step: Go back to the checkpoint of this step. 0 starts the stage again.
+        callbacks: Functions to call after every step and every save.
 
     Returns:
         Number of steps of the stage, or None if it was finished before.
@@ -173,7 +191,7 @@ def train_encoders(
         _record(command, run)
         console.print(header(stage, run, run_config.preset, encoder_defaults(run_config)))
 
-    _run(stage, run, begin, console, from_step)
+    _run(stage, run, begin, console, from_step, callbacks)
     return end
 
 
@@ -327,8 +345,7 @@ def prepare(
         config = replace(config, precision=before.machine.precision)
         if config.virtual_ranks > 1:
             config = replace(config, threads=before.machine.threads)
-    if config.logging.tensorboard:
-        check_writer()
+    check_loggers(config.logging)
     machine = set_up_for(config.machine)
     store.decode_with(config.machine.decoder, machine.device.type, machine.threads)
     store.place(config.machine.store_device, machine.device)
