@@ -1,9 +1,11 @@
 """Imports a checkpoint of the published lord-pytorch.
 
-The state dicts are read with `weights_only`. The pickled configuration is never opened, because the
-shapes of the tensors give all dimensions.
+The state dicts are read with `weights_only`. The shapes of the tensors give all dimensions but one.
+Only the pickled configuration tells a wide image from a square one, and it is read as plain data.
 """
 
+import io
+import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,11 +16,13 @@ from torch import Tensor
 
 from lord_fast.atomic import atomic_folder, file_sha256
 from lord_fast.config import ENCODER_PRESETS, PRESETS, EncoderConfig, TrainConfig, replace
+from lord_fast.data.store import ImageStore
 from lord_fast.lord import fill
 from lord_fast.model.build import build_decoder, build_encoders
 from lord_fast.run import checkpoint
 from lord_fast.run.checkpoint import State
-from lord_fast.run.config import save_config, save_encoder_config
+from lord_fast.run.config import MAX_CONFIG_BYTES, save_config, save_encoder_config
+from lord_fast.run.folder import write_class_names
 
 STEP = 1
 """Step number of an imported checkpoint. The published files do not contain the real one."""
@@ -44,24 +48,31 @@ ENCODER = {
 """Published name of a layer of an encoder -> its name in `Encoder`."""
 
 
-def import_published(folder: Path, run: Path) -> "Published":
+def import_published(folder: Path, run: Path, store: ImageStore | None = None) -> "Published":
     """Write a run with the published weights.
 
     Args:
         folder: With latent.pth, and amortized.pth if stage 2 was trained.
         run: The run's folder, which is created.
+        store: The images that the model was trained on, in the same order. With them the run can
+            be evaluated and its encoders trained.
 
     Returns:
         The imported model.
 
     Raises:
-        ValueError: `run` exists, or the files are not those of a model that lord-fast's can be.
+        ValueError: `run` exists, the files are not those of a model that lord-fast's can be, or the
+            store does not fit the model.
     """
     if run.exists():
         raise ValueError(f"{run}: exists already; give another --run")
     found = Published(folder, PRESETS["paper"])
+    if store is not None:
+        found.tie_to(store)
     with atomic_folder(run) as partial:
         save_config(partial / "config.yaml", found.config, found.data)
+        if store is not None:
+            write_class_names(partial, store.class_names)
         checkpoint.save(partial / "checkpoints", "latent", STEP, found.latent)
         if found.encoders is not None and found.encoder_config is not None:
             save_encoder_config(partial / "encoders.yaml", found.encoder_config)
@@ -75,7 +86,10 @@ class Published:
     Attributes:
         config: Configuration with dimensions from the shapes and the published settings.
         encoder_config: Configuration of stage 2, or None if there is no amortized.pth.
-        data: The entry `data` of a run's configuration. Its path of the store is empty.
+        data: The entry `data` of a run's configuration. Its path of the store is empty until
+            `tie_to`.
+        is_square: Whether the published configuration says that the images are square. None means
+            that it could not be read safely, so that squares are assumed.
         latent: State of stage 1.
         encoders: State of stage 2, or None if there is no amortized.pth.
     """
@@ -98,6 +112,13 @@ class Published:
         content, class_ = (self.latent[n]["weight"] for n in ("content", "class"))
         adain_dim = decoder["generator.body.0.weight"].shape[0]
         size = 16 * round((decoder["generator.head.2.weight"].shape[0] / adain_dim) ** 0.5)
+        sides = published_sides(folder / "config.pkl")
+        self.is_square = None if sides is None else sides[0] == sides[1]
+        if sides is not None and sides[0] != sides[1]:
+            raise ValueError(
+                f"{file}: this model makes images of {sides[0]} x {sides[1]} pixels, and lord-fast "
+                f"has only square images, so train it again with lord-fast"
+            )
         if size not in SIZES:
             raise ValueError(
                 f"{file}: this model makes images of {size} x {size} pixels or images that are not "
@@ -123,6 +144,24 @@ class Published:
         if (folder / "amortized.pth").is_file():
             self._read_encoders(folder / "amortized.pth")
 
+    def tie_to(self, store: ImageStore) -> None:
+        """Record a store as the images that the model was trained on.
+
+        Raises:
+            ValueError: The store has another number of images or classes, or another size.
+        """
+        found = store.describe()
+        different = [
+            f"{name} {found[name]} instead of {self.data[name]}"
+            for name in ("num_images", "num_classes", "size", "channels")
+            if found[name] != self.data[name]
+        ]
+        if different:
+            raise ValueError(
+                f"--store {store.path}: not the images of this model ({', '.join(different)})"
+            )
+        self.data = found
+
     def _read_encoders(self, file: Path) -> None:
         state = _read(file)
         encoders = {
@@ -145,6 +184,42 @@ class Published:
         with _prefix_errors(file):
             network = build_decoder(self.config, self.data["size"], self.data["channels"])
         fill(network, state, file)
+
+
+class _Plain(pickle.Unpickler):
+    """Reads numbers, texts, tuples and dictionaries. Anything that would call code is refused."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Refuse to import.
+
+        Raises:
+            UnpicklingError: Always.
+        """
+        raise pickle.UnpicklingError(f"{module}.{name}: not plain data")
+
+
+def published_sides(file: Path) -> tuple[int, int] | None:
+    """Return the height and the width of the images from a published configuration.
+
+    It is a pickle, of which only plain data is read. Nothing in it is called.
+
+    Args:
+        file: config.pkl of a model directory.
+
+    Returns:
+        Height and width in pixels, or None if the file is missing or not plain data.
+    """
+    try:
+        if file.stat().st_size > MAX_CONFIG_BYTES:
+            return None
+        values = _Plain(io.BytesIO(file.read_bytes())).load()
+    except Exception:  # A pickle that is damaged or hostile raises exceptions of any type.
+        return None
+    for shape in values.values() if isinstance(values, dict) else ():
+        is_shape = isinstance(shape, tuple | list) and len(shape) == 3
+        if is_shape and all(type(side) is int for side in shape) and shape[2] in (1, 3):
+            return shape[0], shape[1]
+    return None
 
 
 @contextmanager
