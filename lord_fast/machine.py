@@ -2,6 +2,8 @@
 
 import ctypes
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -62,12 +64,18 @@ def set_up(device: str = "auto", precision: str = "auto", threads: int = 0) -> M
     fast = has_fast_bf16(device)
     if precision == "auto":
         precision = "bf16" if fast else "float32"
-    threads = threads or cpu_count()
-    torch.set_num_threads(threads)
+    threads = set_threads(threads)
     keep_freed_memory()
     use_tf32(precision == "tf32")
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     return Machine(torch.device(device), dtype, threads, precision == "tf32")
+
+
+def set_threads(threads: int) -> int:
+    """Set the number of CPU threads and return it. 0 means one for each core."""
+    threads = threads or cpu_count()
+    torch.set_num_threads(threads)
+    return threads
 
 
 def choose_device(device: str) -> str:
@@ -103,6 +111,23 @@ def use_tf32(wanted: bool) -> None:
     """
     torch.backends.cuda.matmul.allow_tf32 = wanted
     torch.backends.cudnn.allow_tf32 = wanted
+
+
+@contextmanager
+def ieee_float32(device: torch.device) -> Iterator[None]:
+    """Compute float32 products on CUDA in IEEE arithmetic. Restore the caller's setting after."""
+    if device.type != "cuda":
+        yield
+        return
+    places = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
+    before = [place.fp32_precision for place in places]
+    try:
+        for place in places:
+            place.fp32_precision = "ieee"
+        yield
+    finally:
+        for place, precision in zip(places, before, strict=True):
+            place.fp32_precision = precision
 
 
 def set_up_for(config: MachineConfig) -> Machine:

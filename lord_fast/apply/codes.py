@@ -1,76 +1,58 @@
-"""Applies a trained model to image files, for the verbs encode, translate, fit and others."""
+"""Finds codes of image files with the encoders or by fitting, and decodes files of codes."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
+from torch import Tensor
 
+from lord_fast.apply.out import check_out, combinations, strips, write
 from lord_fast.data.image_files import list_images, read_batches, read_images
-from lord_fast.grid import label, save_png, tile, to_pixels
+from lord_fast.data.names import short_names
+from lord_fast.grid import draw
 from lord_fast.lord import Lord
-from lord_fast.model.density import Kind
+from lord_fast.lord.sources import Kind, Source, joint_stage, row_of
 from lord_fast.progress import Progress, silent
-from lord_fast.run.codes import save_codes
+from lord_fast.run.codes import Codes, file_names, load_codes
+
+CONTENTS = 8
+"""Number of contents of training that a new class is shown with."""
 
 
-def encode_files(lord: Lord, paths: Sequence[Path], out: Path) -> list[Path]:
+def encode_files(
+    lord: Lord, paths: Sequence[Path], out: Path, overwrite: bool = False
+) -> list[Path]:
     """Encode images with the encoders of stage 2 and write their codes.
 
     Args:
         lord: A model with stage 2.
         paths: Images, or folders of images.
-        out: The file to write, see `lord_fast.run.codes.save_codes`.
+        out: The file to write. An npz file gets the codes, see `lord_fast.run.codes.Codes`. A
+            picture shows the images above their reconstructions.
+        overwrite: Whether to replace an existing file.
 
     Returns:
         The image files, in the order of their codes.
 
     Raises:
-        ValueError: The model has no stage 2, or an image cannot be read.
+        ValueError: The model has no stage 2, an image cannot be read, or `out` exists.
     """
+    check_out(out, overwrite)
     files = list_images(paths)
     pairs = [
         [part.cpu() for part in lord.encode(images)] for images in read_batches(files, lord.shape)
     ]
     content, class_ = (torch.cat(parts) for parts in zip(*pairs, strict=True))
-    save_codes(out, "encoders", files, content.numpy(), class_.numpy())
+
+    def picture() -> np.ndarray:
+        made = lord.decode(content, class_, "encoders").cpu()
+        images = read_images(files, lord.shape)
+        return strips([list(images), list(made)], short_names(files), ["image", "decoded"])
+
+    codes = Codes("encoders", file_names(files), content.numpy(), class_.numpy())
+    write(out, codes, picture)
     return files
-
-
-def translate_files(
-    lord: Lord,
-    content: Sequence[Path],
-    class_: Sequence[Path],
-    out: Path,
-    singles: Path | None = None,
-) -> tuple[int, int]:
-    """Write a labelled grid that combines the class of each row with the content of each column.
-
-    Args:
-        lord: A model with stage 2.
-        content: Images, or folders of images, that give the columns their content.
-        class_: Images, or folders of images, that give the rows their class.
-        out: The PNG file to write.
-        singles: A folder for the translated images as single files.
-
-    Returns:
-        The number of rows and the number of columns.
-
-    Raises:
-        ValueError: The model has no stage 2, or an image cannot be read.
-    """
-    columns, rows = list_images(content), list_images(class_)
-    above, left = read_images(columns, lord.shape), read_images(rows, lord.shape)
-    made = [lord.translate(above, image[None]).cpu() for image in left]
-    cells = [[image, *images] for image, images in zip(left, made, strict=True)]
-    names = ([file.stem for file in columns], [file.stem for file in rows])
-    save_png(out, label(tile([[None, *above], *cells]), lord.data["size"], *names))
-    if singles is not None:
-        for i, (row, images) in enumerate(zip(rows, made, strict=True)):
-            for j, (column, image) in enumerate(zip(columns, images, strict=True)):
-                name = f"{i:03d}-{row.stem}--{j:03d}-{column.stem}.png"
-                save_png(singles / name, to_pixels(image))
-    return len(rows), len(columns)
 
 
 def fit_files(
@@ -82,85 +64,126 @@ def fit_files(
     seed: int = 0,
     perceptual_weights: Path | None = None,
     progress: Progress = silent,
+    overwrite: bool = False,
 ) -> tuple[list[Path], float]:
     """Optimize the codes of images with `Lord.fit` and write them.
 
     Args:
         lord: A trained model.
         paths: Images, or folders of images.
-        out: The file to write, see `lord_fast.run.codes.save_codes`.
+        out: The file to write. An npz file gets the codes, see `lord_fast.run.codes.Codes`. A
+            picture shows the images above their reconstructions and, with `new_class`, the new
+            class with contents of training.
         new_class: All images show one class that was not in training.
         steps: Number of optimization steps.
         seed: Seed of the initial codes and of the noise.
         perceptual_weights: File with VGG16 weights. Defaults to the weights of the run.
         progress: Called with the number of finished steps and of all steps.
+        overwrite: Whether to replace an existing file.
 
     Returns:
         The image files in the order of their codes, and the PSNR of the reconstructions in dB.
 
     Raises:
-        ValueError: An image or the weights cannot be read.
+        ValueError: An image or the weights cannot be read, or `out` exists.
     """
+    check_out(out, overwrite)
     files = list_images(paths)
     images = read_images(files, lord.shape)
     content, class_ = lord.fit(images, new_class, steps, seed, perceptual_weights, progress)
-    save_codes(out, "latent", files, content.cpu().numpy(), class_.cpu().numpy())
     made = lord.decode(content, class_.expand(len(content), -1), "latent").cpu()
+
+    def picture() -> np.ndarray:
+        if new_class:
+            return _new_class(lord, images, made, short_names(files), class_)
+        return strips([list(images), list(made)], short_names(files), ["image", "fitted"])
+
+    codes = Codes("latent", file_names(files), content.cpu().numpy(), class_.cpu().numpy())
+    write(out, codes, picture)
     return files, -10 * (made - images).square().mean().log10().item()
 
 
-def sample_grid(
+def _new_class(
+    lord: Lord, images: Tensor, made: Tensor, names: list[str], class_: Tensor
+) -> np.ndarray:
+    """Draw images and their reconstructions, and beside them the class with other contents."""
+    order = torch.randperm(len(lord.content_codes), generator=torch.Generator().manual_seed(0))
+    contents = [lord.find(int(i), "content")[0] for i in order[:CONTENTS]]
+    codes = torch.stack([each.code for each in contents])
+    others = lord.decode(codes, class_.expand(len(codes), -1), "latent").cpu()
+    above: list[Tensor | None] = [*images, *(each.image for each in contents)]
+    below: list[Tensor | None] = [*made, *others]
+    labels = [*names, *(each.name for each in contents)]
+    return draw([above, below], labels, ["image", "new class"], (), (len(images),))
+
+
+def decode_files(
     lord: Lord,
-    n: int,
+    codes: Path,
     out: Path,
-    new_classes: bool = False,
-    density: Kind = "mixture",
-    seed: int = 0,
-    progress: Progress = silent,
-) -> None:
-    """Generate new images with `Lord.sample` and write them as a grid.
+    content: Sequence[str] = (),
+    class_: Sequence[str] = (),
+    overwrite: bool = False,
+) -> tuple[int, int]:
+    """Decode a file of codes and write a picture.
+
+    Without `content` and `class_`, every content is decoded with its own class. Otherwise the
+    picture shows all combinations.
 
     Args:
         lord: A trained model.
-        n: Number of images.
-        out: The PNG file to write.
-        new_classes: Whether to draw new class codes as well.
-        density: mixture or training.
-        seed: Seed of the random draws.
-        progress: Called with the number of tried mixtures and of all mixtures.
+        codes: An npz file of `encode`, `fit` and others.
+        out: The picture to write.
+        content: Names or numbers of codes in the file, or anything that `Lord.find` finds. Defaults
+            to all contents of the file.
+        class_: The same for classes. Defaults to all classes of the file.
+        overwrite: Whether to replace an existing file.
+
+    Returns:
+        The number of rows and of columns, or 1 and the number of images.
 
     Raises:
-        ValueError: New classes are requested from the training density, which has none.
+        ValueError: The file holds no codes of this model, nothing has a given name, or `out`
+            exists.
     """
-    if density == "mixture":  # takes longest, and is kept
-        lord.density("content", seed, progress)
-    images = list(lord.sample(n, new_classes, density, seed).cpu())
-    columns = math.ceil(math.sqrt(n))
-    padded = [*images, *[None] * (-n % columns)]
-    save_png(out, tile([padded[i : i + columns] for i in range(0, n, columns)], sources=False))
+    check_out(out, overwrite, codes=False)
+    found = load_codes(codes)
+    lord.check_codes(codes, found)
+    if not content and not class_:
+        contents, own = (torch.from_numpy(part) for part in (found.content, found.class_))
+        made = lord.decode(contents, own.expand(len(contents), -1), found.stage).cpu()
+        names = short_names([Path(name) for name in found.names])
+        write(out, None, lambda: strips([list(made)], names, [""]))
+        return 1, len(made)
+    columns = _chosen(lord, codes, found, content, "content")
+    rows = _chosen(lord, codes, found, class_, "class")
+    made_rows = combine(lord, columns, rows)
+    write(out, None, lambda: combinations(columns, rows, made_rows, None))
+    return len(rows), len(columns)
 
 
-def interpolate_files(lord: Lord, first: Path, second: Path, out: Path, steps: int = 8) -> None:
-    """Write a grid of images that interpolate between two images.
+def combine(
+    lord: Lord, contents: Sequence[Source], classes: Sequence[Source]
+) -> list[list[Tensor]]:
+    """Decode every class with every content. Return images [C, H, W] by class and content."""
+    stage = joint_stage([*contents, *classes])
+    codes = torch.stack([each.code.cpu() for each in contents])
+    return [
+        list(lord.decode(codes, each.code.cpu().expand(len(codes), -1), stage).cpu())
+        for each in classes
+    ]
 
-    The content changes from left to right and the class from top to bottom.
 
-    Args:
-        lord: A model with stage 2.
-        first: The image at the upper left.
-        second: The image at the lower right.
-        out: The PNG file to write.
-        steps: Number of rows and of columns, at least 2.
-
-    Raises:
-        ValueError: The model has no stage 2, or the paths are not two images.
-    """
-    files = list_images([first, second])
-    if len(files) != 2:
-        raise ValueError(f"{first} {second}: name two images, not folders of several")
-    content, class_ = lord.encode(read_images(files, lord.shape))
-    contents = lord.interpolate(content[0], content[1], steps)
-    classes = lord.interpolate(class_[0], class_[1], steps)
-    made = lord.decode(contents.repeat(steps, 1), classes.repeat_interleave(steps, 0), "encoders")
-    rows = [list(row) for row in torch.stack(made.cpu().split(steps))]
-    save_png(out, tile(rows, sources=False))
+def _chosen(lord: Lord, file: Path, codes: Codes, asked: Sequence[str], kind: Kind) -> list[Source]:
+    """Return codes of the file, or what else the words stand for."""
+    if not asked:
+        return lord.find(file, kind)
+    found: list[Source] = []
+    for word in asked:
+        try:
+            row = row_of(file, codes, word)
+        except ValueError:
+            found += lord.find(word, kind)
+        else:
+            found += lord.find(f"{file}:{row}", kind)
+    return found

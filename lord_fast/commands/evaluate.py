@@ -27,8 +27,10 @@ def evaluate(
     """
     from rich.table import Table
 
+    from lord_fast.apply.process import set_up_for_run
     from lord_fast.evaluate.run import evaluate_run
 
+    set_up_for_run(run)
     with naming(run):
         with progress_bar("evaluate") as progress:
             metrics = evaluate_run(run, config, progress)

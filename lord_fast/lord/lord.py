@@ -1,178 +1,150 @@
 """A trained run as an object that turns images into codes and codes into images."""
 
-import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from rich.console import Console
+from torch import Tensor
 
-from lord_fast.config import EncoderConfig, TrainConfig
-from lord_fast.data.decode import Shape
-from lord_fast.data.store import open_store
-from lord_fast.machine import set_up
-from lord_fast.model.build import build_decoder, build_encoders, build_loss, stored_codes
-from lord_fast.model.density import Density, Kind, fit_density, sample_training
-from lord_fast.model.encoder import Encoders
+from lord_fast.config import Preset
+from lord_fast.console import err
+from lord_fast.images import Images
+from lord_fast.lord.hub import download
+from lord_fast.lord.inputs import AnyImages
+from lord_fast.lord.networks import TrainedModel
+from lord_fast.lord.read import AnyStage
+from lord_fast.lord.sources import Finder, Kind, Source, joint_stage
+from lord_fast.lord.training import train_model
+from lord_fast.machine import ieee_float32
+from lord_fast.model.build import build_loss
+from lord_fast.model.density import Density, fit_density, sample_training
+from lord_fast.model.density import Kind as DensityKind
 from lord_fast.model.fit import fit_codes
-from lord_fast.model.generator import Decoder
 from lord_fast.progress import Progress, silent
-from lord_fast.run import checkpoint
-from lord_fast.run.codes import Stage
-from lord_fast.run.config import load_config, load_encoder_config
-from lord_fast.system import INFERENCE_BATCH
-
-AnyStage = Stage | Literal["auto"]
 
 
-class Lord:
-    """A trained model with the codes of its training images and classes, its encoders and decoders.
+class Lord(TrainedModel):
+    """A trained model that people and other rooms use. See `TrainedModel` for its attributes."""
 
-    Each stage has its own decoder, because stage 2 fine-tunes the decoder of stage 1 together with
-    the encoders. Codes from training, `fit` or `sample_codes` belong to the decoder of stage
-    `latent`. Codes that the encoders predict belong to the decoder of stage `encoders`.
-
-    Attributes:
-        config: The run's configuration.
-        data: The store's path, hash, counts, size, channels and crop, as the run recorded them.
-        stage: The latest stage that is loaded, latent or encoders. It is the default of `decode`.
-        steps: Number of training steps of each loaded stage.
-        decoders: Modulation and generator of each loaded stage, in evaluation mode.
-        content_codes: Content codes of stage 1 without noise, float32 [num_images, content_dim].
-        class_codes: Class codes of stage 1, float32 [num_classes, class_dim].
-        encoders: Content and class encoder, or None if stage 2 is not loaded.
-    """
-
-    def __init__(self, config: TrainConfig, data: dict[str, Any], device: torch.device):
-        self.config, self.data, self.device = config, data, device
-        self.stage: Stage = "latent"
-        self.steps: dict[Stage, int] = {"latent": 0}
-        self.run: Path | None = None
-        self.decoders: dict[Stage, Decoder] = {"latent": self._new_decoder()}
-        self.content_codes = torch.empty(0, config.model.content_dim, device=device)
-        self.class_codes = torch.empty(0, config.model.class_dim, device=device)
-        self.encoders: Encoders | None = None
-        self._loss_state: dict[str, Tensor] = {}
+    def __init__(self, model: Path | str, device: str = "auto", stage: AnyStage = "auto"):
+        """Load a trained model, see `TrainedModel`."""
+        super().__init__(model, device, stage)
+        self._finder = Finder(self)
         self._densities: dict[tuple[str, int], Density] = {}
 
     @classmethod
-    def load(cls, run: Path | str, device: str = "auto", stage: AnyStage = "auto") -> "Lord":
-        """Load a run's latest checkpoints, also while training is unfinished.
+    def load(cls, model: Path | str, device: str = "auto", stage: AnyStage = "auto") -> "Lord":
+        """Load a trained model. `Lord.load(model)` is the same as `Lord(model)`."""
+        return cls(model, device, stage)
 
-        If the latest is damaged, the previous undamaged one is loaded and a line on stderr says so.
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str,
+        revision: str | None = None,
+        device: str = "auto",
+        stage: AnyStage = "auto",
+    ) -> "Lord":
+        """Download a model from the Hugging Face Hub and load it.
 
         Args:
-            run: The run's folder.
+            name: USER/MODEL. A local folder is not looked at.
+            revision: A branch, a tag or a commit. Defaults to the newest.
             device: auto, cpu, cuda or mps.
-            stage: `latent` loads only stage 1. `encoders` loads both stages. `auto` loads stage 2
-                if the run has it.
+            stage: See `Lord`.
 
         Raises:
-            ValueError: The folder is not a run, it has no checkpoint of a requested stage, or a
-                checkpoint is damaged or does not match the run's configuration.
+            ValueError: The Hub has no such model, or the hub extra is not installed.
         """
-        run = Path(run)
-        config, data = load_config(run / "config.yaml")
-        latent = checkpoint.load_latest(run / "checkpoints", "latent")
-        if latent is None:
-            raise ValueError(f"{run}: no checkpoint yet; train it first")
-        encoders = None
-        if stage != "latent":
-            encoders = checkpoint.load_latest(run / "checkpoints", "encoders")
-        if stage == "encoders" and encoders is None:
-            raise ValueError(_no_encoders(run))
-        lord = cls(config, data, set_up(device, "float32", config.machine.threads).device)
-        lord.run = run
-        lord._load_latent(latent)
-        if encoders is not None:
-            lord._load_encoders(encoders, load_encoder_config(run / "encoders.yaml"))
-        return lord
+        return cls(download(name, revision), device, stage)
 
-    @property
-    def step(self) -> int:
-        """Number of training steps of the latest stage that is loaded."""
-        return self.steps[self.stage]
+    @classmethod
+    def train(
+        cls,
+        images: Path | str,
+        run: Path | str | None = None,
+        *,
+        size: int = 64,
+        preset: Preset = "laptop",
+        encoders: Mapping[str, Any] | None = MappingProxyType({}),
+        device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+        quiet: bool = False,
+        **options: Any,
+    ) -> "Lord":
+        """Train both stages on images and load the result. The same call resumes.
 
-    @property
-    def shape(self) -> Shape:
-        """Size, channels and crop of the images.
-
-        Raises:
-            ValueError: The run does not record how its images were cropped.
-        """
-        if "crop" not in self.data:
-            raise ValueError(
-                f"{self.run}/config.yaml: does not record how its images were cropped; copy crop "
-                f"from its store's manifest.json to data: (crop: null, or crop: [width, height])"
-            )
-        crop = self.data["crop"]
-        return Shape(self.data["size"], self.data["channels"], crop and tuple(crop))
-
-    @torch.no_grad()
-    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Predict content and class codes of images with the encoders of stage 2.
+        Unlike loading, training sets the number of threads of this process.
 
         Args:
-            images: float [B, channels, size, size] in [0, 1].
-
-        Returns:
-            Content codes, float32 [B, content_dim], and class codes, float32 [B, class_dim].
+            images: A folder of files CLASS/NAME.png, an archive of such a folder, or a packed
+                store.
+            run: The run's folder. Defaults to runs/NAME, where NAME is that of the images. A store
+                is packed next to it.
+            size: Side of the packed images in pixels.
+            preset: Selects the defaults of both stages.
+            encoders: Options of stage 2 by name. None trains no encoders.
+            device: Device to train on.
+            quiet: Whether to print nothing. By default the progress goes to stderr.
+            options: Options of stage 1 by name, such as `steps=1000`. See `lord-fast train --help`.
 
         Raises:
-            ValueError: Stage 2 is not loaded, or the images do not fit the model.
+            ValueError: The images cannot be packed, an option is wrong, or the run has another
+                configuration.
+            Interrupted: The process received a signal. Training was saved.
         """
-        if self.encoders is None:
-            raise ValueError(_no_encoders(self.run))
-        self.check_images(images)
-        pairs = [self.encoders(batch.to(self.device)) for batch in images.split(INFERENCE_BATCH)]
-        return torch.cat([pair[0] for pair in pairs]), torch.cat([pair[1] for pair in pairs])
+        console = Console(quiet=True) if quiet else err
+        given = None if run is None else Path(run)
+        changes = {"device": device, **options}
+        done = train_model(Path(images), given, size, preset, encoders, console, changes)
+        return cls(done, device)
 
-    @torch.no_grad()
-    def decode(self, content: Tensor, class_: Tensor, stage: AnyStage = "auto") -> Tensor:
-        """Generate images from content and class codes.
+    def find(self, asked: Any, kind: Kind) -> list[Source]:
+        """Return the codes that images, names or files of codes stand for.
 
         Args:
-            content: float32 [B, content_dim].
-            class_: float32 [B, class_dim].
-            stage: The stage that the codes come from. Use `latent` for codes from training, `fit`
-                or `sample_codes`, and `encoders` for codes from `encode`. `auto` means `encoders`
-                if stage 2 is loaded and `latent` otherwise.
-
-        Returns:
-            float32 [B, channels, size, size] in [0, 1].
+            asked: What to find, see `lord_fast.lord.sources.Finder.find`.
+            kind: content or class.
 
         Raises:
-            ValueError: `stage` is `encoders`, and stage 2 is not loaded.
+            ValueError: Nothing has this name, or an image cannot be read.
         """
-        decoder = self.decoders.get(self.stage if stage == "auto" else stage)
-        if decoder is None:
-            raise ValueError(_no_encoders(self.run))
-        pieces = zip(content.split(INFERENCE_BATCH), class_.split(INFERENCE_BATCH), strict=True)
-        images = [decoder(c.to(self.device), k.to(self.device)) for c, k in pieces]
-        return torch.cat(images)
+        return self._finder.find(asked, kind)
 
-    def translate(self, content_images: Tensor, class_images: Tensor) -> Tensor:
+    def translate(self, content: Any, class_: Any) -> Images:
         """Combine the content of some images with the class of others.
 
         Args:
-            content_images: float [B, channels, size, size] in [0, 1].
-            class_images: float [B, channels, size, size] in [0, 1], or one image [1, ...] that
-                gives the class of all.
+            content: Images: paths, Pillow images, arrays, or a tensor float
+                [B, channels, size, size] in [0, 1]. Names and numbers stand for images of the
+                store, see `find`.
+            class_: As many images, or one for all. The name of a class stands for the class.
 
         Returns:
             float32 [B, channels, size, size] in [0, 1].
 
         Raises:
-            ValueError: Stage 2 is not loaded, or the images do not fit the model.
+            ValueError: Images need stage 2 and it is not loaded, they do not fit the model, or
+                nothing has a given name.
         """
-        content, _ = self.encode(content_images)
-        _, class_ = self.encode(class_images)
-        return self.decode(content, class_.expand(len(content), -1), "encoders")
+        contents, classes = self.find(content, "content"), self.find(class_, "class")
+        if len(classes) not in (1, len(contents)):
+            raise ValueError(
+                f"{len(contents)} contents and {len(classes)} classes: give one class for all, or "
+                f"one for each content"
+            )
+        codes = torch.stack([each.code.to(self.device) for each in classes])
+        return self.decode(
+            torch.stack([each.code.to(self.device) for each in contents]),
+            codes.expand(len(contents), -1), joint_stage([*contents, *classes]),
+        )  # fmt: skip
 
     def fit(
         self,
-        images: Tensor,
+        images: AnyImages,
         new_class: bool = False,
         steps: int = 300,
         seed: int = 0,
@@ -184,7 +156,8 @@ class Lord:
         This needs no encoder. Decode the codes with `decode(..., stage="latent")`.
 
         Args:
-            images: float [N, channels, size, size] in [0, 1].
+            images: Paths, Pillow images, arrays, or a tensor float [N, channels, size, size] in
+                [0, 1].
             new_class: All images show one class that was not in training. They share one class
                 code.
             steps: Number of optimization steps.
@@ -199,22 +172,23 @@ class Lord:
         Raises:
             ValueError: The images do not fit the model, or the weights cannot be loaded.
         """
-        self.check_images(images)
+        batch = self.as_images(images)
         reconstruction = build_loss(self.config, perceptual_weights)
-        reconstruction.load_state_dict(self._loss_state)
-        return fit_codes(
-            images.to(self.device), self.decoders["latent"], reconstruction.to(self.device),
-            self.config, (self.content_codes, self.class_codes),
-            new_class=new_class, steps=steps, seed=seed, progress=progress,
-        )  # fmt: skip
+        reconstruction.load_state_dict(self.loss_state)
+        with ieee_float32(self.device):
+            return fit_codes(
+                batch.to(self.device), self.decoders["latent"], reconstruction.to(self.device),
+                self.config, (self.content_codes, self.class_codes),
+                new_class=new_class, steps=steps, seed=seed, progress=progress,
+            )  # fmt: skip
 
     def sample(
         self,
         n: int,
         new_classes: bool = False,
-        density: Kind = "mixture",
+        density: DensityKind = "mixture",
         seed: int = 0,
-    ) -> Tensor:
+    ) -> Images:
         """Generate new images with content codes drawn from a density of the training codes.
 
         Args:
@@ -234,7 +208,7 @@ class Lord:
         return self.decode(content, class_, "latent")
 
     def sample_codes(
-        self, n: int, new_classes: bool = False, density: Kind = "mixture", seed: int = 0
+        self, n: int, new_classes: bool = False, density: DensityKind = "mixture", seed: int = 0
     ) -> tuple[Tensor, Tensor]:
         """Draw the codes of `sample`, float32 [n, content_dim] and [n, class_dim]."""
         if new_classes and density == "training":
@@ -272,19 +246,10 @@ class Lord:
     def _contents(self) -> np.ndarray | None:
         """Return the content of each training image as a number, for the folds of a density.
 
-        The result is None if the store has no content labels. It is also None if the store cannot
-        be opened, which a warning says.
+        The result is None without content labels, and if the store cannot be opened.
         """
-        if self.run is None:
-            return None
-        try:
-            store = open_store(self.run, self.data)
-        except ValueError as error:
-            warnings.warn(
-                f"{error}; the density is chosen with single images held out", stacklevel=2
-            )
-            return None
-        if not store.factors:
+        store = self.open_store()
+        if store is None or not store.factors:
             return None
         return np.unique(store.content_ids.numpy(), axis=0, return_inverse=True)[1].reshape(-1)
 
@@ -300,66 +265,3 @@ class Lord:
             float32 [steps, dim].
         """
         return torch.lerp(first, second, torch.linspace(0, 1, steps, device=first.device)[:, None])
-
-    def check_images(self, images: Tensor) -> None:
-        """Check that images fit the model.
-
-        Raises:
-            ValueError: The images have another shape, an integer type or values outside [0, 1].
-        """
-        size, channels = self.data["size"], self.data["channels"]
-        if images.ndim != 4 or tuple(images.shape[1:]) != (channels, size, size):
-            raise ValueError(
-                f"images of shape {list(images.shape)}: this model takes "
-                f"[B, {channels}, {size}, {size}]"
-            )
-        if not images.is_floating_point() or not 0 <= images.min() <= images.max() <= 1:
-            raise ValueError("images must be float and in [0, 1]; divide uint8 by 255")
-
-    def _load_latent(self, found: checkpoint.Loaded) -> None:
-        file, step, state = found
-        self.steps["latent"], self._loss_state = step, state["loss"]
-        fill(self.decoders["latent"], state["decoder"], file)
-        counts = (self.data["num_images"], self.data["num_classes"])
-        if counts != tuple(len(state[name]["weight"]) for name in ("content", "class")):
-            raise ValueError(f"{file}: its numbers of images and classes differ from config.yaml")
-        self.content_codes, self.class_codes = stored_codes(
-            state, step, self.config, *counts, self.device
-        )
-
-    def _load_encoders(self, found: checkpoint.Loaded, config: EncoderConfig) -> None:
-        file, step, state = found
-        self.stage, self.steps["encoders"] = "encoders", step
-        encoders = build_encoders(config, self.config, self.data["size"], self.data["channels"])
-        fill(encoders, state["encoders"], file)
-        self.encoders = encoders.to(self.device).eval()
-        self.decoders["encoders"] = self._new_decoder()
-        fill(self.decoders["encoders"], state["decoder"], file)
-
-    def _new_decoder(self) -> Decoder:
-        decoder = build_decoder(self.config, self.data["size"], self.data["channels"])
-        return decoder.to(self.device).eval()
-
-
-def fill(network: nn.Module, state: dict[str, Tensor], file: Path) -> None:
-    """Load a network's parameters.
-
-    Args:
-        network: The network, as built from the configuration.
-        state: Parameter name -> tensor.
-        file: The file that the parameters were read from, for the error message.
-
-    Raises:
-        ValueError: The parameters belong to another network.
-    """
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(
-            f"{file}: does not fit the configured networks ({reason[:300]})"
-        ) from error
-
-
-def _no_encoders(run: Path | None) -> str:
-    return f"{run}: no encoders (stage 2) yet; train them with: lord-fast train-encoders {run}"

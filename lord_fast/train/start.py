@@ -78,7 +78,7 @@ def train_latent(
     check_run(run, config, data)
     end = config.total_steps(store.num_images)
     if _is_done(run, "latent", end, from_step):
-        _remember_path(run, data)
+        _remember_path(run, store)
         return None
     machine, config = prepare(config, store, _precision_of(run, "latent"))
     stage = LatentStage(config, store, machine)
@@ -86,7 +86,7 @@ def train_latent(
     check_weights(run, sha256)
     with hold_run(run):
         check_run(run, config, data)  # Another process may have changed it before the lock.
-        write_run(run, config, {**data, "perceptual_sha256": sha256})
+        write_run(run, config, {**data, "perceptual_sha256": sha256}, store.class_names)
         _record(command, run)
         console.print(header(stage, run, config.preset, PRESETS[config.preset]))
         with fitting(config.batch_size):
@@ -268,12 +268,13 @@ def _precision_of(run: Path, stage: StageName) -> str | None:
     return load_config(run / "config.yaml")[0].machine.precision
 
 
-def _remember_path(run: Path, data: dict[str, Any]) -> None:
+def _remember_path(run: Path, store: ImageStore) -> None:
     """Write the path of a store that has moved into a finished run."""
     config, trained_on = load_config(run / "config.yaml")
-    if trained_on["store"] != data["store"]:
+    path = store.describe()["store"]
+    if trained_on["store"] != path:
         with hold_run(run):
-            write_run(run, config, {**trained_on, "store": data["store"]})
+            write_run(run, config, {**trained_on, "store": path}, store.class_names)
 
 
 def _record(command: Command | None, run: Path) -> None:
