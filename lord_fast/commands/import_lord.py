@@ -22,8 +22,8 @@ def import_lord(
         lord-fast import-lord lord-pytorch/model --run runs/theirs --store their-store
 
     Args:
-        checkpoint: The model directory with latent.pth and amortized.pth. Of its pickled
-            configuration only plain data is read.
+        checkpoint: The model directory with latent.pth and amortized.pth. Its pickled
+            configuration is not loaded.
         run: The run's folder to create.
         store: The packed images that the model was trained on, in the same order. They are needed
             to evaluate the model, to report on it and to train its encoders.
@@ -42,7 +42,7 @@ def import_lord(
     )
     if found.is_square is None:
         err.print(
-            f"{checkpoint / 'config.pkl'}: cannot be read as plain data; the images are taken to "
+            f"{checkpoint / 'config.pkl'}: does not tell the size of the images; they are taken to "
             f"be square"
         )
     if images is not None:

@@ -1,11 +1,11 @@
 """Imports a checkpoint of the published lord-pytorch.
 
 The state dicts are read with `weights_only`. The shapes of the tensors give all dimensions but one.
-Only the pickled configuration tells a wide image from a square one, and it is read as plain data.
+Only the pickled configuration tells a wide image from a square one. It is not loaded, but its codes
+are listed to find the size of the images.
 """
 
-import io
-import pickle
+import pickletools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +27,8 @@ from lord_fast.run.folder import write_class_names
 STEP = 1
 """Step number of an imported checkpoint. The published files do not contain the real one."""
 
+INTEGERS = {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1"}
+"""Codes of a pickle that put an integer on its stack."""
 SIZES = (32, 64)
 """Image sizes that can be imported. The published generator always has 4 AdaIN layers, which is
 lord-fast's number only at these sizes."""
@@ -89,7 +91,7 @@ class Published:
         data: The entry `data` of a run's configuration. Its path of the store is empty until
             `tie_to`.
         is_square: Whether the published configuration says that the images are square. None means
-            that it could not be read safely, so that squares are assumed.
+            that it does not tell, so that squares are assumed.
         latent: State of stage 1.
         encoders: State of stage 2, or None if there is no amortized.pth.
     """
@@ -186,39 +188,32 @@ class Published:
         fill(network, state, file)
 
 
-class _Plain(pickle.Unpickler):
-    """Reads numbers, texts, tuples and dictionaries. Anything that would call code is refused."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Refuse to import.
-
-        Raises:
-            UnpicklingError: Always.
-        """
-        raise pickle.UnpicklingError(f"{module}.{name}: not plain data")
-
-
 def published_sides(file: Path) -> tuple[int, int] | None:
     """Return the height and the width of the images from a published configuration.
 
-    It is a pickle, of which only plain data is read. Nothing in it is called.
+    It is a pickle. It is not loaded: its codes are listed, and the first three integers that form a
+    tuple (height, width, 1 or 3) are taken.
 
     Args:
         file: config.pkl of a model directory.
 
     Returns:
-        Height and width in pixels, or None if the file is missing or not plain data.
+        Height and width in pixels, or None if the file is missing, damaged or has no such tuple.
     """
     try:
         if file.stat().st_size > MAX_CONFIG_BYTES:
             return None
-        values = _Plain(io.BytesIO(file.read_bytes())).load()
-    except Exception:  # A pickle that is damaged or hostile raises exceptions of any type.
+        codes = [(code.name, value) for code, value, _ in pickletools.genops(file.read_bytes())]
+    except Exception:  # A damaged pickle raises exceptions of any type.
         return None
-    for shape in values.values() if isinstance(values, dict) else ():
-        is_shape = isinstance(shape, tuple | list) and len(shape) == 3
-        if is_shape and all(type(side) is int for side in shape) and shape[2] in (1, 3):
-            return shape[0], shape[1]
+    numbers: list[int] = []
+    for name, value in codes:
+        if type(value) is int and name in INTEGERS:
+            numbers.append(value)
+            continue
+        if name in ("TUPLE", "TUPLE3") and len(numbers) >= 3 and numbers[-1] in (1, 3):
+            return numbers[-3], numbers[-2]
+        numbers = []
     return None
 
 
