@@ -171,11 +171,11 @@ def _lay_out(
     rows: Rows, scale: int, row_breaks: Collection[int], column_breaks: Collection[int]
 ) -> Image.Image:
     height, width = (scale * pixels for pixels in _size(rows))
-    tops = _offsets(len(rows) + 1, height, row_breaks)
-    lefts = _offsets(len(rows[0]) + 1, width, column_breaks)
-    canvas = Image.new("RGB", (lefts[-1], tops[-1]), "white")
-    for y, row in zip(tops, rows, strict=False):
-        for x, image in zip(lefts, row, strict=False):
+    tops = _offsets(len(rows), height, row_breaks)
+    lefts = _offsets(len(rows[0]), width, column_breaks)
+    canvas = Image.new("RGB", (lefts[-1] + width + GAP, tops[-1] + height + GAP), "white")
+    for y, row in zip(tops, rows, strict=True):
+        for x, image in zip(lefts, row, strict=True):
             if image is not None:
                 picture = Image.fromarray(to_pixels(image))
                 canvas.paste(picture.resize((width, height), Image.Resampling.NEAREST), (x, y))
