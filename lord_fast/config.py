@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from lord_fast.bounds import AtLeast, Below, Checked, MoreThan
+from lord_fast.bounds import AtLeast, Below, Checked, MoreThan, PowerOfTwo
 
 Preset = Literal["demo", "laptop", "paper", "a100"]
 PerceptualInput = Literal["caffe", "imagenet", "unit"]
@@ -23,6 +23,8 @@ MOST_DIM = 1 << 16
 """Upper bound of the sizes of codes and layers."""
 MOST_STEPS = 100_000_000
 """Upper bound of the number of steps. Memory holds a learning rate and a number for each step."""
+MOST_RANKS = 1 << 20
+"""Upper bound of the number of virtual ranks."""
 
 
 class Default(int):
@@ -133,7 +135,9 @@ class MachineConfig(Checked):
     cuda_graph: bool = False
     """Capture the training step as a CUDA graph and replay it, which saves launch time."""
     threads: Annotated[int, AtLeast(0), Below(1025)] = 0
-    """Number of CPU threads. 0 uses one for each core."""
+    """Number of CPU threads. 0 uses one for each core, shared by the processes of a machine."""
+    timeout: Annotated[float, MoreThan(0), Below(1e6)] = 60.0
+    """Seconds that a process waits for another one in training with several processes."""
 
 
 @dataclass(frozen=True)
@@ -169,6 +173,10 @@ class StageConfig(Checked):
     """Number of steps. It overrides --epochs. A larger number extends a finished run."""
     extended_from: tuple[int, ...] = ()
     """Earlier lengths of an extended run in steps. Training sets this option itself."""
+    virtual_ranks: Annotated[int, PowerOfTwo(), Below(MOST_RANKS)] = Default(1)
+    """Number of parts of the images and content codes, which the processes of torchrun share. The
+    result depends on it and not on the number of processes. Must be a power of two. The default is
+    the number of processes at the start."""
     seed: Annotated[int, AtLeast(0), Below(1 << 63)] = 0
     """Seed of the initial weights and codes, of the order of the images and of the noise."""
 
@@ -264,11 +272,17 @@ def fit_to(config: AnyStage, num_images: int) -> AnyStage:
     from flags and files do not change.
 
     Raises:
-        ValueError: A batch size from a flag or file is larger than the number of images.
+        ValueError: A batch size from a flag or file is larger than the number of images, or no
+            multiple of the virtual ranks.
     """
-    batch, steps = config.batch_size, config.steps
+    batch, steps, ranks = config.batch_size, config.steps, int(config.virtual_ranks)
     if isinstance(batch, Default):
-        batch = min(int(batch), max(1, num_images // 2))
+        batch = max(min(int(batch), max(1, num_images // 2)) // ranks, 1) * ranks
+    if batch % ranks:
+        raise ValueError(
+            f"--batch-size {batch}: must be a multiple of --virtual-ranks {ranks}; use "
+            f"{max(batch // ranks, 1) * ranks}"
+        )
     if batch > num_images:
         raise ValueError(
             f"{num_images} images are fewer than one batch of {batch}; "
@@ -277,7 +291,9 @@ def fit_to(config: AnyStage, num_images: int) -> AnyStage:
     if steps is None and isinstance(config.epochs, Default):
         of_epochs = config.epochs * (num_images // batch)
         steps = LEAST_STEPS if of_epochs < LEAST_STEPS else None
-    return replace(config, batch_size=batch, epochs=int(config.epochs), steps=steps)
+    return replace(
+        config, batch_size=batch, epochs=int(config.epochs), steps=steps, virtual_ranks=ranks
+    )
 
 
 PRESETS: dict[str, TrainConfig] = {"laptop": TrainConfig()}
@@ -332,6 +348,9 @@ ENCODER_PRESETS["a100"] = ENCODER_PRESETS["paper"]
 
 
 def encoder_defaults(config: TrainConfig) -> EncoderConfig:
-    """Return the defaults of stage 2, from the preset and the machine settings of stage 1."""
+    """Return the defaults of stage 2, from the preset, machine and virtual ranks of stage 1."""
     preset = ENCODER_PRESETS[config.preset]
-    return dataclasses.replace(preset, machine=config.machine, logging=config.logging)
+    ranks = Default(config.virtual_ranks)
+    return dataclasses.replace(
+        preset, machine=config.machine, logging=config.logging, virtual_ranks=ranks
+    )

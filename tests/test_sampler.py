@@ -35,9 +35,9 @@ def test_fewer_images_than_a_batch_are_refused_are_refused():
 def test_each_order_is_computed_once_when_reading_ahead_into_the_next_epoch(monkeypatch):
     made = []
 
-    def counted(count, seed, epoch):
+    def counted(count, seed, epoch, shard):
         made.append(epoch)
-        return permutation(count, seed, epoch)
+        return permutation(count, seed, epoch, shard)
 
     monkeypatch.setattr(sampler_module, "permutation", counted)
     ahead = EpochSampler(12, 4, seed=0)

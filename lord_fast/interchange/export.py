@@ -17,9 +17,9 @@ from lord_fast.grid import draw, save_png
 from lord_fast.interchange.card import PICTURE, card
 from lord_fast.lord import Lord
 from lord_fast.lord.read import CONFIG, TENSORS
-from lord_fast.run.checkpoint import write_tensors
 from lord_fast.run.exported import as_exported
 from lord_fast.run.folder import write_class_names
+from lord_fast.run.tensors import write_tensors
 
 TOLERANCE = 1e-4
 """Maximum difference between the outputs of an ONNX network and of PyTorch."""

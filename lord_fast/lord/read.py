@@ -79,10 +79,13 @@ def read_run(run: Path, stage: AnyStage, device: torch.device) -> Trained:
     if latent is None:
         raise ValueError(f"{run}: no checkpoint yet; train it first")
     counts = (data["num_images"], data["num_classes"])
-    if counts != tuple(len(latent.state[name]["weight"]) for name in ("content", "class")):
+    tables, sizes = latent.tables, config.model
+    if counts != tuple(sum(tables[name].rows) for name in ("content", "class")):
         raise ValueError(
             f"{latent.path}: its numbers of images and classes differ from config.yaml"
         )
+    if (sizes.content_dim, sizes.class_dim) != (tables["content"].dim, tables["class"].dim):
+        raise ValueError(f"{latent.path}: its lengths of codes differ from config.yaml")
     encoders = None
     if stage != "latent":
         encoders = checkpoint.load_latest(run / "checkpoints", "encoders")
@@ -94,7 +97,7 @@ def read_run(run: Path, stage: AnyStage, device: torch.device) -> Trained:
         steps={name: each.step for name, each in found.items()},
         files={name: each.path for name, each in found.items()},
         decoders={name: each.state["decoder"] for name, each in found.items()},
-        codes=stored_codes(latent.state, latent.step, config, *counts, device),
+        codes=stored_codes(tables, latent.step, config, *counts, device),
         loss=latent.state["loss"],
         encoder_config=load_encoder_config(run / "encoders.yaml") if encoders else None,
         encoders=encoders.state["encoders"] if encoders else {},

@@ -32,7 +32,13 @@ MAX_CONFIG_BYTES = 1 << 20
 AnyStage = TypeVar("AnyStage", bound=StageConfig)
 
 FIRST_LINE = "# sha256 {} of this content; delete this line if you edit it"
-ADDED = {"cache_target_features": False, "keep": 2, "extended_from": ()}
+ADDED = {
+    "cache_target_features": False,
+    "keep": 2,
+    "extended_from": (),
+    "virtual_ranks": 1,
+    "timeout": 60.0,
+}
 """Options that files of older versions lack, with the values that those versions used."""
 MAY_DIFFER = {*options(MachineConfig()), *options(LoggingConfig()), "perceptual_weights"} - {
     "precision",
@@ -115,15 +121,17 @@ def as_plain(config: Checked) -> dict[str, Any]:
 def differences(old: StageConfig, new: StageConfig) -> list[str]:
     """List forbidden changes of options when a run is resumed, as `--flag old -> new`.
 
-    A precision of `auto` matches any precision.
+    A precision of `auto` matches any precision. On a CPU the number of threads changes the last
+    bits, so with several virtual ranks it must stay the same. 0 threads match any number.
     """
     values = options(new)
+    fixed = {"threads"} if old.virtual_ranks > 1 and values["threads"] else set()
     if values["precision"] == "auto" or old.machine.precision == "auto":
         values["precision"] = old.machine.precision
     return [
         f"{flag(name)} {value} -> {values[name]}"
         for name, value in options(old).items()
-        if name not in MAY_DIFFER and value != values[name]
+        if name not in MAY_DIFFER - fixed and value != values[name]
     ]
 
 
