@@ -6,7 +6,7 @@ from typing import Annotated
 
 from tyro.conf import Positional
 
-from lord_fast.atomic import atomic_write
+from lord_fast.atomic import atomic_write, refuse_overwriting
 from lord_fast.bounds import AtLeast
 from lord_fast.console import out
 from lord_fast.run.metrics import probe_rows
@@ -17,6 +17,7 @@ def score(
     labels: Positional[Path],
     json: Path | None = None,
     seed: Annotated[int, AtLeast(0)] = 0,
+    overwrite: bool = False,
 ) -> None:
     """Measure leakage and informativeness of the codes of any model.
 
@@ -33,11 +34,14 @@ def score(
             column name if its rows are in another order than the codes.
         json: Also write all values to this JSON file.
         seed: Seed of the splits, the probes and the controls.
+        overwrite: Replace an existing JSON file.
     """
     from rich.table import Table
 
     from lord_fast.evaluate.score import score as measure
 
+    if json is not None:
+        refuse_overwriting(json, overwrite)
     values = measure(codes, labels, seed)
     table = Table("what", "figure", "chance and controls", title=str(codes))
     for row in probe_rows(values):

@@ -169,6 +169,7 @@ class Published:
                 f"--store {store.path}: not the images of this model ({', '.join(different)})"
             )
         self.data = found
+
     def tables(self) -> Tables:
         """Return tables that hold the codes at step `STEP`, without moments."""
         images, classes = map(len, self.codes)
