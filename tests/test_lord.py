@@ -87,6 +87,15 @@ def test_classes_and_images_are_found_by_name_and_number(lord, store, photo):
     assert len(both) == 2
 
 
+def test_files_get_names_that_tell_them_apart(lord, photo, tmp_path):
+    for name in ("ann", "bob"):
+        (tmp_path / name).mkdir()
+        shutil.copy(photo, tmp_path / name / "1.png")
+    found = lord.find([str(tmp_path / "ann" / "1.png"), tmp_path / "bob" / "1.png", "3"], "class")
+    assert [source.name for source in found] == ["ann/1", "bob/1", "3"]
+    assert [source.name for source in lord.find(photo, "class")] == ["five"]
+
+
 @pytest.mark.parametrize(
     ("asked", "kind", "message"),
     [

@@ -2,10 +2,11 @@
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,6 +18,8 @@ from lord_fast.run.codes import Codes, Stage, load_codes
 
 Kind = Literal["content", "class"]
 CODES = ".npz"
+WORDS = (str, Path, int, np.integer)
+"""What a list may hold to be found one by one."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class Source:
         image: An image that has this content or class, float [C, H, W], if there is one.
         class_id: The class of training, or None.
         image_id: The image of the store, or None.
+        file: The file that was encoded, or None.
     """
 
     name: str
@@ -38,6 +42,7 @@ class Source:
     image: Tensor | None = None
     class_id: int | None = None
     image_id: int | None = None
+    file: Path | None = None
 
 
 class Finder:
@@ -64,15 +69,17 @@ class Finder:
         Raises:
             ValueError: Nothing has this name, or an image cannot be read.
         """
-        if isinstance(asked, list | tuple) and any(isinstance(each, str | int) for each in asked):
-            return [source for each in asked for source in self.find(each, kind)]
-        if isinstance(asked, int):
-            return [self._of_store(asked, kind)]
+        if isinstance(asked, list | tuple) and any(isinstance(each, WORDS) for each in asked):
+            return _named([source for each in asked for source in self._of(each, kind)])
+        return _named(self._of(asked, kind))
+
+    def _of(self, asked: Any, kind: Kind) -> list[Source]:
+        if isinstance(asked, int | np.integer):
+            return [self._of_store(int(asked), kind)]
         if isinstance(asked, str | Path):
             return self._of_word(str(asked), kind)
         images = self.lord.as_images(asked)
-        names = [f"image {i}" for i in range(len(images))]
-        return self._encoded(images, names, kind)
+        return self._encoded(images, [None] * len(images), kind)
 
     def _of_word(self, word: str, kind: Kind) -> list[Source]:
         path, (file, colon, which) = Path(word), word.rpartition(":")
@@ -93,13 +100,13 @@ class Finder:
 
     def _of_files(self, paths: Sequence[Path], kind: Kind) -> list[Source]:
         files = list_images(paths)
-        return self._encoded(read_images(files, self.lord.shape), short_names(files), kind)
+        return self._encoded(read_images(files, self.lord.shape), files, kind)
 
-    def _encoded(self, images: Tensor, names: Sequence[str], kind: Kind) -> list[Source]:
+    def _encoded(self, images: Tensor, files: Sequence[Path | None], kind: Kind) -> list[Source]:
         codes = self.lord.encode(images)[kind == "class"]
         return [
-            Source(name, code, "encoders", image)
-            for name, code, image in zip(names, codes, images, strict=True)
+            Source(f"image {i}", code, "encoders", image, file=file)
+            for i, (file, code, image) in enumerate(zip(files, codes, images, strict=True))
         ]
 
     def _of_codes(self, file: Path, which: str | None, kind: Kind) -> list[Source]:
@@ -159,6 +166,16 @@ class Finder:
         shown = f"; the classes are {', '.join(known[:8])}{', ...' if len(known) > 8 else ''}"
         hint = f"; did you mean {near[0]}?" if near else shown if known else ""
         return f"{word}: no such {what} of the store{hint}"
+
+
+def _named(sources: list[Source]) -> list[Source]:
+    """Name files by the shortest ends of their paths that tell all of them apart."""
+    files = [source.file for source in sources if source.file is not None]
+    names = dict(zip(files, short_names(files), strict=True))
+    return [
+        source if source.file is None else replace(source, name=names[source.file])
+        for source in sources
+    ]
 
 
 def row_of(file: Path, codes: Codes, which: str) -> int:
