@@ -19,8 +19,9 @@ def decode(
 ) -> None:
     """Turn a file of codes into a picture.
 
-    By default every content is decoded with its own class. With --content or --class, the picture
-    shows all combinations.
+    By default every content is decoded with its own class.
+
+    With --content or --class, the picture shows all combinations.
 
     Examples:
         lord-fast decode runs/photos codes.npz

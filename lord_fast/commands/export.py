@@ -11,7 +11,7 @@ from lord_fast.errors import naming
 def export(run: Positional[Path], out: Path, onnx: bool = True, license: str = "unknown") -> None:
     """Write a run as safetensors, ONNX and a model card.
 
-    The folder is a model like the run: every verb that uses a run reads it, and so does Lord.
+    The folder is a model like the run. Every verb that uses a run reads it.
 
     Examples:
         lord-fast export runs/photos --out model

@@ -20,8 +20,9 @@ def interpolate(
 ) -> None:
     """Write a grid of images that interpolate between two images.
 
-    The content changes from left to right and the class from top to bottom. An image is a file,
-    which needs stage 2, or an image of the store by its name or number.
+    The content changes from left to right and the class from top to bottom.
+
+    An image file needs stage 2. An image of the store goes by name or number.
 
     Examples:
         lord-fast interpolate runs/photos a.png b.png --out between.png

@@ -19,8 +19,9 @@ def translate(
 ) -> None:
     """Combine the content of some images with the class of others.
 
-    An image is a file or a folder of files, which need stage 2. It may also be an image of the
-    store by its name or number, or a file of codes. A row of such a file is FILE.npz:NAME.
+    An image file needs stage 2. An image of the store goes by name or number.
+
+    FILE.npz stands for all codes of a file, and FILE.npz:NAME for one of them.
 
     Examples:
         lord-fast translate runs/photos --content poses --class people --out grid.png
