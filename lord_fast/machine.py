@@ -2,6 +2,8 @@
 
 import ctypes
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -65,8 +67,7 @@ def set_up(device: str = "auto", precision: str = "auto", threads: int = 0) -> M
     if precision == "auto":
         precision = "bf16" if fast else "float32"
     launch = this_launch()
-    threads = threads or max(cpu_count() // launch.local_world, 1)
-    torch.set_num_threads(threads)
+    threads = set_threads(threads, launch.local_world)
     keep_freed_memory()
     use_tf32(precision == "tf32")
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
@@ -80,6 +81,18 @@ def _own_device(device: str, launch: Launch) -> torch.device:
     index = launch.local_rank % torch.cuda.device_count()
     torch.cuda.set_device(index)
     return torch.device("cuda", index)
+
+
+def set_threads(threads: int, processes: int = 1) -> int:
+    """Set the number of CPU threads and return it.
+
+    Args:
+        threads: The number, or 0 for one for each core.
+        processes: Number of processes of this machine that share the cores.
+    """
+    threads = threads or max(cpu_count() // processes, 1)
+    torch.set_num_threads(threads)
+    return threads
 
 
 def choose_device(device: str) -> str:
@@ -115,6 +128,23 @@ def use_tf32(wanted: bool) -> None:
     """
     torch.backends.cuda.matmul.allow_tf32 = wanted
     torch.backends.cudnn.allow_tf32 = wanted
+
+
+@contextmanager
+def ieee_float32(device: torch.device) -> Iterator[None]:
+    """Compute float32 products on CUDA in IEEE arithmetic. Restore the caller's setting after."""
+    if device.type != "cuda":
+        yield
+        return
+    places = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
+    before = [place.fp32_precision for place in places]
+    try:
+        for place in places:
+            place.fp32_precision = "ieee"
+        yield
+    finally:
+        for place, precision in zip(places, before, strict=True):
+            place.fp32_precision = precision
 
 
 def set_up_for(config: MachineConfig) -> Machine:

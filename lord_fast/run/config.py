@@ -70,8 +70,8 @@ def load_config(path: Path) -> tuple[TrainConfig, dict[str, Any]]:
         raise ValueError(f"{path.parent}: not a run of lord-fast (no {path.name})") from error
     except KeyError as error:
         raise ValueError(f"{path}: not the configuration of a run (no {error})") from error
-    config = _from_plain(path, values, TrainConfig())
-    _check_data(path, data)
+    config = from_plain(path, values, TrainConfig())
+    check_data(path, data)
     return config, data
 
 
@@ -98,7 +98,7 @@ def options_from(path: Path, preset: str | None = None) -> TrainConfig:
     if unknown:
         raise ValueError(f"{path}: no option of train: {unknown}; see lord-fast train --help")
     values["preset"] = named
-    whole = options(_from_plain(path, {**as_plain(start), **values}, start))
+    whole = options(from_plain(path, {**as_plain(start), **values}, start))
     return replace(start, **{name: whole[name] for name in values})
 
 
@@ -114,7 +114,7 @@ def load_encoder_config(path: Path) -> EncoderConfig:
         ValueError: The file is not YAML, or has unknown, missing or damaged keys.
         FileNotFoundError: The file does not exist.
     """
-    return _from_plain(path, _read(path), EncoderConfig())
+    return from_plain(path, _read(path), EncoderConfig())
 
 
 def as_plain(config: Checked) -> dict[str, Any]:
@@ -139,7 +139,17 @@ def differences(old: StageConfig, new: StageConfig) -> list[str]:
     ]
 
 
-def _from_plain(path: Path, values: dict[str, Any], default: AnyStage) -> AnyStage:
+def from_plain(path: Path, values: dict[str, Any], default: AnyStage) -> AnyStage:
+    """Build a configuration from the values of a file, see `as_plain`.
+
+    Args:
+        path: The file, for error messages.
+        values: Every option by name.
+        default: A configuration of the same kind.
+
+    Raises:
+        ValueError: An option is unknown or missing, or a value is wrong.
+    """
     known = options(default)
     values = {**{name: value for name, value in ADDED.items() if name in known}, **values}
     if set(values) != set(known):
@@ -215,7 +225,7 @@ def _digest(values: Any) -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def _check_data(path: Path, data: Any) -> None:
+def check_data(path: Path, data: Any) -> None:
     """Check the key `data`. Its crop and perceptual_sha256 are missing in files of older versions.
 
     Raises:

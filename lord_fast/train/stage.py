@@ -9,10 +9,12 @@ from torch import Tensor, nn
 
 from lord_fast.config import AdamConfig, StageConfig
 from lord_fast.data.loader import Loader
+from lord_fast.data.names import content_label
+from lord_fast.data.pairs import true_images
 from lord_fast.data.sampler import EpochSampler, permutation
-from lord_fast.data.store import ImageStore, as_float
+from lord_fast.data.store import ImageStore, as_float, read_image
 from lord_fast.distributed.group import Group
-from lord_fast.grid import tile
+from lord_fast.grid import swaps
 from lord_fast.machine import Machine, autocast
 from lord_fast.model.features import FeatureCache
 from lord_fast.model.generator import Decoder
@@ -169,7 +171,7 @@ class Stage(ABC):
 
         An image takes its content from the source above its column and its class from the source
         at the left of its row. The sources are the same in every grid, and each row has another
-        class.
+        class. The true images stand below where the store has them.
 
         Args:
             step: Number of completed steps.
@@ -182,11 +184,19 @@ class Stage(ABC):
         rows = self.store.first_of_each_class(order, GRID_ROWS)
         above, left = (as_float(self.store.images(ids)) for ids in (columns, rows))
         content, class_ = self.grid_codes(step, columns, rows)
-        cells = [
-            [image, *self.decoder(content, code.expand(len(content), -1))]
-            for image, code in zip(left, class_, strict=True)
+        made = [list(self.decoder(content, code.expand(len(content), -1))) for code in class_]
+        class_ids = self.store.class_ids[rows]
+        contents = [
+            (content_label(self.store, i) or f"image {i}", image)
+            for i, image in zip(columns.tolist(), above, strict=True)
         ]
-        return tile([[None, *above], *cells])
+        classes = [
+            (self.store.class_names[i], image)
+            for i, image in zip(class_ids.tolist(), left, strict=True)
+        ]
+        found = true_images(self.store, class_ids, columns).tolist()
+        true = [[None if i < 0 else read_image(self.store, i) for i in row] for row in found]
+        return swaps(contents, classes, made, true)
 
     def images_of(self, image_ids: Tensor) -> Iterator[Tensor]:
         """Yield images of the store in batches, float32 [B, C, H, W] on the device."""

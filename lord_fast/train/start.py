@@ -94,7 +94,7 @@ def train_latent(
     end = config.total_steps(store.num_images)
     if _is_done(run, "latent", end, from_step):
         if launch.rank == 0:
-            _remember_path(run, data)
+            _remember_path(run, store)
         return None
     machine, config = prepare(config, store, recorded(run, "latent"))
     group = open_group(launch, config.virtual_ranks, machine.device, config.machine.timeout)
@@ -108,7 +108,7 @@ def train_latent(
 
     def begin() -> None:
         check_run(run, config, data)  # Another process may have changed it before the lock.
-        write_run(run, config, {**data, "perceptual_sha256": sha256})
+        write_run(run, config, {**data, "perceptual_sha256": sha256}, store.class_names)
         _record(command, run)
         console.print(header(stage, run, config.preset, PRESETS[config.preset]))
         if start:
@@ -355,12 +355,13 @@ def prepare(
     return machine, replace(config, precision=machine.precision)
 
 
-def _remember_path(run: Path, data: dict[str, Any]) -> None:
+def _remember_path(run: Path, store: ImageStore) -> None:
     """Write the path of a store that has moved into a finished run."""
     config, trained_on = load_config(run / "config.yaml")
-    if trained_on["store"] != data["store"]:
+    path = store.describe()["store"]
+    if trained_on["store"] != path:
         with hold_run(run):
-            write_run(run, config, {**trained_on, "store": data["store"]})
+            write_run(run, config, {**trained_on, "store": path}, store.class_names)
 
 
 def _record(command: Command | None, run: Path) -> None:
