@@ -69,7 +69,7 @@ $(VENV)/.installed: $(VENV)/.created $(SOURCES)
 	touch $@
 
 $(VENV)/.tested: $(VENV)/.installed
-	$(INSTALL) --editable '.[dev,triton,onnx]'
+	$(INSTALL) --editable '.[dev,triton,onnx,heif]'
 	touch $@
 
 $(VENV)/.documented: $(VENV)/.installed

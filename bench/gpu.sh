@@ -62,5 +62,6 @@ for precision in float32 bf16; do
     "${flags[@]}" --json "$out/train-$precision.json"
 done
 section "Several processes, equal bits" processes.txt "$python" bench/processes.py
+section "Locations of the content table" tables.txt "$python" bench/tables.py --device cuda
 echo "$report"
 exit "$failed"

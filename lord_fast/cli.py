@@ -30,6 +30,7 @@ from lord_fast.commands import (
     train,
     train_encoders,
     translate,
+    ui,
     unpack,
 )
 from lord_fast.console import err, out
@@ -40,7 +41,7 @@ GROUPS: dict[str, tuple[ModuleType, ...]] = {
     "start": (run, demo),
     "data": (pack, split, unpack),
     "train": (train, train_encoders),
-    "use": (evaluate, score, encode, translate, fit, sample, interpolate, decode),
+    "use": (evaluate, score, encode, translate, fit, sample, interpolate, decode, ui),
     "share": (export, push, import_lord, report),
     "machine": (bench, doctor),
 }

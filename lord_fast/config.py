@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from lord_fast.bounds import AtLeast, Below, Checked, MoreThan, PowerOfTwo
+from lord_fast.bounds import AtLeast, Below, Checked, MoreThan, PowerOfTwo, Repeated
 
 Preset = Literal["demo", "laptop", "paper", "a100"]
+LoggerName = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 PerceptualInput = Literal["caffe", "imagenet", "unit"]
 AnyConfig = TypeVar("AnyConfig", bound="Checked")
 AnyStage = TypeVar("AnyStage", bound="StageConfig")
@@ -126,6 +127,14 @@ class MachineConfig(Checked):
     """Location of the images during training on a GPU. cuda keeps them in GPU memory, pinned in
     page-locked host memory, and disk reads them from a memory-mapped file. auto selects the first
     of these that takes at most half of the free memory. Training on a CPU always uses disk."""
+    table_device: Literal["auto", "cuda", "pinned", "disk"] = "auto"
+    """Location of the content codes and their Adam moments during stage 1. cuda keeps them in GPU
+    memory, pinned in host memory, and disk in a scratch file, of which the rows of the next steps
+    are read ahead. auto selects the first of these that takes at most half of the free memory. When
+    training on a CPU it selects memory by the same rule, else disk. The result is the same."""
+    table_folder: Path | None = None
+    """Folder for the scratch file of --table-device disk. Choose a fast local disk. Defaults to the
+    run's folder."""
     cache_target_features: bool = False
     """Compute the VGG16 features of all training images once and keep them in memory (only for
     vgg16). This takes 1.8 MB per 64 px image with the default layers in float32. The losses stay
@@ -153,7 +162,11 @@ class LoggingConfig(Checked):
     grid_every: Annotated[int, MoreThan(0)] = 500
     """Number of steps between swap grids, which are pictures in RUN/grids."""
     tensorboard: bool = False
-    """Also write TensorBoard events to RUN/tensorboard. This requires the tensorboard extra."""
+    """The same as --logger tensorboard."""
+    logger: Annotated[tuple[LoggerName, ...], Repeated()] = ()
+    """Also send figures, grids and options to a tool. Repeat the flag for several. Each requires
+    the extra of its name. tensorboard writes to RUN/tensorboard. The others are set up by their own
+    environment variables, such as WANDB_MODE=offline and MLFLOW_TRACKING_URI."""
 
 
 @dataclass(frozen=True)
@@ -200,8 +213,12 @@ class TrainConfig(StageConfig):
 
     preset: Preset = "laptop"
     """Selects the defaults of all other flags. laptop suits 64 px photographs on a CPU. demo suits
-    32 px glyphs and takes minutes. paper has the settings of the published PyTorch code. a100 is
-    paper with bf16 and torch.compile on CUDA."""
+    32 px glyphs and takes minutes. paper has the settings of the published PyTorch code. At 128
+    and 256 px its network is larger than the published one. a100 is paper with bf16 and
+    torch.compile on CUDA."""
+    init_from: Path | None = None
+    """Another run to start from. Its networks are copied, and its codes too if it was trained on
+    the same images. Adam and the learning rates start again."""
     model: ModelConfig = field(default_factory=ModelConfig)
     """Sizes of codes and networks."""
     loss: LossConfig = field(default_factory=LossConfig)

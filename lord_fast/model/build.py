@@ -15,6 +15,7 @@ from lord_fast.model.generator import Decoder
 from lord_fast.model.latent import LatentTable, StoredCodes
 from lord_fast.model.perceptual import TAPS, VGG16, PerceptualLoss, PyramidLoss, load_weights
 from lord_fast.model.schedule import extended_cosine
+from lord_fast.model.table_place import TablePlace
 
 
 def build_decoder(config: TrainConfig, size: int, channels: int) -> Decoder:
@@ -48,6 +49,7 @@ def build_tables(
     steps: int,
     device: torch.device,
     shards: Shards | None = None,
+    place: TablePlace | None = None,
 ) -> tuple[dict[int, LatentTable], LatentTable]:
     """Build the tables with their initial codes.
 
@@ -58,14 +60,16 @@ def build_tables(
         steps: Number of training steps.
         device: Device of the tables.
         shards: The virtual ranks of this process. Defaults to all of them.
+        place: Where the rows of the content tables lie. Defaults to the device.
 
     Returns:
         Virtual rank -> its content table, and the class table.
     """
     content, class_ = _table_settings(config, steps)
     shards = shards or whole(config.virtual_ranks)
+    kind = place.table if place else LatentTable
     contents = {
-        shard: LatentTable(
+        shard: kind(
             shards.rows(shard, num_images), std=config.model.content_std, device=device,
             shard=shard, **content,
         )

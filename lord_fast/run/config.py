@@ -36,6 +36,10 @@ ADDED = {
     "cache_target_features": False,
     "keep": 2,
     "extended_from": (),
+    "table_device": "auto",
+    "table_folder": None,
+    "logger": (),
+    "init_from": None,
     "virtual_ranks": 1,
     "timeout": 60.0,
 }
@@ -147,15 +151,16 @@ def from_plain(path: Path, values: dict[str, Any], default: AnyStage) -> AnyStag
         ValueError: An option is unknown or missing, or a value is wrong.
     """
     known = options(default)
-    values = {**ADDED, **values}
+    values = {**{name: value for name, value in ADDED.items() if name in known}, **values}
     if set(values) != set(known):
         odd = ", ".join(sorted(map(str, set(values) ^ set(known))))
         raise ValueError(f"{path}: written by another version of lord-fast (keys: {odd})")
     for name, default_value in known.items():
         if isinstance(default_value, tuple) and isinstance(values[name], list):
             values[name] = tuple(values[name])
-    if isinstance(values["perceptual_weights"], str):
-        values["perceptual_weights"] = Path(values["perceptual_weights"])
+    for name in ("perceptual_weights", "table_folder", "init_from"):
+        if isinstance(values.get(name), str):
+            values[name] = Path(values[name])
     _check_types(path, values, default)
     try:
         return replace(default, **values)

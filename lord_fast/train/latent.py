@@ -1,5 +1,8 @@
 """Stage 1 jointly optimizes a content code per image, a class code per class and the generator."""
 
+import functools
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
@@ -14,6 +17,7 @@ from lord_fast.memory import free_memory
 from lord_fast.model.build import build_decoder, build_loss, build_tables
 from lord_fast.model.generator import Decoder
 from lord_fast.model.perceptual import SCALE_IMAGES, PerceptualLoss
+from lord_fast.model.table_place import choose_place
 from lord_fast.run.checkpoint import State
 from lord_fast.run.segments import Tables
 from lord_fast.train import optimizer
@@ -73,6 +77,8 @@ class LatentStage(Stage):
         store: The images.
         machine: Device, precision and threads.
         group: The processes that train together. Defaults to this process alone.
+        folder: Folder for the content table's scratch file, if it has one and --table-folder names
+            no other. Defaults to the system's folder for temporary files.
 
     Attributes:
         contents: Virtual rank of this process -> its content table.
@@ -81,11 +87,14 @@ class LatentStage(Stage):
     Raises:
         ValueError: The networks, the loss or the optimizer cannot be built as configured. Or the
             store has fewer images than a batch, a single class, or a class of one image. Or the
-            class table does not fit in memory.
+            class table does not fit in memory, or the content table does not fit where
+            --table-device says.
     """
 
     name = "latent"
     config: TrainConfig
+    is_warm: bool
+    """Whether the initial codes are those of another run."""
 
     def __init__(
         self,
@@ -93,6 +102,7 @@ class LatentStage(Stage):
         store: ImageStore,
         machine: Machine,
         group: Group | None = None,
+        folder: Path | None = None,
     ):
         check_trainable(store)
         decoder = build_decoder(config, store.size, store.channels).to(machine.device)
@@ -104,14 +114,40 @@ class LatentStage(Stage):
             adam=config.adam, lr=config.adam.lr, min_lr=config.adam.min_lr,
         )  # fmt: skip
         check_class_table(store.num_classes, config.model.class_dim, self.device)
+        own = sum(self.shards.rows(shard, store.num_images) for shard in self.shards.mine)
+        processes = this_launch().local_world
+        self.table_place = choose_place(config, own, machine.device, folder, processes)
         self.contents, self.class_ = build_tables(
-            config, store.num_images, store.num_classes, self.total_steps, self.device, self.shards
-        )
+            config, store.num_images, store.num_classes, self.total_steps, self.device,
+            self.shards, self.table_place,
+        )  # fmt: skip
         normalized = config.loss.perceptual_scale == "normalized"
         if normalized and isinstance(reconstruction, PerceptualLoss):
-            order = permutation(store.num_images, config.seed, 0)[:SCALE_IMAGES]
+            order = permutation(store.num_images, config.seed, 0)[:SCALE_IMAGES].long()
             reconstruction.measure_scale(self.images_of(order))
         self.features = self.cache_features() if config.machine.cache_target_features else None
+        self.is_warm = False
+
+    def step(self, step: int) -> dict[str, Tensor]:
+        """See `Stage.step`. The content tables need the rows of the step on the device."""
+        for shard, table in self.contents.items():
+            table.load(step, functools.partial(self.sampler.rows, shard=shard))
+        scalars = super().step(step)
+        for table in self.contents.values():
+            table.store(step)
+        if self.is_warm and step == 0:
+            self._count_all_rows_as_updated()
+        return scalars
+
+    def _count_all_rows_as_updated(self) -> None:
+        """Make the next checkpoint hold all codes, as a warm start needs.
+
+        Checkpoints hold only rows that were updated, and the seed gives the others. This changes
+        nothing else, because Adam does not move a row without moments.
+        """
+        for shards in self.tables().values():
+            for shard in shards.values():
+                shard.last_step.clamp_(min=1)
 
     def update(
         self, image_ids: Tensor, class_ids: Tensor, now: Tensor, pixels: Tensor
@@ -161,6 +197,11 @@ class LatentStage(Stage):
     def tables(self) -> Tables:
         """Return the content tables of this process and the class table."""
         return {"content": self.contents, "class": {0: self.class_}}
+
+    def close(self) -> None:
+        """Free the scratch files of the content tables and end their threads."""
+        for table in self.contents.values():
+            table.close()
 
     def load_state(self, state: State) -> None:
         """Restore a state from `state`."""

@@ -180,8 +180,8 @@ class Stage(ABC):
             uint8 [height, width, 3].
         """
         order = permutation(self.store.num_images, self.seed, 0)
-        columns = order[:GRID_COLUMNS]
-        rows = self.store.first_of_each_class(order)[:GRID_ROWS]
+        columns = order[:GRID_COLUMNS].long()
+        rows = self.store.first_of_each_class(order, GRID_ROWS)
         above, left = (as_float(self.store.images(ids)) for ids in (columns, rows))
         content, class_ = self.grid_codes(step, columns, rows)
         made = [list(self.decoder(content, code.expand(len(content), -1))) for code in class_]

@@ -1,7 +1,7 @@
 """Starts a stage in a run's folder. Everything is checked, set up and printed before training."""
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +28,7 @@ from lord_fast.errors import fitting
 from lord_fast.launch import this_launch
 from lord_fast.machine import Machine, set_up_for
 from lord_fast.model.build import build_loss, saved_shards, stored_classes, stored_shards
+from lord_fast.model.generator import num_adain_layers
 from lord_fast.model.perceptual import PerceptualLoss
 from lord_fast.run import checkpoint
 from lord_fast.run.codes import Stage as StageName
@@ -38,16 +39,19 @@ from lord_fast.run.folder import (
     check_run,
     check_weights,
     extend,
+    has_begun,
     hold_run,
     recorded,
     write_run,
 )
 from lord_fast.run.history import Command
+from lord_fast.train.callbacks import NONE, Callbacks
 from lord_fast.train.encoders import EncoderStage
 from lord_fast.train.latent import LatentStage
-from lord_fast.train.log import check_writer
+from lord_fast.train.loggers import check_loggers
 from lord_fast.train.loop import run_stage
 from lord_fast.train.stage import Stage
+from lord_fast.train.warm_start import start_from
 
 AnyStage = TypeVar("AnyStage", bound=StageConfig)
 QUIET = Console(quiet=True)
@@ -60,6 +64,7 @@ def train_latent(
     console: Console = QUIET,
     command: Command | None = None,
     from_step: int | None = None,
+    callbacks: Callbacks = NONE,
 ) -> int | None:
     """Train stage 1 to its end, from its last checkpoint if it has one.
 
@@ -71,6 +76,7 @@ def train_latent(
         console: Shows the header and the progress.
         command: Command to record in the run's history before the first step.
         from_step: Go back to the checkpoint of this step. 0 starts the stage again.
+        callbacks: Functions to call after every step and every save.
 
     Returns:
         Number of steps of the stage, or None if it was finished before.
@@ -92,7 +98,11 @@ def train_latent(
         return None
     machine, config = prepare(config, store, recorded(run, "latent"))
     group = open_group(launch, config.virtual_ranks, machine.device, config.machine.timeout)
-    stage = LatentStage(config, store, machine, group)
+    stage = LatentStage(config, store, machine, group, run)
+    begun = has_begun(run, "latent") and from_step != 0
+    start = None
+    if config.init_from is not None and not begun:
+        start = start_from(stage, config.init_from)
     sha256 = _weights_of(stage)
     check_weights(run, sha256)
 
@@ -101,13 +111,21 @@ def train_latent(
         write_run(run, config, {**data, "perceptual_sha256": sha256}, store.class_names)
         _record(command, run)
         console.print(header(stage, run, config.preset, PRESETS[config.preset]))
+        if start:
+            console.print(f"start:   {start}")
 
-    _run(stage, run, begin, console, from_step)
+    with closing(stage):
+        _run(stage, run, begin, console, from_step, callbacks)
     return end
 
 
 def _run(
-    stage: Stage, run: Path, begin: Callable[[], None], console: Console, from_step: int | None
+    stage: Stage,
+    run: Path,
+    begin: Callable[[], None],
+    console: Console,
+    from_step: int | None,
+    callbacks: Callbacks,
 ) -> None:
     """Run a stage in all processes. The first one locks the folder and writes the configuration."""
     with stage.group as group, ExitStack() as held:
@@ -118,7 +136,7 @@ def _run(
 
         group.alone(claim)
         with fitting(stage.config.batch_size):
-            run_stage(stage, run, console, from_step)
+            run_stage(stage, run, console, from_step, callbacks)
 
 
 def train_encoders(
@@ -128,6 +146,7 @@ def train_encoders(
     console: Console = QUIET,
     command: Command | None = None,
     from_step: int | None = None,
+    callbacks: Callbacks = NONE,
 ) -> int | None:
     """Train stage 2 to its end, from its last checkpoint if it has one.
 
@@ -139,6 +158,7 @@ def train_encoders(
         console: Shows the header and the progress.
         command: Command to record in the run's history before the first step.
         from_step: Go back to the checkpoint of this step. 0 starts the stage again.
+        callbacks: Functions to call after every step and every save.
 
     Returns:
         Number of steps of the stage, or None if it was finished before.
@@ -171,7 +191,7 @@ def train_encoders(
         _record(command, run)
         console.print(header(stage, run, run_config.preset, encoder_defaults(run_config)))
 
-    _run(stage, run, begin, console, from_step)
+    _run(stage, run, begin, console, from_step, callbacks)
     return end
 
 
@@ -256,16 +276,35 @@ def header(stage: Stage, run: Path, preset: str, defaults: StageConfig) -> str:
         length += f", {stage.shards.count} virtual ranks in {stage.group.world} processes"
     number, file = (1, "config.yaml") if stage.name == "latent" else (2, "encoders.yaml")
     chosen = ["preset", preset, *changed_options(stage.config, defaults)]
+    tables = stage.table_place.describe() if isinstance(stage, LatentStage) else ""
     return "\n".join((
         f"lord-fast {__version__}, stage {number}",
         f"data:    {store.path}: {store.num_images} images of {store.num_classes} classes, {shape}",
         f"device:  {machine.describe()}",
         f"kernels: {kernels.live(machine.device.type)}",
+        *([f"tables:  {tables}"] if tables else []),
         f"length:  {length}",
         f"loss:    {loss}",
         f"options: {' '.join(chosen)}",
+        *network_note(preset, store.size),
         f"run:     {run} (every option: {run / file})",
     ))  # fmt: skip
+
+
+def network_note(preset: str, size: int) -> list[str]:
+    """Say in a line that a preset with the published settings has another network for large images.
+
+    Args:
+        preset: Name of the run's preset.
+        size: Side of the images in pixels.
+    """
+    layers = num_adain_layers(size)
+    if preset not in ("paper", "a100") or layers == 4:
+        return []
+    return [
+        f"network: not the published one at {size} px: {layers} AdaIN layers from 4 x 4 instead of "
+        f"4 from {size // 16} x {size // 16}"
+    ]
 
 
 def changed_options(config: StageConfig, defaults: StageConfig) -> list[str]:
@@ -306,8 +345,7 @@ def prepare(
         config = replace(config, precision=before.machine.precision)
         if config.virtual_ranks > 1:
             config = replace(config, threads=before.machine.threads)
-    if config.logging.tensorboard:
-        check_writer()
+    check_loggers(config.logging)
     machine = set_up_for(config.machine)
     store.decode_with(config.machine.decoder, machine.device.type, machine.threads)
     store.place(config.machine.store_device, machine.device)
