@@ -75,7 +75,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 if self.headers.get("Authorization") != "Bearer good":
                     return self.reply(401, {"error": "Invalid credentials"})
                 self.server.models.setdefault(name, {})
-                if asked.get("private"):
+                if asked.get("private") or asked.get("visibility") == "private":
                     self.server.private.add(name)
                 return self.reply(200, {"url": f"{self.server.address}/{name}"})
             case ["api", "validate-yaml"]:
