@@ -210,6 +210,26 @@ class EncoderConfig(StageConfig):
     """Width of the encoders' fully connected layers and number of channels of their last three
     convolutions. It must be a multiple of 4. The first two convolutions have a quarter and a half
     of it."""
+    encoder_init: Literal["kaiming", "linear"] = "kaiming"
+    """Initial weights of the encoders. kaiming keeps the scale of activations from layer to layer
+    and starts at the mean and standard deviation of the codes. linear is PyTorch's default, as in
+    the published code."""
+    reconstruction_weight: Annotated[float, AtLeast(0)] = 0.0
+    """Weight of the reconstruction loss, which fine-tunes the decoder. 0 keeps the decoder of
+    stage 1. The published value is 1."""
+    swaps: Annotated[int, AtLeast(0), Below(MOST_DIM)] = 1
+    """Number of generated images for each image of a batch. Each has the content code of one image
+    and the class code of another, and the encoders must predict both codes. The published value is
+    0."""
+    class_cross_entropy: Annotated[float, AtLeast(0)] = 1.0
+    """Weight of the cross-entropy of the class among the known class codes (only with
+    --class-bandwidth). The published code has no such loss."""
+    class_bandwidth: Annotated[float, AtLeast(0)] = 0.25
+    """Replaces a predicted class code by a mean of the class codes of training. The weights are a
+    Gaussian kernel of this standard deviation, in units of the root mean square distance of the
+    codes from their mean. 0 keeps the prediction, as in the published code."""
+    content_bandwidth: Annotated[float, AtLeast(0)] = 0.0
+    """The same for content codes, with at most 4,096 content codes of training."""
     content_weight: Annotated[float, AtLeast(0)] = 0.03
     """Weight of the content code's mean squared error. The published value is 10, for codes that
     are ten times smaller."""

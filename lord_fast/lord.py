@@ -330,7 +330,9 @@ class Lord:
     def _load_encoders(self, found: checkpoint.Loaded, config: EncoderConfig) -> None:
         file, step, state = found
         self.stage, self.steps["encoders"] = "encoders", step
-        encoders = build_encoders(config, self.config, self.data["size"], self.data["channels"])
+        sizes = self.data["size"], self.data["channels"]
+        counts = self.data["num_images"], self.data["num_classes"]
+        encoders = build_encoders(config, self.config, *sizes, counts)
         fill(encoders, state["encoders"], file)
         self.encoders = encoders.to(self.device).eval()
         self.decoders["encoders"] = self._new_decoder()

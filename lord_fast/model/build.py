@@ -13,6 +13,9 @@ from lord_fast.model.latent import LatentTable
 from lord_fast.model.perceptual import TAPS, VGG16, PerceptualLoss, PyramidLoss, load_weights
 from lord_fast.model.schedule import extended_cosine
 
+MOST_KNOWN = 4096
+"""Largest number of content codes that the content encoder keeps."""
+
 
 def build_decoder(config: TrainConfig, size: int, channels: int) -> Decoder:
     """Build the modulation and the generator, initialized from the configuration's seed."""
@@ -26,15 +29,31 @@ def build_decoder(config: TrainConfig, size: int, channels: int) -> Decoder:
 
 
 def build_encoders(
-    config: EncoderConfig, run_config: TrainConfig, size: int, channels: int
+    config: EncoderConfig,
+    run_config: TrainConfig,
+    size: int,
+    channels: int,
+    counts: tuple[int, int],
 ) -> Encoders:
-    """Build the encoders of a run, initialized from the seed of stage 2."""
+    """Build the encoders of a run, initialized from the seed of stage 2.
+
+    Args:
+        config: The configuration of stage 2.
+        run_config: The configuration of stage 1.
+        size: Side of the images in pixels.
+        channels: Channels of the images.
+        counts: Numbers of images and classes of the run's store.
+    """
+    known = (
+        min(counts[0], MOST_KNOWN) if config.content_bandwidth else 0,
+        counts[1] if config.class_bandwidth else 0,
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         sizes = run_config.model
         return Encoders(
             sizes.content_dim, sizes.class_dim, config.encoder_dim, size, channels,
-            sizes.leaky_slope,
+            sizes.leaky_slope, known,
         )  # fmt: skip
 
 

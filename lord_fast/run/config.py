@@ -32,7 +32,11 @@ MAX_CONFIG_BYTES = 1 << 20
 AnyStage = TypeVar("AnyStage", bound=StageConfig)
 
 FIRST_LINE = "# sha256 {} of this content; delete this line if you edit it"
-ADDED = {"cache_target_features": False, "keep": 2, "extended_from": ()}
+ADDED = {
+    "cache_target_features": False, "keep": 2, "extended_from": (),
+    "encoder_init": "linear", "reconstruction_weight": 1.0, "swaps": 0,
+    "class_cross_entropy": 0.0, "class_bandwidth": 0.0, "content_bandwidth": 0.0,
+}  # fmt: skip
 """Options that files of older versions lack, with the values that those versions used."""
 MAY_DIFFER = {*options(MachineConfig()), *options(LoggingConfig()), "perceptual_weights"} - {
     "precision",
@@ -129,7 +133,7 @@ def differences(old: StageConfig, new: StageConfig) -> list[str]:
 
 def _from_plain(path: Path, values: dict[str, Any], default: AnyStage) -> AnyStage:
     known = options(default)
-    values = {**ADDED, **values}
+    values = {name: value for name, value in ADDED.items() if name in known} | values
     if set(values) != set(known):
         odd = ", ".join(sorted(map(str, set(values) ^ set(known))))
         raise ValueError(f"{path}: written by another version of lord-fast (keys: {odd})")
