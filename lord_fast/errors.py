@@ -47,6 +47,24 @@ class Interrupted(Exception):  # noqa: N818 (not an error)
         self.signum = signum
 
 
+class Ended(Exception):  # noqa: N818 (one plain line, not a bug to report)
+    """The processes that train together cannot go on.
+
+    Attributes:
+        code: Exit code of the command.
+    """
+
+    def __init__(self, line: str, code: int = 1):
+        """Create the exception.
+
+        Args:
+            line: What happened. It is empty if another process says so.
+            code: Exit code of the command.
+        """
+        super().__init__(line)
+        self.code = code
+
+
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
     """Add a path to OSErrors that name no file, such as those of a full disk."""
@@ -87,6 +105,8 @@ def explain(error: BaseException, verb: str) -> tuple[int, str]:
         return 130, ""
     if isinstance(error, Interrupted):
         return 128 + error.signum, str(error)
+    if isinstance(error, Ended):
+        return error.code, str(error)
     if _is_out_of_memory(error):
         return 2, f"out of memory; {LESS.get(verb, 'close other programs, or use less data')}"
     if isinstance(error, OSError) and error.strerror:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from lord_fast.config import MachineConfig
+from lord_fast.launch import Launch, this_launch
 from lord_fast.system import cpu_count
 
 _M_MMAP_MAX, _M_TRIM_THRESHOLD, _M_ARENA_MAX = -4, -1, -8
@@ -51,7 +52,8 @@ def set_up(device: str = "auto", precision: str = "auto", threads: int = 0) -> M
     Args:
         device: cpu, cuda, mps or auto. auto prefers cuda, then mps, then cpu.
         precision: auto, float32, tf32 or bf16. float32 means IEEE arithmetic, also on CUDA.
-        threads: Number of CPU threads. 0 means one for each core that this process may use.
+        threads: Number of CPU threads. 0 means one for each core that this process may use. The
+            processes of torchrun share the cores and the GPUs of their machine.
 
     Raises:
         ValueError: The requested device is not available, or tf32 is requested without CUDA.
@@ -62,12 +64,22 @@ def set_up(device: str = "auto", precision: str = "auto", threads: int = 0) -> M
     fast = has_fast_bf16(device)
     if precision == "auto":
         precision = "bf16" if fast else "float32"
-    threads = threads or cpu_count()
+    launch = this_launch()
+    threads = threads or max(cpu_count() // launch.local_world, 1)
     torch.set_num_threads(threads)
     keep_freed_memory()
     use_tf32(precision == "tf32")
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    return Machine(torch.device(device), dtype, threads, precision == "tf32")
+    return Machine(_own_device(device, launch), dtype, threads, precision == "tf32")
+
+
+def _own_device(device: str, launch: Launch) -> torch.device:
+    """Return the device, and for a process of torchrun its own GPU if there are enough."""
+    if device != "cuda" or not launch.by_torchrun:
+        return torch.device(device)
+    index = launch.local_rank % torch.cuda.device_count()
+    torch.cuda.set_device(index)
+    return torch.device("cuda", index)
 
 
 def choose_device(device: str) -> str:

@@ -20,12 +20,16 @@ from lord_fast.config import (
     fit_to,
     replace,
 )
+from lord_fast.data.options import PackConfig
+from lord_fast.data.pack import pack
+from lord_fast.data.sources.glyphs import Glyphs
 from lord_fast.model.schedule import cosine, extended_cosine
-from lord_fast.run import checkpoint
 from lord_fast.run.config import load_config, load_encoder_config, options_from
 from lord_fast.run.history import read_history
 from lord_fast.train import log
 from lord_fast.train.estimate import duration, estimate, size_of
+from lord_fast.train.start import network_note
+from tests.plain_table import state_of
 from tests.test_cli import fails, folder_of, packed
 from tests.test_train import files_of, flags, train
 
@@ -182,7 +186,7 @@ def test_run_reports_failed_downloads_of_weights_before_packing(tmp_path, capsys
     def offline(*args, **kwargs):
         raise OSError("no network")
 
-    monkeypatch.setattr("torch.hub.load_state_dict_from_url", offline)
+    monkeypatch.setattr("lord_fast.model.perceptual.download", offline)
     photos = folder_of(tmp_path / "photos", {"a": 12, "b": 12})
     error = refuses(capsys, photos, "--run", tmp_path / "mine")
     assert "--perceptual-weights FILE" in error
@@ -227,6 +231,25 @@ def test_the_header_is_short_and_names_what_was_chosen(glyph_store, tmp_path, ca
     assert f"{run / 'config.yaml'}" in "".join(header)
 
 
+@pytest.mark.parametrize(("preset", "size", "said"), [
+    ("paper", 128, "5 AdaIN layers from 4 x 4 instead of 4 from 8 x 8"),
+    ("a100", 256, "6 AdaIN layers from 4 x 4 instead of 4 from 16 x 16"),
+    ("paper", 64, None), ("laptop", 128, None),
+])  # fmt: skip
+def test_presets_of_the_published_settings_name_another_network(preset, size, said):
+    note = network_note(preset, size)
+    assert note == (
+        [] if said is None else [f"network: not the published one at {size} px: {said}"]
+    )
+
+
+def test_the_header_of_large_images_names_the_network(tmp_path, capsys):
+    store = tmp_path / "store"
+    pack(Glyphs(128, 2, rotations=(0,)), store, PackConfig(size=128))
+    assert train(store, tmp_path / "run", "--preset", "paper", "--steps", "1") == 0
+    assert "network: not the published one at 128 px" in capsys.readouterr().err
+
+
 def test_an_estimate_changes_nothing_and_knows_the_disk(glyph_store, encoder_run, tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
     assert train(glyph_store, first) == 0
@@ -234,9 +257,9 @@ def test_an_estimate_changes_nothing_and_knows_the_disk(glyph_store, encoder_run
     encoders = load_encoder_config(encoder_run / "encoders.yaml")
     cost = estimate(glyph_store, config, encoders)
     assert train(glyph_store, second) == 0
-    name = "checkpoints/latent-000000024/content.safetensors"
+    name = "checkpoints/latent-000000024/content-0000-000000024.safetensors"
     assert (first / name).read_bytes() == (second / name).read_bytes()
-    kept = [checkpoint.load(folder)[1] for folder in (encoder_run / "checkpoints").iterdir()]
+    kept = [state_of(folder) for folder in (encoder_run / "checkpoints").iterdir()]
     assert len(kept) == 4
     assert cost.disk == pytest.approx(sum(map(size_of, kept)), rel=0.001)
     assert 1e8 < cost.memory < 1e11

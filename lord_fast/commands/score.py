@@ -16,9 +16,10 @@ def score(
     codes: Positional[Path],
     labels: Positional[Path],
     json: Path | None = None,
+    circular: tuple[str, ...] = (),
     seed: Annotated[int, AtLeast(0)] = 0,
 ) -> None:
-    """Measure leakage and informativeness of the codes of any model.
+    """Measure the codes of any model.
 
     At most 5,000 codes, drawn at random, are probed.
 
@@ -32,13 +33,16 @@ def score(
         labels: A CSV file with a column class and a column for each content factor. It needs a
             column name if its rows are in another order than the codes.
         json: Also write all values to this JSON file.
+        circular: Numeric content factors that lie on a circle, each with its period, such as
+            angle=360.
         seed: Seed of the splits, the probes and the controls.
     """
     from rich.table import Table
 
+    from lord_fast.evaluate.regression import periods
     from lord_fast.evaluate.score import score as measure
 
-    values = measure(codes, labels, seed)
+    values = measure(codes, labels, seed, periods(circular))
     table = Table("what", "figure", "chance and controls", title=str(codes))
     for row in probe_rows(values):
         table.add_row(*row)

@@ -3,6 +3,7 @@
 For example, the files `0001.jpg` of two people may show unrelated content.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,13 +34,16 @@ class Shared:
 
 
 def labels_are_shared(
-    images: np.ndarray, class_ids: np.ndarray, labels: np.ndarray, seed: int = 0
+    images: np.ndarray | Sequence[np.ndarray],
+    class_ids: np.ndarray,
+    labels: np.ndarray,
+    seed: int = 0,
 ) -> Shared | None:
     """Test on the images whether a label means the same content in every class.
 
     Args:
-        images: uint8 or float [N, H, W, C], possibly memory-mapped. A random sample is used if
-            there are many.
+        images: uint8 or float [N, H, W, C], possibly memory-mapped, or a sequence of N images.
+            A random sample is used if there are many.
         class_ids: int [N].
         labels: Content label, or combination of labels, of each image, int [N].
         seed: Seed of the sample and of the shuffles.

@@ -1,17 +1,21 @@
 """Builds the networks, tables and losses of a configuration."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from lord_fast.config import EncoderConfig, TrainConfig
+from lord_fast.distributed.shards import Shards, whole
 from lord_fast.kernels import Adam
 from lord_fast.model.encoder import Encoders
 from lord_fast.model.generator import Decoder
-from lord_fast.model.latent import LatentTable
+from lord_fast.model.latent import LatentTable, StoredCodes
 from lord_fast.model.perceptual import TAPS, VGG16, PerceptualLoss, PyramidLoss, load_weights
 from lord_fast.model.schedule import extended_cosine
+from lord_fast.model.table_place import TablePlace
 
 MOST_KNOWN = 4096
 """Largest number of content codes that the content encoder keeps."""
@@ -43,7 +47,15 @@ def build_encoders(
         size: Side of the images in pixels.
         channels: Channels of the images.
         counts: Numbers of images and classes of the run's store.
+
+    Raises:
+        ValueError: The options do not fit together.
     """
+    if config.class_cross_entropy and not config.class_bandwidth:
+        raise ValueError(
+            f"--class-cross-entropy {config.class_cross_entropy}: needs a --class-bandwidth above "
+            f"0; give one such as 0.25, or --class-cross-entropy 0"
+        )
     known = (
         min(counts[0], MOST_KNOWN) if config.content_bandwidth else 0,
         counts[1] if config.class_bandwidth else 0,
@@ -58,27 +70,53 @@ def build_encoders(
 
 
 def build_tables(
-    config: TrainConfig, num_images: int, num_classes: int, steps: int, device: torch.device
-) -> tuple[LatentTable, LatentTable]:
-    """Build the content table and the class table with their initial codes."""
+    config: TrainConfig,
+    num_images: int,
+    num_classes: int,
+    steps: int,
+    device: torch.device,
+    shards: Shards | None = None,
+    place: TablePlace | None = None,
+) -> tuple[dict[int, LatentTable], LatentTable]:
+    """Build the tables with their initial codes.
+
+    Args:
+        config: The run's configuration.
+        num_images: Number of all images.
+        num_classes: Number of classes.
+        steps: Number of training steps.
+        device: Device of the tables.
+        shards: The virtual ranks of this process. Defaults to all of them.
+        place: Where the rows of the content tables lie. Defaults to the device.
+
+    Returns:
+        Virtual rank -> its content table, and the class table.
+    """
+    content, class_ = _table_settings(config, steps)
+    shards = shards or whole(config.virtual_ranks)
+    kind = place.table if place else LatentTable
+    contents = {
+        shard: kind(
+            shards.rows(shard, num_images), std=config.model.content_std, device=device,
+            shard=shard, **content,
+        )
+        for shard in shards.mine
+    }  # fmt: skip
+    return contents, LatentTable(num_classes, device=device, **class_)
+
+
+def _table_settings(config: TrainConfig, steps: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the arguments of the content table and of the class table."""
+    sizes, rates = config.model, config.adam
+    adam = Adam(rates.beta1, rates.beta2, rates.eps)
     content_lr, class_lr = (
-        extended_cosine(lr, config.adam.min_lr, (*config.extended_from, steps))
-        for lr in (config.adam.latent_lr, config.adam.class_lr)
+        extended_cosine(lr, rates.min_lr, (*config.extended_from, steps))
+        for lr in (rates.latent_lr, rates.class_lr)
     )
-    adam = Adam(config.adam.beta1, config.adam.beta2, config.adam.eps)
-    content = LatentTable(
-        num_images, config.model.content_dim, content_lr,
-        adam=adam, seed=config.seed, std=config.model.content_std, device=device,
-    )  # fmt: skip
-    class_ = LatentTable(
-        num_classes,
-        config.model.class_dim,
-        class_lr,
-        adam=adam,
-        seed=config.seed + 1,
-        device=device,
+    return (
+        {"dim": sizes.content_dim, "lr": content_lr, "adam": adam, "seed": config.seed},
+        {"dim": sizes.class_dim, "lr": class_lr, "adam": adam, "seed": config.seed + 1},
     )
-    return content, class_
 
 
 def build_loss(config: TrainConfig, weights: Path | None = None) -> PerceptualLoss | PyramidLoss:
@@ -118,8 +156,16 @@ def build_vgg(
     return VGG16(loaded, taps, config.loss.perceptual_input)
 
 
+class SavedRows(Protocol):
+    """A latent table of a checkpoint, see `run.saved.SavedTable`."""
+
+    def load_into(self, shards: Mapping[int, StoredCodes]) -> None:
+        """Write the rows of shards."""
+        ...
+
+
 def stored_codes(
-    state: dict[str, dict[str, Tensor]],
+    tables: Mapping[str, SavedRows],
     step: int,
     config: TrainConfig,
     num_images: int,
@@ -129,7 +175,7 @@ def stored_codes(
     """The codes of a stage-1 checkpoint, without noise.
 
     Args:
-        state: The checkpoint's tensors.
+        tables: The checkpoint's tables.
         step: Number of training steps of the checkpoint.
         config: The run's configuration.
         num_images: Rows of the content table.
@@ -140,8 +186,76 @@ def stored_codes(
         Content codes, float32 [num_images, content_dim], and class codes, float32
         [num_classes, class_dim].
     """
-    steps = config.total_steps(num_images)
-    content, class_ = build_tables(config, num_images, num_classes, steps, device)
-    content.load_state_dict(state["content"])
-    class_.load_state_dict(state["class"])
-    return content.codes(step), class_.codes(step)
+    every = torch.empty(num_images, config.model.content_dim, device=device)
+    for shard in range(config.virtual_ranks):
+        into = every[shard :: config.virtual_ranks]
+        _read_shard(tables["content"], step, config, num_images, shard, into)
+    return every, stored_classes(tables, step, config, num_images, num_classes, device)
+
+
+def stored_classes(
+    tables: Mapping[str, SavedRows],
+    step: int,
+    config: TrainConfig,
+    num_images: int,
+    num_classes: int,
+    device: torch.device,
+) -> Tensor:
+    """The class codes of a stage-1 checkpoint, see `stored_codes`."""
+    _, class_ = _table_settings(config, config.total_steps(num_images))
+    classes = StoredCodes(num_classes, step=step, device=device, **class_)
+    tables["class"].load_into({0: classes})
+    return classes.codes
+
+
+def stored_shards(
+    tables: Mapping[str, SavedRows],
+    step: int,
+    config: TrainConfig,
+    num_images: int,
+    shards: Shards,
+    device: torch.device,
+) -> dict[int, Tensor]:
+    """The content codes of the images of this process, by its virtual ranks in stage 2.
+
+    Args:
+        tables: The checkpoint's tables.
+        step: Number of training steps of the checkpoint.
+        config: The run's configuration, whose virtual ranks may be others.
+        num_images: Number of all images.
+        shards: The virtual ranks of stage 2.
+        device: Device of the codes.
+
+    Returns:
+        Virtual rank -> codes of its images, float32 [rows, content_dim].
+    """
+    count, dim = config.virtual_ranks, config.model.content_dim
+    found = {}
+    for mine in shards.mine:
+        image_ids = torch.arange(mine, num_images, shards.count)
+        codes = torch.empty(len(image_ids), dim, device=device)
+        for shard in saved_shards(range(mine, mine + 1), shards.count, count):
+            of_shard = torch.empty(whole(count).rows(shard, num_images), dim, device=device)
+            _read_shard(tables["content"], step, config, num_images, shard, of_shard)
+            places = (image_ids % count == shard).nonzero()[:, 0]
+            rows = torch.div(image_ids[places], count, rounding_mode="floor")
+            codes[places.to(device)] = of_shard[rows.to(device)]
+        found[mine] = codes
+    return found
+
+
+def saved_shards(mine: range, count: int, saved: int) -> list[int]:
+    """Return which of `saved` virtual ranks hold the images of some of `count` virtual ranks."""
+    step = min(count, saved)
+    return [shard for shard in range(saved) if any((shard - own) % step == 0 for own in mine)]
+
+
+def _read_shard(
+    table: SavedRows, step: int, config: TrainConfig, num_images: int, shard: int, into: Tensor
+) -> None:
+    """Read the content codes of a virtual rank of stage 1."""
+    content, _ = _table_settings(config, config.total_steps(num_images))
+    rows = StoredCodes(
+        len(into), step=step, device=into.device, shard=shard, into=into, **content
+    )  # fmt: skip
+    table.load_into({shard: rows})

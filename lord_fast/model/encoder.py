@@ -49,7 +49,8 @@ class KnownCodes(nn.Module):
 
     def forward(self, predicted: Tensor) -> Tensor:
         """Map predicted codes to weighted means of known codes, both float32 [B, code_dim]."""
-        return self.logits(predicted).softmax(1) @ self.codes
+        with torch.autocast(predicted.device.type, enabled=False):
+            return self.logits(predicted).softmax(1) @ self.codes
 
 
 class Encoder(nn.Module):

@@ -33,10 +33,20 @@ AnyStage = TypeVar("AnyStage", bound=StageConfig)
 
 FIRST_LINE = "# sha256 {} of this content; delete this line if you edit it"
 ADDED = {
-    "cache_target_features": False, "keep": 2, "extended_from": (),
-    "encoder_init": "linear", "reconstruction_weight": 1.0, "swaps": 0,
-    "class_cross_entropy": 0.0, "class_bandwidth": 0.0, "content_bandwidth": 0.0,
-}  # fmt: skip
+    "cache_target_features": False,
+    "keep": 2,
+    "extended_from": (),
+    "table_device": "auto",
+    "table_folder": None,
+    "virtual_ranks": 1,
+    "timeout": 60.0,
+    "encoder_init": "linear",
+    "reconstruction_weight": 1.0,
+    "swaps": 0,
+    "class_cross_entropy": 0.0,
+    "class_bandwidth": 0.0,
+    "content_bandwidth": 0.0,
+}
 """Options that files of older versions lack, with the values that those versions used."""
 MAY_DIFFER = {*options(MachineConfig()), *options(LoggingConfig()), "perceptual_weights"} - {
     "precision",
@@ -119,15 +129,17 @@ def as_plain(config: Checked) -> dict[str, Any]:
 def differences(old: StageConfig, new: StageConfig) -> list[str]:
     """List forbidden changes of options when a run is resumed, as `--flag old -> new`.
 
-    A precision of `auto` matches any precision.
+    A precision of `auto` matches any precision. On a CPU the number of threads changes the last
+    bits, so with several virtual ranks it must stay the same. 0 threads match any number.
     """
     values = options(new)
+    fixed = {"threads"} if old.virtual_ranks > 1 and values["threads"] else set()
     if values["precision"] == "auto" or old.machine.precision == "auto":
         values["precision"] = old.machine.precision
     return [
         f"{flag(name)} {value} -> {values[name]}"
         for name, value in options(old).items()
-        if name not in MAY_DIFFER and value != values[name]
+        if name not in MAY_DIFFER - fixed and value != values[name]
     ]
 
 
@@ -140,8 +152,9 @@ def _from_plain(path: Path, values: dict[str, Any], default: AnyStage) -> AnySta
     for name, default_value in known.items():
         if isinstance(default_value, tuple) and isinstance(values[name], list):
             values[name] = tuple(values[name])
-    if isinstance(values["perceptual_weights"], str):
-        values["perceptual_weights"] = Path(values["perceptual_weights"])
+    for name in ("perceptual_weights", "table_folder"):
+        if isinstance(values[name], str):
+            values[name] = Path(values[name])
     _check_types(path, values, default)
     try:
         return replace(default, **values)

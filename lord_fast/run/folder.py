@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lord_fast.config import EncoderConfig, StageConfig, TrainConfig, replace
+from lord_fast.config import Default, EncoderConfig, StageConfig, TrainConfig, replace
+from lord_fast.distributed.shards import block
 from lord_fast.lock import LOCK, folder_lock
 from lord_fast.run import checkpoint, history
 from lord_fast.run.codes import Stage as StageName
@@ -78,9 +79,9 @@ def extend(run: Path, config: AnyStage, stage: StageName, num_images: int) -> An
     Raises:
         ValueError: Stage 1 would be extended, but encoders were already trained on its codes.
     """
-    if not has_begun(run, stage):
+    old = recorded(run, stage)
+    if old is None:
         return config
-    old = _configuration(run, stage)
     before, extended = old.total_steps(num_images), old.extended_from
     if config.total_steps(num_images) > before:
         if not checkpoint.is_finished(run / "checkpoints", stage, before):
@@ -94,10 +95,41 @@ def extend(run: Path, config: AnyStage, stage: StageName, num_images: int) -> An
     return replace(config, extended_from=extended)
 
 
-def _configuration(run: Path, stage: StageName) -> StageConfig:
+def recorded(run: Path, stage: StageName) -> StageConfig | None:
+    """Return the configuration of a stage that has a checkpoint, or None."""
+    if not has_begun(run, stage):
+        return None
     if stage == "latent":
         return load_config(run / "config.yaml")[0]
     return load_encoder_config(run / "encoders.yaml")
+
+
+def assign_ranks(run: Path, config: AnyStage, stage: StageName, world: int) -> AnyStage:
+    """Set the number of virtual ranks if no flag has set it.
+
+    A run keeps its number. A new one gets the default if the processes can share it, and the number
+    of processes otherwise.
+
+    Args:
+        run: The run's folder. It need not exist.
+        config: The configuration to train with.
+        stage: latent or encoders.
+        world: Number of processes.
+
+    Raises:
+        ValueError: The processes cannot share the virtual ranks equally.
+    """
+    ranks = config.virtual_ranks
+    if isinstance(ranks, Default):
+        old = recorded(run, stage)
+        if old is not None:
+            ranks = old.virtual_ranks
+        elif ranks % world:
+            ranks = world
+    if ranks & (ranks - 1):
+        raise ValueError(f"{world} processes: must be a power of two; start 1, 2, 4, 8, 16, ...")
+    block(ranks, 0, world)
+    return replace(config, virtual_ranks=int(ranks))
 
 
 def has_begun(run: Path, stage: str) -> bool:

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from lord_fast.atomic import atomic_write
+from lord_fast.run.field_rows import consistency_rows, field_rows
+from lord_fast.seal import seal, unseal
 
 Row = tuple[str, str, str]
 """A metric's name, its value with the 95 % interval, and its chance level or baseline."""
@@ -33,7 +35,7 @@ class Metrics:
 
 def save_metrics(file: Path, values: dict[str, Any]) -> Metrics:
     """Write a metrics*.json."""
-    atomic_write(file, json.dumps(values, indent=1) + "\n")
+    atomic_write(file, json.dumps(seal(values), indent=1) + "\n")
     return Metrics(file, values, title(values), rows(values))
 
 
@@ -47,7 +49,7 @@ def read_metrics(run: Path) -> list[Metrics]:
     found = []
     for file in files:
         try:
-            values = json.loads(file.read_text())
+            values = unseal(json.loads(file.read_text()), file)
             found.append(Metrics(file, values, title(values), rows(values)))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(
@@ -85,13 +87,14 @@ def rows(metrics: dict) -> list[Row]:
         *probe_rows(metrics),
         *_content_labels(metrics.get("content_labels")),
         *_transfer(metrics["transfer"], "transfer"),
+        *consistency_rows(metrics.get("class_consistency")),
         *_samples(metrics.get("samples")),
         *_nearest(metrics.get("nearest_training")),
     ]
 
 
 def probe_rows(metrics: dict) -> list[Row]:
-    """Format leakage and informativeness together with their chance levels and controls."""
+    """Format all metrics of codes together with their chance levels and controls."""
     probed = metrics["probed"]
     alone = probed["classes_of_one_image"]
     of = f"{probed['images']} images of {probed['classes']} classes"
@@ -105,7 +108,7 @@ def probe_rows(metrics: dict) -> list[Row]:
             for factor, result in factors.items():
                 label = f"{direction}: {name.replace('_', ' ')} {factor}".strip()
                 found.append((label, *_probe_cells(result)))
-    return found
+    return [*found, *field_rows(metrics)]
 
 
 def _content_labels(found: dict | None) -> list[Row]:
@@ -167,8 +170,14 @@ def _quality(found: dict) -> str:
     low, high = found["interval"]
     return (
         f"kernel distance {found['kernel_distance']:.4f} [{low:.4f}, {high:.4f}], "
+        f"{_frechet(found)}"
         f"precision {found['precision']:.2f}, recall {found['recall']:.2f}"
     )
+
+
+def _frechet(found: dict) -> str:
+    distance = found.get("frechet_distance_vgg16")
+    return "" if distance is None else f"Fréchet distance (VGG16) {distance:.3f}, "
 
 
 def _new_classes(found: dict) -> list[Row]:

@@ -7,8 +7,10 @@ from torch import Tensor, nn
 from lord_fast.config import EncoderConfig, TrainConfig
 from lord_fast.data.sampler import permutation
 from lord_fast.data.store import ImageStore, as_float
+from lord_fast.distributed.group import Group
+from lord_fast.distributed.shards import whole
 from lord_fast.machine import Machine, autocast
-from lord_fast.model.build import build_decoder, build_encoders, build_loss, stored_codes
+from lord_fast.model.build import MOST_KNOWN, build_decoder, build_encoders, build_loss
 from lord_fast.model.encoder import Encoders
 from lord_fast.model.generator import Decoder
 from lord_fast.run.checkpoint import State
@@ -88,7 +90,8 @@ class EncoderGraph(nn.Module):
             "content_error": content_error,
             "class_error": class_error,
         }
-        if self.encoders.class_.known is not None and config.class_cross_entropy:
+        if config.class_cross_entropy:
+            assert self.encoders.class_.known is not None
             logits = self.encoders.class_.known.logits(class_)
             wanted_id = torch.cat([class_ids.roll(by, 0) for by in rolled])
             scalars["class_cross_entropy"] = F.cross_entropy(logits, wanted_id)
@@ -129,9 +132,11 @@ class EncoderStage(Stage):
         config: The configuration of stage 2.
         run_config: The configuration of stage 1.
         store: The images of stage 1.
-        latent_step: Number of steps that stage 1 took.
-        latent_state: Tensors of the last checkpoint of stage 1.
+        latent_state: State of the networks and of the loss of stage 1.
+        codes: Virtual rank of this process -> its content codes of stage 1 [rows, content_dim],
+            and class codes [num_classes, class_dim].
         machine: Device, precision and threads.
+        group: The processes that train together. Defaults to this process alone.
 
     Raises:
         ValueError: The networks, the loss or the optimizer cannot be built as configured.
@@ -145,9 +150,10 @@ class EncoderStage(Stage):
         config: EncoderConfig,
         run_config: TrainConfig,
         store: ImageStore,
-        latent_step: int,
         latent_state: State,
+        codes: tuple[dict[int, Tensor], Tensor],
         machine: Machine,
+        group: Group | None = None,
     ):
         counts = (store.num_images, store.num_classes)
         self.encoders = build_encoders(config, run_config, store.size, store.channels, counts)
@@ -157,42 +163,53 @@ class EncoderStage(Stage):
         reconstruction = build_loss(run_config, config.perceptual_weights)
         reconstruction.load_state_dict(latent_state["loss"])
         super().__init__(
-            config, store, machine,
+            config, store, machine, group or Group(whole(config.virtual_ranks)),
             graph=EncoderGraph(self.encoders, decoder, reconstruction, config, machine.dtype),
             decoder=decoder, reconstruction=reconstruction,
             adam=run_config.adam, lr=config.lr, min_lr=config.min_lr,
         )  # fmt: skip
-        self.content_codes, self.class_codes = stored_codes(
-            latent_state, latent_step, run_config, store.num_images, store.num_classes, self.device
-        )
+        self.content_codes, self.class_codes = codes
         self.start_encoders()
         self.features = self.cache_features() if config.machine.cache_target_features else None
 
     def start_encoders(self) -> None:
         """Give the encoders the known codes and their initial weights."""
-        order = permutation(self.store.num_images, self.seed, 0)
+        order = permutation(self.store.num_images, self.seed, 0)[:MOST_KNOWN]
+        codes = self.codes_of(order.to(self.device, torch.int64))
         config, content, class_ = self.config, self.encoders.content, self.encoders.class_
         if content.known is not None:
-            some = order[: len(content.known.codes)].to(self.device)
-            content.known.fill(self.content_codes[some], config.content_bandwidth)
+            content.known.fill(codes, config.content_bandwidth)
         if class_.known is not None:
             class_.known.fill(self.class_codes, config.class_bandwidth)
         if config.encoder_init == "kaiming":
             generator = torch.Generator().manual_seed(self.seed)
             images = torch.cat(list(self.images_of(order[:MOST_FOR_INIT])))
-            content.init_kaiming(images, self.content_codes, generator)
+            content.init_kaiming(images, codes, generator)
             class_.init_kaiming(images, self.class_codes, generator)
+
+    def codes_of(self, image_ids: Tensor) -> Tensor:
+        """Return content codes of any images in every process, float32 [B, content_dim]."""
+        found = image_ids.new_zeros(
+            len(image_ids), self.content_codes[self.shards.mine[0]].shape[1], dtype=torch.float32
+        )
+        for shard, codes in self.content_codes.items():
+            own = torch.remainder(image_ids, self.shards.count) == shard
+            found[own] = codes[self.shards.local(image_ids[own])]
+        return self.group.select(found, image_ids)
 
     def update(
         self, image_ids: Tensor, class_ids: Tensor, now: Tensor, pixels: Tensor
     ) -> dict[str, Tensor]:
         """See `Stage.update`."""
-        content_code, class_code = self.content_codes[image_ids], self.class_codes[class_ids]
-        wanted = self.features(image_ids) if self.features else None
-        scalars = self.run_graph(pixels, content_code, class_code, class_ids, wanted)
-        scalars["loss"].backward()
+        parts = self.shards.split(self.shards.local(image_ids), class_ids, pixels)
+        for shard, (rows, classes, images) in parts:
+            content_code, class_code = self.content_codes[shard][rows], self.class_codes[classes]
+            wanted = self.features[shard](rows) if self.features else None
+            scalars = self.run_graph(images, content_code, class_code, classes, wanted)
+            self.gradients.backward(scalars)
+        scalars = self.gradients.finish()
         optimizer.step(self.adam)
-        return {name: value.detach() for name, value in scalars.items()}
+        return scalars
 
     def grid_codes(self, step: int, columns: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """See `Stage.grid_codes`. The encoders predict both codes."""

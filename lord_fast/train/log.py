@@ -1,4 +1,7 @@
-"""Logs the steps of a stage to the console, to stats.jsonl and optionally to TensorBoard."""
+"""Logs the steps of a stage to the console, to stats.jsonl and optionally to TensorBoard.
+
+All processes add up the same scalars. Only the first one writes them.
+"""
 
 import importlib.util
 import time
@@ -45,7 +48,9 @@ class Log:
         self.stage, self.console = stage, console
         self.file = run / "stats.jsonl"
         logging = stage.config.logging
-        self.writer = _tensorboard(run / "tensorboard") if logging.tensorboard else None
+        self.first = stage.group.first
+        wanted = logging.tensorboard and self.first
+        self.writer = _tensorboard(run / "tensorboard") if wanted else None
         self.sums: dict[str, Tensor] = {}
         self.losses: list[tuple[int, Tensor]] = []
         self.count, self.last_line = 0, 0
@@ -74,7 +79,8 @@ class Log:
             step: Number of completed steps. Lines of later steps are removed from stats.jsonl.
             state: A state from `state`. None starts with empty sums.
         """
-        forget_after(self.file, self.stage.name, step)
+        if self.first:
+            forget_after(self.file, self.stage.name, step)
         self.losses, self.timed, self.since = [], 0, time.perf_counter()
         self.progress.update(self.task, completed=step)
         if state is None:
@@ -139,6 +145,12 @@ class Log:
         self.check_losses()
         if not self.count:
             return
+        if self.first:
+            self._write(done, [step for step in skipped if self.last_line < step <= done])
+        self.sums, self.count, self.last_line = {}, 0, done
+        self.timed, self.since = 0, time.perf_counter()
+
+    def _write(self, done: int, left_out: list[int]) -> None:
         means = {name: float(total) / self.count for name, total in self.sums.items()}
         elapsed = time.perf_counter() - self.since
         row = {
@@ -149,11 +161,8 @@ class Log:
             "lr": self.stage.learning_rate(done - 1),
             "images_per_second": self.timed * self.stage.batch_size / elapsed,
         }
-        left_out = [step for step in skipped if self.last_line < step <= done]
         append_stats(self.file, row | ({"skipped": left_out} if left_out else {}))
         self._show(row, [*means, "lr", "images_per_second"])
-        self.sums, self.count, self.last_line = {}, 0, done
-        self.timed, self.since = 0, time.perf_counter()
 
     def _show(self, row: dict, names: list[str]) -> None:
         done = row["step"]

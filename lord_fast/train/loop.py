@@ -34,40 +34,49 @@ def run_stage(stage: Stage, run: Path, console: Console, from_step: int | None =
     """
     log = Log(stage, run, console)
     recovery = Recovery(stage, run, log, console)
-    with _signals() as caught, log:
+    with _signals() as caught, log, recovery.writer:
         done = recovery.restore(from_step)
         while done < stage.total_steps:
             step, done = done, done + 1
             try:
                 if done not in recovery.skipped:
                     log.add(done, stage.step(step))
-                stop = _after_step(stage, run, log, recovery, done, caught)
+                signum = _after_step(stage, run, log, recovery, done, caught)
             except NotFinite as found:
-                if caught:
+                signum = stage.group.agree(caught[:1] or [0])[0]
+                if signum:
+                    recovery.writer.wait()
                     saved = f"saved up to {recovery.good}" if recovery.good else "nothing saved"
-                    raise Interrupted(caught[0], done, f"{saved} because {found}") from found
+                    raise Interrupted(signum, done, f"{saved} because {found}") from found
                 done = recovery.go_back(found, done)
                 continue
-            if stop and done < stage.total_steps:
-                raise Interrupted(caught[0], done)
+            if signum and done < stage.total_steps:
+                raise Interrupted(signum, done)
 
 
 def _after_step(
     stage: Stage, run: Path, log: Log, recovery: Recovery, done: int, caught: list[int]
-) -> bool:
-    """Write the outputs that are due after a step. Return whether a signal was received."""
+) -> int:
+    """Write the outputs that are due after a step. Return the number of a signal, or 0.
+
+    All processes write the same outputs, and receive the signal of any of them, at the same step.
+    """
     config, last = stage.config.logging, done == stage.total_steps
     recovery.check(done)
     if done % config.log_every == 0 or last:
         log.write(done, recovery.skipped)
-    if done % config.grid_every == 0 or last or log.is_picture_due():
+    signum, picture_is_due = stage.group.share([*(caught[:1] or [0]), log.is_picture_due()])
+    if done % config.grid_every == 0 or last or picture_is_due:
         picture = run / "grids" / f"{stage.name}-{done:09d}.png"
-        save_png(picture, stage.grid(done))
+        image = stage.grid(done)
+        if stage.group.first:
+            save_png(picture, image)
         log.show_picture(picture)
-    stop = bool(caught)
-    if done % config.save_every == 0 or last or stop:
+    if done % config.save_every == 0 or last or signum:
         recovery.save(done)
-    return stop
+    if last or signum:
+        recovery.writer.wait()
+    return signum
 
 
 @contextmanager

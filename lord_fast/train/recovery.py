@@ -6,14 +6,23 @@ that is not finite it goes back again and leaves this step out. A run that would
 more than three steps stops. The checkpoints record which steps were left out.
 """
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import TypeVar, cast
 
 import torch
 from rich.console import Console
 
-from lord_fast.run import checkpoint
+from lord_fast.run import checkpoint, snapshot
+from lord_fast.run.parts import own_part
+from lord_fast.run.tensors import NotFiniteError
 from lord_fast.train.log import Log, NotFinite
+from lord_fast.train.replicas import check_replicas
 from lord_fast.train.stage import Stage
+from lord_fast.train.writer import Writer
+
+Result = TypeVar("Result")
 
 MOST_SKIPPED = 3
 """Number of steps that a run may leave out."""
@@ -30,7 +39,9 @@ class Recovery:
 
     Attributes:
         skipped: Steps that are left out, counted from 1.
-        good: The last checkpoint that was saved or loaded, or None.
+        good: The last checkpoint that was saved or loaded, or None. The writer may not have
+            finished it.
+        writer: Writes checkpoints while training goes on.
     """
 
     def __init__(self, stage: Stage, run: Path, log: Log, console: Console):
@@ -38,9 +49,10 @@ class Recovery:
         self.folder = run / "checkpoints"
         self.skipped: list[int] = []
         self.good: Path | None = None
+        self.writer = Writer()
         self.good_step = 0
         self.noticed = self.careful_until = 0
-        self._said_that_old_ones_stay = False
+        self._said: set[str] = set()
 
     def restore(self, from_step: int | None = None) -> int:
         """Restore the latest undamaged checkpoint, or a given one.
@@ -56,16 +68,17 @@ class Recovery:
             ValueError: Every checkpoint is damaged, or the given one is missing or damaged.
         """
         if from_step is None:
-            found = checkpoint.load_latest(self.folder, self.stage.name, self.console.print)
+            found = self._latest()
         elif from_step == 0:
             found = None
         else:
             path = checkpoint.find(self.folder, self.stage.name, from_step)
-            found = checkpoint.Loaded(path, *checkpoint.load(path))
+            found = checkpoint.load(path, self.stage.shards.mine)
         if found is None:
             self.log.go_to(0, None)
             return 0
         self.stage.load_state(found.state)
+        self.stage.load_tables(found.tables)
         kept = found.state.get("log")
         self.log.go_to(found.step, kept)
         self.skipped = kept["skipped"].tolist() if kept else []
@@ -74,35 +87,95 @@ class Recovery:
             self.console.print(f"resuming from {found.path}")
         return found.step
 
+    def _latest(self) -> checkpoint.Loaded | None:
+        """Load the latest checkpoint that is undamaged in the eyes of all processes."""
+        name, mine, group = self.stage.name, self.stage.shards.mine, self.stage.group
+        lines: list[str] = []
+        found = checkpoint.load_latest(self.folder, name, lines.append, mine)
+        for line in dict.fromkeys(group.gather_texts("\n".join(lines))):
+            if line:
+                self.console.print(line)
+        step = found.step if found else 0
+        oldest = -group.agree([-step])[0]
+        if step == oldest:
+            return found
+        return checkpoint.load(checkpoint.find(self.folder, name, oldest), mine)
+
     def save(self, done: int) -> None:
-        """Write a checkpoint after checking the losses and all values updated since the last one.
+        """Save a checkpoint if the losses and all values updated since the last one are finite.
+
+        It is written while training goes on, unless it holds more than a block of table rows or
+        several processes write it. The previous one is waited for.
 
         Raises:
             NotFinite: A value is not finite. Nothing was written.
+            Ended: A process holds another copy of what is the same in all. Nothing was written.
+            OSError: This checkpoint or the previous one cannot be written.
         """
+        self.writer.wait()
         self.log.check_losses()
-        state = self.stage.state()
-        wrong = checkpoint.not_finite(state, since=self.good_step)
-        if wrong is not None:
-            raise NotFinite(done, wrong)
-        state = state | {"log": self.log.state() | {"skipped": torch.tensor(self.skipped).long()}}
-        keep = self.stage.config.logging.keep
+        group, keep = self.stage.group, self.stage.config.logging.keep
+        skipped = {"skipped": torch.tensor(self.skipped).long()}
+        state = self.stage.state() | {"log": self.log.state() | skipped}
+        tables = self.stage.tables()
+        check_replicas(state, tables, self.good_step, group)
+        part = own_part(state, tables, group)
+        previous = self._linkable(done)
         name = self.stage.name
-        self.good = checkpoint.save(self.folder, name, done, state, keep, self._say_once)
-        self.good_step = done
+        taken = self._all_finite(done, lambda: snapshot.take(name, done, *part, previous))
+        try:
+            write = partial(snapshot.write, self.folder, taken, keep, self._once("remove"))
+            if group.world > 1:
+                write(group)  # The exchanges of all processes stay in one order.
+            elif taken.in_memory:
+                self.writer.start(write)
+            else:
+                write()
+        except NotFiniteError as found:
+            raise NotFinite(done, found.what) from found
+        self.good, self.good_step = self.folder / taken.name, done
 
     def check(self, done: int) -> None:
-        """Check a step that is being repeated. Other steps are not checked.
+        """Check whether saving has failed, and a step that is being repeated.
 
         Raises:
-            NotFinite: The loss of the step or a tensor that it updated is not finite.
+            NotFinite: The loss of a repeated step or a tensor that it updated is not finite.
+            OSError: The last checkpoint could not be written.
         """
+        self.writer.check()
         if done > self.careful_until:
             return
         self.log.check_losses()
-        wrong = checkpoint.not_finite(self.stage.state(), since=done - 1)
-        if wrong is not None:
-            raise NotFinite(done, wrong)
+        state, tables = self.stage.state(), self.stage.tables()
+        self._all_finite(done, lambda: snapshot.check(state, tables, since=done - 1))
+
+    def _all_finite(self, done: int, work: Callable[[], Result]) -> Result:
+        """Do something that checks values of this process.
+
+        Raises:
+            NotFinite: A value of any process is not finite.
+        """
+        what, result = "", None
+        try:
+            result = work()
+        except NotFiniteError as error:
+            what = error.what
+        found = [name for name in self.stage.group.gather_texts(what) if name]
+        if found:
+            raise NotFinite(done, found[0])
+        return cast(Result, result)
+
+    def _linkable(self, done: int) -> Path | None:
+        """Return the last checkpoint if a later one can link its table files."""
+        found, previous = [0], self.good
+
+        def look() -> None:
+            found[0] = previous is not None and snapshot.can_link(
+                previous, done, self._once("link")
+            )
+
+        self.stage.group.alone(look)
+        return previous if self.stage.group.agree(found)[0] else None
 
     def go_back(self, found: NotFinite, done: int) -> int:
         """Restore the last good checkpoint, to find the faulty step or to leave it out.
@@ -116,7 +189,9 @@ class Recovery:
 
         Raises:
             ValueError: There is no checkpoint, or three steps have been left out already.
+            OSError: The last checkpoint could not be written.
         """
+        self.writer.wait()
         done = max(done, found.step)
         known = done <= self.careful_until
         if self.good is None or self.noticed > MOST_SKIPPED:
@@ -146,8 +221,12 @@ class Recovery:
             f"{found}; {why}; train in a new run with a smaller --lr, or with --precision float32"
         )
 
-    def _say_once(self, line: str) -> None:
-        """Print only the first warning about an old checkpoint that cannot be removed."""
-        if not self._said_that_old_ones_stay:
-            self.console.print(line)
-        self._said_that_old_ones_stay = True
+    def _once(self, kind: str) -> checkpoint.Say:
+        """Return a function that prints the first warning of a kind and no later one."""
+
+        def say(line: str) -> None:
+            if kind not in self._said:
+                self.console.print(line)
+            self._said.add(kind)
+
+        return say

@@ -1,7 +1,7 @@
 """The base class of both stages. Each stage adds its networks, its inputs and its update."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from lord_fast.config import AdamConfig, StageConfig
 from lord_fast.data.loader import Loader
 from lord_fast.data.sampler import EpochSampler, permutation
 from lord_fast.data.store import ImageStore, as_float
+from lord_fast.distributed.group import Group
 from lord_fast.grid import tile
 from lord_fast.machine import Machine, autocast
 from lord_fast.model.features import FeatureCache
@@ -19,8 +20,11 @@ from lord_fast.model.perceptual import PerceptualLoss
 from lord_fast.model.schedule import extended_cosine
 from lord_fast.run.checkpoint import State
 from lord_fast.run.codes import Stage as StageName
+from lord_fast.run.saved import SavedTable
+from lord_fast.run.segments import Tables
 from lord_fast.train import optimizer
 from lord_fast.train.capture import CudaGraph, Update
+from lord_fast.train.gradients import GradientSum
 
 GRID_ROWS, GRID_COLUMNS = 8, 10
 
@@ -32,6 +36,7 @@ class Stage(ABC):
         config: The stage's configuration.
         store: The images.
         machine: Device, precision and threads.
+        group: The processes that train together.
         graph: The dense part of a step, from codes or pixels to the loss. torch.compile compiles
             it as one graph.
         decoder: Modulation and generator, a part of `graph`.
@@ -47,7 +52,8 @@ class Stage(ABC):
         batch_size: Images per step.
 
     Raises:
-        ValueError: The store has fewer images than a batch.
+        ValueError: The store has fewer images than a batch, or --cuda-graph is given with several
+            virtual ranks.
     """
 
     name: StageName
@@ -57,6 +63,7 @@ class Stage(ABC):
         config: StageConfig,
         store: ImageStore,
         machine: Machine,
+        group: Group,
         *,
         graph: nn.Module,
         decoder: Decoder,
@@ -67,8 +74,9 @@ class Stage(ABC):
     ):
         self.config: StageConfig = config
         self.store, self.machine, self.device = store, machine, machine.device
+        self.group, self.shards = group, group.shards
         self.batch_size, self.seed = config.batch_size, config.seed
-        self.sampler = EpochSampler(store.num_images, config.batch_size, config.seed)
+        self.sampler = EpochSampler(store.num_images, config.batch_size, config.seed, self.shards)
         self.loader = Loader(store, self.sampler, machine.device)
         self.steps_per_epoch = self.sampler.steps_per_epoch
         self.total_steps = config.total_steps(store.num_images)
@@ -81,8 +89,11 @@ class Stage(ABC):
         self.run_graph = torch.compile(graph, fullgraph=True) if compiled else graph
         self.lr = extended_cosine(lr, min_lr, (*config.extended_from, self.total_steps)).numpy()
         captured = config.machine.cuda_graph
+        if captured and self.shards.count > 1:
+            raise ValueError("--cuda-graph: not with several --virtual-ranks; leave it out")
         learnt = [p for p in graph.parameters() if p.requires_grad]
         self.adam = optimizer.adam(learnt, adam, lr, captured)
+        self.gradients = GradientSum(learnt, group)
         self.run_update: Update = CudaGraph(self.update) if captured else self.update
 
     def step(self, step: int) -> dict[str, Tensor]:
@@ -94,6 +105,7 @@ class Stage(ABC):
         Returns:
             Scalars to log, including `loss` and `reconstruction`.
         """
+        self.group.step = step + 1
         image_ids, class_ids, pixels = self.loader.batch(step)
         optimizer.set_learning_rate(self.adam, self.learning_rate(step))
         return self.run_update(image_ids, class_ids, self.steps[step], pixels)
@@ -104,7 +116,8 @@ class Stage(ABC):
     ) -> dict[str, Tensor]:
         """Do the part of a step that runs on the device.
 
-        It must not read tensors on the host, so that a CUDA graph can capture it.
+        With one virtual rank it must not read tensors on the host, so that a CUDA graph can capture
+        it. The arguments hold the images of this process, in the order of its virtual ranks.
 
         Args:
             image_ids: int64 [B].
@@ -125,11 +138,23 @@ class Stage(ABC):
         return float(self.lr[step])
 
     def state(self) -> State:
-        """Return everything that later steps depend on."""
+        """Return everything that later steps depend on, except for `tables`."""
         return {
             "decoder": self.decoder.state_dict(),
             "optimizer": optimizer.state_dict(self.adam),
         }
+
+    def tables(self) -> Tables:
+        """Return the latent tables that this stage trains."""
+        return {}
+
+    def load_tables(self, saved: Mapping[str, SavedTable]) -> None:
+        """Restore `tables` from a checkpoint."""
+        for name, shards in self.tables().items():
+            for shard in shards.values():
+                if shard.last_step.any():
+                    shard.reset()
+            saved[name].load_into(shards)
 
     def load_state(self, state: State) -> None:
         """Restore a state from `state`."""
@@ -153,8 +178,8 @@ class Stage(ABC):
             uint8 [height, width, 3].
         """
         order = permutation(self.store.num_images, self.seed, 0)
-        columns = order[:GRID_COLUMNS]
-        rows = self.store.first_of_each_class(order)[:GRID_ROWS]
+        columns = order[:GRID_COLUMNS].long()
+        rows = self.store.first_of_each_class(order, GRID_ROWS)
         above, left = (as_float(self.store.images(ids)) for ids in (columns, rows))
         content, class_ = self.grid_codes(step, columns, rows)
         cells = [
@@ -168,8 +193,8 @@ class Stage(ABC):
         for part in image_ids.split(self.batch_size):
             yield as_float(self.store.images(part).to(self.device))
 
-    def cache_features(self) -> FeatureCache:
-        """Compute the perceptual features of all training images.
+    def cache_features(self) -> dict[int, FeatureCache]:
+        """Compute the perceptual features of the images of each virtual rank of this process.
 
         Raises:
             ValueError: The loss has no features, or they do not fit in memory.
@@ -178,6 +203,10 @@ class Stage(ABC):
             raise ValueError(
                 "--cache-target-features: this loss has no features; it needs --loss vgg16"
             )
+        vgg, found = self.reconstruction.vgg, {}
         with autocast(self.device, self.machine.dtype):
-            images = self.images_of(torch.arange(self.store.num_images))
-            return FeatureCache(self.reconstruction.vgg, images, self.store.num_images)
+            for shard in self.shards.mine:
+                image_ids = torch.arange(shard, self.store.num_images, self.shards.count)
+                images = self.images_of(image_ids)
+                found[shard] = FeatureCache(vgg, images, len(image_ids))
+        return found
