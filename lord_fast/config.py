@@ -133,8 +133,8 @@ class MachineConfig(Checked):
     are read ahead. auto selects the first of these that takes at most half of the free memory. When
     training on a CPU it selects memory by the same rule, else disk. The result is the same."""
     table_folder: Path | None = None
-    """Folder for the scratch file of --table-device disk. Choose a fast local disk. Defaults to the
-    run's folder."""
+    """Folder for the scratch file of --table-device disk. Choose a fast local disk. The default is
+    the run's folder."""
     cache_target_features: bool = False
     """Compute the VGG16 features of all training images once and keep them in memory (only for
     vgg16). This takes 1.8 MB per 64 px image with the default layers in float32. The losses stay
@@ -235,6 +235,26 @@ class EncoderConfig(StageConfig):
     """Width of the encoders' fully connected layers and number of channels of their last three
     convolutions. It must be a multiple of 4. The first two convolutions have a quarter and a half
     of it."""
+    encoder_init: Literal["kaiming", "linear"] = "linear"
+    """Initial weights of the encoders. kaiming keeps the scale of activations from layer to layer
+    and starts at the mean and standard deviation of the codes. linear is PyTorch's default, as in
+    the published code."""
+    reconstruction_weight: Annotated[float, AtLeast(0)] = 1.0
+    """Weight of the reconstruction loss, which fine-tunes the decoder. 0 keeps the decoder of
+    stage 1. The published value is 1."""
+    swaps: Annotated[int, AtLeast(0), Below(MOST_DIM)] = 0
+    """Number of generated images for each image of a batch. Each has the content code of one image
+    and the class code of another, and the encoders must predict both codes. The published value is
+    0."""
+    class_cross_entropy: Annotated[float, AtLeast(0)] = 0.0
+    """Weight of the cross-entropy of the class among the known class codes (only with
+    --class-bandwidth). The published code has no such loss."""
+    class_bandwidth: Annotated[float, AtLeast(0)] = 0.0
+    """Replaces a predicted class code by a mean of the class codes of training. The weights are a
+    Gaussian kernel of this standard deviation, in units of the root mean square distance of the
+    codes from their mean. 0 keeps the prediction, as in the published code."""
+    content_bandwidth: Annotated[float, AtLeast(0)] = 0.0
+    """The same for content codes, with at most 4,096 content codes of training."""
     content_weight: Annotated[float, AtLeast(0)] = 0.03
     """Weight of the content code's mean squared error. The published value is 10, for codes that
     are ten times smaller."""
@@ -351,7 +371,18 @@ PRESETS["a100"] = replace(
 
 ENCODER_PRESETS: dict[str, EncoderConfig] = {
     "laptop": EncoderConfig(),
-    "demo": EncoderConfig(encoder_dim=64, lr=2e-3, batch_size=Default(32), epochs=Default(12)),
+    "demo": EncoderConfig(
+        encoder_init="kaiming",
+        reconstruction_weight=0.0,
+        swaps=1,
+        class_cross_entropy=1.0,
+        class_bandwidth=0.25,
+        content_bandwidth=0.2,
+        encoder_dim=64,
+        lr=2e-3,
+        batch_size=Default(32),
+        epochs=Default(12),
+    ),
     "paper": EncoderConfig(
         content_weight=10.0,
         class_weight=10.0,

@@ -42,6 +42,12 @@ ADDED = {
     "init_from": None,
     "virtual_ranks": 1,
     "timeout": 60.0,
+    "encoder_init": "linear",
+    "reconstruction_weight": 1.0,
+    "swaps": 0,
+    "class_cross_entropy": 0.0,
+    "class_bandwidth": 0.0,
+    "content_bandwidth": 0.0,
 }
 """Options that files of older versions lack, with the values that those versions used."""
 MAY_DIFFER = {*options(MachineConfig()), *options(LoggingConfig()), "perceptual_weights"} - {
