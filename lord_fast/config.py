@@ -14,6 +14,8 @@ from lord_fast.bounds import AtLeast, Below, Checked, MoreThan
 
 Preset = Literal["demo", "laptop", "paper", "a100"]
 PerceptualInput = Literal["caffe", "imagenet", "unit"]
+Switch = Literal["auto", "on", "off"]
+"""auto lets a rule choose, see `lord_fast.train.form`."""
 AnyConfig = TypeVar("AnyConfig", bound="Checked")
 AnyStage = TypeVar("AnyStage", bound="StageConfig")
 
@@ -124,14 +126,20 @@ class MachineConfig(Checked):
     """Location of the images during training on a GPU. cuda keeps them in GPU memory, pinned in
     page-locked host memory, and disk reads them from a memory-mapped file. auto selects the first
     of these that takes at most half of the free memory. Training on a CPU always uses disk."""
-    cache_target_features: bool = False
+    cache_target_features: Switch = "auto"
     """Compute the VGG16 features of all training images once and keep them in memory (only for
     vgg16). This takes 1.8 MB per 64 px image with the default layers in float32. The losses stay
-    the same."""
-    compile: bool = False
-    """Compile the training step with torch.compile, which takes half a minute at the start."""
-    cuda_graph: bool = False
-    """Capture the training step as a CUDA graph and replay it, which saves launch time."""
+    the same up to rounding. auto does it if they take at most a quarter of the free memory. A run
+    keeps its choice when it resumes."""
+    compile: Switch = "auto"
+    """Compile the training step with torch.compile, which takes half a minute at the start. auto
+    does it where training is long enough to repay this. A run keeps its choice when it resumes."""
+    cuda_graph: Switch = "auto"
+    """Capture the training step as a CUDA graph and replay it, which saves launch time. auto does
+    it on CUDA, unless the first replays differ from the uncaptured step."""
+    cudnn_benchmark: Switch = "auto"
+    """Let cuDNN time its algorithms and use the fastest. auto does it on CUDA. A run keeps its
+    choice when it resumes."""
     threads: Annotated[int, AtLeast(0), Below(1025)] = 0
     """Number of CPU threads. 0 uses one for each core."""
 
@@ -193,7 +201,7 @@ class TrainConfig(StageConfig):
     preset: Preset = "laptop"
     """Selects the defaults of all other flags. laptop suits 64 px photographs on a CPU. demo suits
     32 px glyphs and takes minutes. paper has the settings of the published PyTorch code. a100 is
-    paper with bf16 and torch.compile on CUDA."""
+    paper with --device cuda --precision bf16 --compile on."""
     model: ModelConfig = field(default_factory=ModelConfig)
     """Sizes of codes and networks."""
     loss: LossConfig = field(default_factory=LossConfig)
@@ -313,7 +321,7 @@ PRESETS["paper"] = replace(
     epochs=Default(200),
 )
 PRESETS["a100"] = replace(
-    PRESETS["paper"], preset="a100", precision="bf16", compile=True, device="cuda"
+    PRESETS["paper"], preset="a100", precision="bf16", compile="on", device="cuda"
 )
 
 ENCODER_PRESETS: dict[str, EncoderConfig] = {

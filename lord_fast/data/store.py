@@ -230,11 +230,13 @@ class ImageStore:
             return ""
         return ", ".join(self._open_decoder().describe().values())
 
-    def images(self, image_ids: Tensor) -> Tensor:
+    def images(self, image_ids: Tensor, pinned: bool = False) -> Tensor:
         """Read a batch of images.
 
         Args:
             image_ids: int64 [B].
+            pinned: Read pixels directly into page-locked memory, from which a GPU copies them
+                without waiting. Images that must be decoded ignore this.
 
         Returns:
             uint8 [B, channels, size, size], channels last in memory. It is on the GPU if the
@@ -248,7 +250,11 @@ class ImageStore:
         # Uses NumPy, because a PyTorch gather in the loader's thread would start a second pool.
         ids = image_ids.numpy()
         if not self.encoded:
-            return torch.from_numpy(self._data[ids]).permute(0, 3, 1, 2)
+            shape = (len(ids), *self._data.shape[1:])
+            found = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
+            # NumPy would write to a second buffer first with any other mode.
+            np.take(self._data, ids, 0, out=found.numpy(), mode="clip")
+            return found.permute(0, 3, 1, 2)
         files = [self._stored(i) for i in ids]
         try:
             return self._open_decoder().batch(files).permute(0, 3, 1, 2)

@@ -71,7 +71,12 @@ class LatentTable:
 
     @torch.no_grad()
     def scatter_adam_(
-        self, rows: Tensor, codes: Tensor, step: Tensor, unique: bool = False
+        self,
+        rows: Tensor,
+        codes: Tensor,
+        step: Tensor,
+        unique: bool = False,
+        by_row: Tensor | None = None,
     ) -> None:
         """Update the rows of a batch with the gradients of their gathered codes.
 
@@ -80,11 +85,13 @@ class LatentTable:
             codes: The codes that `gather` returned for `rows`, after the backward pass, [B, dim].
             step: Number of updates done so far, int64 scalar on the table's device.
             unique: Set to True only if no row repeats, see `kernels.scatter_adam_`.
+            by_row: The rows in ascending order and their positions, see `kernels.scatter_adam_`.
         """
         assert codes.grad is not None
         kernels.scatter_adam_(
-            self.state, rows, codes.grad, self.lr, step, adam=self.adam, unique=unique
-        )
+            self.state, rows, codes.grad, self.lr, step,
+            adam=self.adam, unique=unique, by_row=by_row,
+        )  # fmt: skip
 
     @torch.no_grad()
     def codes(self, step: int, rows: Tensor | None = None) -> Tensor:

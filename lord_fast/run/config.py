@@ -32,7 +32,9 @@ MAX_CONFIG_BYTES = 1 << 20
 AnyStage = TypeVar("AnyStage", bound=StageConfig)
 
 FIRST_LINE = "# sha256 {} of this content; delete this line if you edit it"
-ADDED = {"cache_target_features": False, "keep": 2, "extended_from": ()}
+SWITCHES = ("cache_target_features", "compile", "cuda_graph", "cudnn_benchmark")
+"""Options that were true or false in older versions. YAML also reads `on` and `off` as these."""
+ADDED = {"cache_target_features": "off", "cudnn_benchmark": "off", "keep": 2, "extended_from": ()}
 """Options that files of older versions lack, with the values that those versions used."""
 MAY_DIFFER = {*options(MachineConfig()), *options(LoggingConfig()), "perceptual_weights"} - {
     "precision",
@@ -130,6 +132,9 @@ def differences(old: StageConfig, new: StageConfig) -> list[str]:
 def _from_plain(path: Path, values: dict[str, Any], default: AnyStage) -> AnyStage:
     known = options(default)
     values = {**ADDED, **values}
+    for name in SWITCHES:
+        if isinstance(values.get(name), bool):
+            values[name] = "on" if values[name] else "off"
     if set(values) != set(known):
         odd = ", ".join(sorted(map(str, set(values) ^ set(known))))
         raise ValueError(f"{path}: written by another version of lord-fast (keys: {odd})")

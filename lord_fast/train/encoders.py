@@ -115,10 +115,11 @@ class EncoderStage(Stage):
         self.content_codes, self.class_codes = stored_codes(
             latent_state, latent_step, run_config, store.num_images, store.num_classes, self.device
         )
-        self.features = self.cache_features() if config.machine.cache_target_features else None
+        self.keep_frozen_weights()
+        self.features = self.cache_features() if self.form.cache_target_features.on else None
 
     def update(
-        self, image_ids: Tensor, class_ids: Tensor, now: Tensor, pixels: Tensor
+        self, image_ids: Tensor, class_ids: Tensor, now: Tensor, pixels: Tensor, by_class: Tensor
     ) -> dict[str, Tensor]:
         """See `Stage.update`."""
         content_code, class_code = self.content_codes[image_ids], self.class_codes[class_ids]

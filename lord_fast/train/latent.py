@@ -12,6 +12,7 @@ from lord_fast.model.generator import Decoder
 from lord_fast.model.perceptual import SCALE_IMAGES, PerceptualLoss
 from lord_fast.run.checkpoint import State
 from lord_fast.train import optimizer
+from lord_fast.train.capture import Changed
 from lord_fast.train.stage import Stage
 
 
@@ -93,10 +94,11 @@ class LatentStage(Stage):
         if normalized and isinstance(reconstruction, PerceptualLoss):
             order = permutation(store.num_images, config.seed, 0)[:SCALE_IMAGES]
             reconstruction.measure_scale(self.images_of(order))
-        self.features = self.cache_features() if config.machine.cache_target_features else None
+        self.keep_frozen_weights()
+        self.features = self.cache_features() if self.form.cache_target_features.on else None
 
     def update(
-        self, image_ids: Tensor, class_ids: Tensor, now: Tensor, pixels: Tensor
+        self, image_ids: Tensor, class_ids: Tensor, now: Tensor, pixels: Tensor, by_class: Tensor
     ) -> dict[str, Tensor]:
         """See `Stage.update`."""
         # The codes are leaves of the graph. The content codes include noise.
@@ -112,9 +114,16 @@ class LatentStage(Stage):
         # a batch, but a class can occur several times.
         optimizer.step(self.adam)
         self.content.scatter_adam_(image_ids, content_code, now, unique=True)
-        self.class_.scatter_adam_(class_ids, class_code, now)
+        self.class_.scatter_adam_(class_ids, class_code, now, by_row=by_class)
         scalars = {"loss": loss, "reconstruction": reconstruction, "content_penalty": penalty}
         return {name: value.detach() for name, value in scalars.items()}
+
+    def changed(self, image_ids: Tensor, class_ids: Tensor, *others: Tensor) -> dict[str, Changed]:
+        """See `Stage.changed`."""
+        return super().changed(image_ids, class_ids) | {
+            "content": [(part, image_ids) for part in self.content.state],
+            "class": [(part, class_ids) for part in self.class_.state],
+        }
 
     def grid_codes(self, step: int, columns: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """See `Stage.grid_codes`. The content codes have no noise."""

@@ -36,6 +36,7 @@ from lord_fast.run.folder import (
 )
 from lord_fast.run.history import Command
 from lord_fast.train.encoders import EncoderStage
+from lord_fast.train.form import RECORDED
 from lord_fast.train.latent import LatentStage
 from lord_fast.train.log import check_writer
 from lord_fast.train.loop import run_stage
@@ -80,8 +81,9 @@ def train_latent(
     if _is_done(run, "latent", end, from_step):
         _remember_path(run, data)
         return None
-    machine, config = prepare(config, store, _precision_of(run, "latent"))
+    machine, config = prepare(config, store, _recorded(run, "latent"))
     stage = LatentStage(config, store, machine)
+    config = replace(config, **stage.form.recorded())
     sha256 = _weights_of(stage)
     check_weights(run, sha256)
     with hold_run(run):
@@ -130,8 +132,9 @@ def train_encoders(
     if _is_done(run, "encoders", end, from_step):
         return None
     latent = _end_of_latent(run, run_config, store)
-    machine, config = prepare(config, store, _precision_of(run, "encoders"))
+    machine, config = prepare(config, store, _recorded(run, "encoders"))
     stage = EncoderStage(config, run_config, store, latent.step, latent.state, machine)
+    config = replace(config, **stage.form.recorded())
     check_weights(run, _weights_of(stage))
     with hold_run(run):
         check_encoders(run, config)  # Another process may have changed it before the lock.
@@ -209,6 +212,7 @@ def header(stage: Stage, run: Path, preset: str, defaults: StageConfig) -> str:
         f"lord-fast {__version__}, stage {number}",
         f"data:    {store.path}: {store.num_images} images of {store.num_classes} classes, {shape}",
         f"device:  {machine.describe()}",
+        f"form:    {stage.form.describe(machine.device.type == 'cuda')}",
         f"kernels: {kernels.live(machine.device.type)}",
         f"length:  {length}",
         f"loss:    {loss}",
@@ -223,7 +227,7 @@ def changed_options(config: StageConfig, defaults: StageConfig) -> list[str]:
     return [
         _as_typed(name, value)
         for name, value in options(config).items()
-        if name != "precision" and value != usual[name]
+        if name not in RECORDED and value != usual[name]
     ]
 
 
@@ -233,39 +237,46 @@ def _as_typed(name: str, value: Any) -> str:
     return f"{flag(name)} {' '.join(map(str, value)) if isinstance(value, tuple) else value}"
 
 
-def prepare(config: AnyStage, store: ImageStore, precision: str | None) -> tuple[Machine, AnyStage]:
+def prepare(
+    config: AnyStage, store: ImageStore, recorded: dict[str, str]
+) -> tuple[Machine, AnyStage]:
     """Set up the device, the store's decoder and location, and the kernels.
 
     Args:
         config: The stage's configuration.
         store: The stage's images.
-        precision: Precision of the stage's earlier steps, or None before the first step.
+        recorded: The choices of the stage's earlier steps, see `form.RECORDED`. They replace
+            `auto`.
 
     Returns:
-        The machine, and the configuration with the chosen precision. The precision is recorded so
-        that it stays the same when training resumes on another machine.
+        The machine, and the configuration with the recorded choices and the chosen precision. The
+        precision is recorded so that it stays the same when training resumes on another machine.
 
     Raises:
         ValueError: An option is not available on this machine.
     """
-    if precision is not None:
-        config = replace(config, precision=precision)
+    asked = options(config.machine)
+    kept = {name: value for name, value in recorded.items() if asked[name] == "auto"}
+    config = replace(config, **kept)
     if config.logging.tensorboard:
         check_writer()
     machine = set_up_for(config.machine)
     store.decode_with(config.machine.decoder, machine.device.type, machine.threads)
     store.place(config.machine.store_device, machine.device)
     kernels.use(config.machine.kernels, machine.device.type)
+    kernels.probe(machine.device.type)
     return machine, replace(config, precision=machine.precision)
 
 
-def _precision_of(run: Path, stage: StageName) -> str | None:
-    """Return the precision of a stage, or None before its first checkpoint."""
+def _recorded(run: Path, stage: StageName) -> dict[str, str]:
+    """Return the recorded choices of a stage, which are empty before its first checkpoint."""
     if not has_begun(run, stage):
-        return None
+        return {}
     if stage == "encoders":
-        return load_encoder_config(run / "encoders.yaml").machine.precision
-    return load_config(run / "config.yaml")[0].machine.precision
+        machine = load_encoder_config(run / "encoders.yaml").machine
+    else:
+        machine = load_config(run / "config.yaml")[0].machine
+    return {name: getattr(machine, name) for name in RECORDED}
 
 
 def _remember_path(run: Path, data: dict[str, Any]) -> None:
