@@ -1,6 +1,7 @@
 # make demo installs lord-fast, trains on the embedded data and writes runs/demo/report.html.
 # make test installs what the tests need and runs all of them.
 # make soak runs the long form of the reliability tests. It takes hours: SOAK_MINUTES of training.
+# make docs builds the docs site in build/site. Broken links are errors.
 # make audit looks the pinned dependencies up in a database of vulnerabilities, over the network.
 PYTHON ?= python3
 VENV ?= .venv
@@ -12,7 +13,7 @@ NATIVE := $(wildcard kernels/native/*.cpp kernels/native/*.h)
 CXX_FILES := $(NATIVE) $(wildcard tests/native/*.cpp)
 SOURCES := pyproject.toml setup.py constraints.txt CMakeLists.txt $(NATIVE)
 
-.PHONY: demo test lint format bench soak audit clean
+.PHONY: demo test lint format docs bench soak audit clean
 
 demo: $(VENV)/.installed
 	$(BIN)/lord-fast demo --run runs/demo
@@ -32,6 +33,9 @@ format: $(VENV)/.tested
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(CXX_FILES)
+
+docs: $(VENV)/.documented
+	DISABLE_MKDOCS_2_WARNING=true NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 
 bench: $(VENV)/.tested
 	$(BIN)/python -m pytest bench --benchmark-only
@@ -65,4 +69,8 @@ $(VENV)/.installed: $(VENV)/.created $(SOURCES)
 
 $(VENV)/.tested: $(VENV)/.installed
 	$(INSTALL) --editable '.[dev,triton,onnx]'
+	touch $@
+
+$(VENV)/.documented: $(VENV)/.installed
+	$(INSTALL) --editable '.[docs]'
 	touch $@

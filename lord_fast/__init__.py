@@ -1,13 +1,18 @@
 """lord-fast: a fast, trustworthy trainer of LORD (Gabbay & Hoshen, ICLR 2020)."""
 
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
 __all__ = ["Lord", "__version__"]
 
 if TYPE_CHECKING:
     from lord_fast.lord import Lord
+
+try:
+    __version__ = version("lord-fast")
+except PackageNotFoundError:  # a source tree that is not installed
+    __version__ = "unknown"
 
 _KERNELS = Path(__file__).with_name("kernels")
 if not _KERNELS.is_dir():

@@ -317,18 +317,21 @@ class Lord:
             raise ValueError("images must be float and in [0, 1]; divide uint8 by 255")
 
     def _load_latent(self, found: checkpoint.Loaded) -> None:
-        file, step, state = found
+        file, step, state, tables = found
         self.steps["latent"], self._loss_state = step, state["loss"]
         fill(self.decoders["latent"], state["decoder"], file)
         counts = (self.data["num_images"], self.data["num_classes"])
-        if counts != tuple(len(state[name]["weight"]) for name in ("content", "class")):
+        if counts != tuple(sum(tables[name].rows) for name in ("content", "class")):
             raise ValueError(f"{file}: its numbers of images and classes differ from config.yaml")
+        sizes = self.config.model
+        if (sizes.content_dim, sizes.class_dim) != (tables["content"].dim, tables["class"].dim):
+            raise ValueError(f"{file}: its lengths of codes differ from config.yaml")
         self.content_codes, self.class_codes = stored_codes(
-            state, step, self.config, *counts, self.device
+            tables, step, self.config, *counts, self.device
         )
 
     def _load_encoders(self, found: checkpoint.Loaded, config: EncoderConfig) -> None:
-        file, step, state = found
+        file, step, state, _ = found
         self.stage, self.steps["encoders"] = "encoders", step
         encoders = build_encoders(config, self.config, self.data["size"], self.data["channels"])
         fill(encoders, state["encoders"], file)

@@ -12,19 +12,19 @@ import signal
 import sys
 from pathlib import Path
 
-import safetensors.torch
 import torch
 
 from lord_fast.config import TrainConfig, replace
 from lord_fast.data.store import ImageStore
 from lord_fast.machine import set_up
-from lord_fast.run import checkpoint
+from lord_fast.run import checkpoint, tensors
 from lord_fast.run.folder import hold_run
+from lord_fast.run.stats import read_stats
 from lord_fast.train.latent import LatentStage
 from lord_fast.train.loop import run_stage
 from lord_fast.train.start import QUIET
 
-CALLS = ("open", "fsync", "rename", "replace", "unlink", "rmdir", "mkdir", "chmod")
+CALLS = ("open", "fsync", "rename", "replace", "unlink", "rmdir", "mkdir", "chmod", "link")
 CONFIG = replace(
     TrainConfig(), content_dim=4, class_dim=8, adain_dim=8, loss="pyramid", batch_size=8, steps=4,
     save_every=1, log_every=2, grid_every=1000, device="cpu",
@@ -54,7 +54,7 @@ def kill_at(point: int) -> list[int]:
 
     for name in CALLS:
         setattr(os, name, counted(getattr(os, name)))
-    checkpoint.save_file = counted(safetensors.torch.save_file)
+    tensors._put = counted(tensors._put)
     return count
 
 
@@ -75,7 +75,7 @@ def read(run: Path) -> dict:
 
     A kill after the last checkpoint has its name may leave an older one, whole, beside it.
     """
-    rows = [json.loads(line) for line in (run / "stats.jsonl").open()]
+    rows = read_stats(run / "stats.jsonl")
     stats = [{k: v for k, v in row.items() if k != "images_per_second"} for row in rows]
     leftovers = [str(path) for path in run.rglob(".*.partial")]
     files = {file.name: file.read_bytes() for file in (run / LAST).iterdir()}
@@ -94,7 +94,7 @@ def problem(store: Path, folder: Path, point: int, expected: dict) -> str | None
         return "was not killed"
     steps = []
     for path in checkpoint.list_checkpoints(run / "checkpoints", "latent"):
-        steps.append(checkpoint.load(path)[0])
+        steps.append(checkpoint.load(path).step)
     if in_child(lambda: train(store, run)) != 0:
         return f"does not resume; whole checkpoints: {steps}"
     found = read(run)

@@ -16,10 +16,13 @@ from lord_fast.data.loader import Loader
 from lord_fast.data.sampler import EpochSampler
 from lord_fast.data.store import ImageStore
 from lord_fast.machine import set_up
+from lord_fast.model.build import stored_codes
 from lord_fast.run import checkpoint
 from lord_fast.train.capture import COMPARED, WARM_UP, CudaGraph
 from lord_fast.train.encoders import EncoderStage
 from lord_fast.train.latent import LatentStage
+from tests.plain_table import assert_same
+from tests.test_reliability import tables_of
 from tests.test_train import SMALL, flags
 
 HOST = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_consecutive",
@@ -64,7 +67,10 @@ def stages(glyph_store, trained_run, config=SMALL):
     found = checkpoint.latest(trained_run / "checkpoints", "latent")
     run_config = replace(config, steps=120)
     encoders = EncoderConfig(encoder_dim=8, batch_size=16, steps=12)
-    yield EncoderStage(encoders, run_config, store, *checkpoint.load(found), machine)
+    latent = checkpoint.load(found)
+    counts = store.num_images, store.num_classes
+    codes = stored_codes(latent.tables, latent.step, run_config, *counts, machine.device)
+    yield EncoderStage(encoders, run_config, store, latent.state, codes, machine)
 
 
 def test_replayed_steps_equal_eager_steps(glyph_store, trained_run, cuda):
@@ -78,8 +84,8 @@ def test_replayed_steps_equal_eager_steps(glyph_store, trained_run, cuda):
             kept.append((got["loss"], got["loss"].item()))
         assert all(loss.item() == value for loss, value in kept)
         assert theirs.run_update.graph is not None
-        for name, part in ours.state().items():
-            assert all(torch.equal(theirs.state()[name][key], part[key]) for key in part)
+        assert_same(ours.state(), theirs.state())
+        assert_same(tables_of(ours), tables_of(theirs))
 
 
 def stale_inputs(graph, update):

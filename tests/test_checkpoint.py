@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from lord_fast.run import checkpoint
+from lord_fast.run import checkpoint, snapshot
+from lord_fast.run.snapshot import save
 
 
 def some_state(value: float = 1.0) -> checkpoint.State:
@@ -18,9 +19,10 @@ def some_state(value: float = 1.0) -> checkpoint.State:
 
 
 def test_a_saved_state_loads_unchanged(tmp_path):
-    saved = checkpoint.save(tmp_path, "latent", 12, some_state())
+    saved = save(tmp_path, "latent", 12, some_state())
     assert saved.name == "latent-000000012"
-    step, state = checkpoint.load(saved)
+    _, step, state, tables = checkpoint.load(saved)
+    assert tables == {}
     assert step == 12
     for namespace, tensors in some_state().items():
         for name, tensor in tensors.items():
@@ -30,15 +32,15 @@ def test_a_saved_state_loads_unchanged(tmp_path):
 def test_equal_states_give_equal_bytes(tmp_path):
     files = []
     for name in ("a", "b"):
-        saved = checkpoint.save(tmp_path / name, "latent", 3, some_state())
+        saved = save(tmp_path / name, "latent", 3, some_state())
         files.append({file.name: file.read_bytes() for file in saved.iterdir()})
     assert files[0] == files[1]
 
 
 def test_the_last_two_of_each_stage_are_kept(tmp_path):
     for step in (1, 2, 30):
-        checkpoint.save(tmp_path, "latent", step, some_state())
-    checkpoint.save(tmp_path, "encoders", 1, some_state())
+        save(tmp_path, "latent", step, some_state())
+    save(tmp_path, "encoders", 1, some_state())
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["encoders-000000001", "latent-000000002", "latent-000000030"]
     assert checkpoint.latest(tmp_path, "latent").name == "latent-000000030"
@@ -47,7 +49,7 @@ def test_the_last_two_of_each_stage_are_kept(tmp_path):
 
 
 def test_damage_is_found(tmp_path):
-    saved = checkpoint.save(tmp_path, "latent", 1, some_state())
+    saved = save(tmp_path, "latent", 1, some_state())
     file = saved / "decoder.safetensors"
     data = bytearray(file.read_bytes())
     data[-1] ^= 1
@@ -60,27 +62,27 @@ def test_damage_is_found(tmp_path):
 
 
 def test_a_full_disk_leaves_the_old_checkpoint_and_no_partial_one(tmp_path, monkeypatch):
-    checkpoint.save(tmp_path, "latent", 1, some_state())
+    save(tmp_path, "latent", 1, some_state())
     calls = []
 
-    def full(tensors, file):
+    def full(file, tensors):
         calls.append(file)
         file.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device", str(file))
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr(snapshot, "write_tensors", full)
     with pytest.raises(OSError, match="No space left"):
-        checkpoint.save(tmp_path, "latent", 2, some_state())
+        save(tmp_path, "latent", 2, some_state())
     assert calls
     assert [path.name for path in tmp_path.iterdir()] == ["latent-000000001"]
-    assert checkpoint.load(tmp_path / "latent-000000001")[0] == 1
+    assert checkpoint.load(tmp_path / "latent-000000001").step == 1
 
 
 def test_leftovers_of_a_killed_process_are_ignored(tmp_path):
-    checkpoint.save(tmp_path, "latent", 1, some_state())
+    save(tmp_path, "latent", 1, some_state())
     (tmp_path / ".latent-000000002.partial").mkdir()
     assert checkpoint.latest(tmp_path, "latent").name == "latent-000000001"
-    checkpoint.save(tmp_path, "latent", 2, some_state())
+    save(tmp_path, "latent", 2, some_state())
     assert sorted(p.name for p in tmp_path.iterdir()) == ["latent-000000001", "latent-000000002"]
 
 
@@ -99,7 +101,7 @@ def test_files_are_synced_before_the_rename_and_the_rename_before_returning(tmp_
 
     monkeypatch.setattr(os, "fsync", recorded_fsync)
     monkeypatch.setattr(os, "rename", recorded_rename)
-    checkpoint.save(tmp_path, "latent", 1, some_state())
+    save(tmp_path, "latent", 1, some_state())
     files = {"sync decoder.safetensors", "sync optimizer.safetensors", "sync state.json"}
     assert set(calls[:3]) == files
     assert calls[3:] == [

@@ -211,7 +211,7 @@ def test_the_recorded_pack_makes_the_same_store_again(tmp_path, monkeypatch):
     assert main(again) == 0
     assert ImageStore(store).sha256 == sha256
     row = json.loads((store / "history.jsonl").read_text())
-    assert set(row) == {"command", "version", "time"}
+    assert set(row) == {"command", "version", "time", "checksum"}
 
 
 def test_both_parts_of_a_split_have_the_whole_history(tmp_path):

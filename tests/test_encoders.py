@@ -1,6 +1,5 @@
 """Tests stage 2, with learning, gradients, exact resuming, signals and errors."""
 
-import json
 import signal
 from pathlib import Path
 
@@ -15,9 +14,11 @@ from lord_fast.data.store import ImageStore, as_float
 from lord_fast.errors import Interrupted
 from lord_fast.lord import Lord
 from lord_fast.machine import set_up
+from lord_fast.model.build import stored_codes
 from lord_fast.model.encoder import Encoder
 from lord_fast.run import checkpoint
 from lord_fast.run.config import load_config, load_encoder_config
+from lord_fast.run.stats import read_stats
 from lord_fast.train.encoders import EncoderStage
 from lord_fast.train.loop import run_stage
 from tests.test_cli import fails
@@ -39,7 +40,9 @@ def stage_of(run, **changes) -> EncoderStage:
     config, data = load_config(run / "config.yaml")
     latent = checkpoint.load(checkpoint.latest(run / "checkpoints", "latent"))
     store, machine = ImageStore(Path(data["store"])), set_up("cpu", "float32", 1)
-    return EncoderStage(replace(SMALL, **changes), config, store, *latent, machine)
+    counts = store.num_images, store.num_classes
+    codes = stored_codes(latent.tables, latent.step, config, *counts, machine.device)
+    return EncoderStage(replace(SMALL, **changes), config, store, latent.state, codes, machine)
 
 
 def test_the_encoder_has_the_published_layers():
@@ -94,13 +97,13 @@ def test_the_loss_is_the_published_one(trained_run):
 
 
 def test_generator_and_modulation_start_from_stage_1(trained_run):
-    _, state = checkpoint.load(checkpoint.latest(trained_run / "checkpoints", "latent"))
+    state = checkpoint.load(checkpoint.latest(trained_run / "checkpoints", "latent")).state
     for name, tensor in stage_of(trained_run).decoder.state_dict().items():
         assert torch.equal(tensor, state["decoder"][name])
 
 
 def test_encoders_learn(encoder_run):
-    rows = [json.loads(line) for line in (encoder_run / "stats.jsonl").open()]
+    rows = read_stats(encoder_run / "stats.jsonl")
     rows = [row for row in rows if row["stage"] == "encoders"]
     assert set(rows[0]) == {
         "stage", "step", "epoch", "loss", "reconstruction", "content_error", "class_error", "lr",

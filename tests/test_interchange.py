@@ -1,12 +1,12 @@
 """Tests of the export and of the import of published checkpoints."""
 
+import errno
 import itertools
 import json
 import shutil
 
 import pytest
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
@@ -289,13 +289,12 @@ def test_a_full_disk_leaves_nothing_and_the_same_command_works_again(
         "import-lord": ["import-lord", checkpoint[0], "--run", out],
     }[verb]
 
-    def full(tensors, file):
-        file.write_bytes(b"half")
-        message = "I/O error: No space left on device (os error 28)"
-        raise SafetensorError(message)
+    def full(stream, digest, content):
+        stream.write(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("lord_fast.run.checkpoint.save_file", full)
+        patch.setattr("lord_fast.run.tensors._put", full)
         error = fails(capsys, *command)
         assert "No space left on device" in error
         assert ".safetensors" in error

@@ -163,7 +163,7 @@ def test_weights_are_downloaded_once_and_verified(tmp_path, server, weights, mon
     wrong = "vgg16-00000000.pth"
     torch.save(weights, folder / wrong)
     monkeypatch.setitem(perceptual.URLS, "caffe", f"{url}/{wrong}")
-    with pytest.raises(ValueError, match="invalid hash"):
+    with pytest.raises(ValueError, match="its sha256 is"):
         load_weights(None, "caffe")
 
 

@@ -17,8 +17,11 @@ from lord_fast.errors import Interrupted
 from lord_fast.lord import Lord
 from lord_fast.machine import set_up
 from lord_fast.run import checkpoint
+from lord_fast.run.snapshot import save
+from lord_fast.run.tensors import State
 from lord_fast.train.latent import LatentStage
 from lord_fast.train.loop import run_stage
+from tests.plain_table import assert_same
 from tests.test_checkpoint import some_state
 from tests.test_cli import fails
 from tests.test_train import SMALL, files_of, flags, train
@@ -64,6 +67,14 @@ def run_of(stage: Faulty, run: Path) -> str:
     return console.export_text()
 
 
+def tables_of(stage: Faulty) -> State:
+    """Return all rows of a stage's tables."""
+    return {
+        name: shards[0].read_rows(torch.arange(shards[0].num_rows))
+        for name, shards in stage.tables().items()
+    }
+
+
 def names_of(run: Path) -> list[str]:
     return sorted(path.name for path in (run / "checkpoints").iterdir())
 
@@ -89,11 +100,12 @@ def test_a_step_that_is_not_finite_is_left_out(glyph_store, tmp_path, fault, wha
     for step in range(12):
         if step != 5:
             without.step(step)
-    _, state = checkpoint.load(tmp_path / "run" / "checkpoints" / "latent-000000012")
-    assert state.pop("log")["skipped"].tolist() == [6]
-    for namespace, tensors in without.state().items():
-        for name, tensor in tensors.items():
-            assert torch.equal(state[namespace][name], tensor), name
+    found = checkpoint.load(tmp_path / "run" / "checkpoints" / "latent-000000012")
+    assert found.state.pop("log")["skipped"].tolist() == [6]
+    assert_same(found.state, without.state())
+    loaded = stage_of(glyph_store)
+    loaded.load_tables(found.tables)
+    assert_same(tables_of(loaded), tables_of(without))
     assert [row.get("skipped") for row in rows_of(tmp_path / "run")] == [None, [6], None]
 
 
@@ -171,11 +183,11 @@ def test_the_previous_checkpoint_replaces_a_damaged_one(glyph_store, short_run, 
     run = tmp_path / "run"
     shutil.copytree(short_run, run)
     newest, older = (run / "checkpoints" / f"latent-0000000{step}" for step in ("12", "08"))
-    damage(newest / "content.safetensors")
+    damage(newest / "content-0000-000000012.safetensors")
     capsys.readouterr()
     assert Lord.load(run, device="cpu").step == 8
     said = capsys.readouterr().err.strip()
-    assert f"{newest / 'content.safetensors'}: damaged" in said
+    assert f"{newest / 'content-0000-000000012.safetensors'}: damaged" in said
     assert f"{older} is undamaged and is used instead" in said
     assert len(said.splitlines()) == 1
 
@@ -197,14 +209,14 @@ def test_an_error_names_the_latest_checkpoint_if_all_are_damaged(short_run, tmp_
 def test_a_checkpoint_that_is_removed_during_reading_is_not_reported_as_damaged(
     tmp_path, monkeypatch
 ):
-    checkpoint.save(tmp_path, "latent", 1, some_state())
-    checkpoint.save(tmp_path, "latent", 2, some_state())
+    save(tmp_path, "latent", 1, some_state())
+    save(tmp_path, "latent", 2, some_state())
     load_file = checkpoint.load_file
 
     def pruned(file):
         if file.parent.name == "latent-000000002":
             for step in (3, 4):
-                checkpoint.save(tmp_path, "latent", step, some_state(step))
+                save(tmp_path, "latent", step, some_state(step))
         return load_file(file)
 
     monkeypatch.setattr(checkpoint, "load_file", pruned)
@@ -228,8 +240,8 @@ def test_from_step_goes_back(glyph_store, short_run, tmp_path, capsys):
 
 def test_saving_an_earlier_step_removes_later_checkpoints(tmp_path):
     for step in (500, 1000):
-        checkpoint.save(tmp_path, "latent", step, some_state())
-    checkpoint.save(tmp_path, "latent", 600, some_state())
+        save(tmp_path, "latent", step, some_state())
+    save(tmp_path, "latent", 600, some_state())
     assert sorted(p.name for p in tmp_path.iterdir()) == ["latent-000000500", "latent-000000600"]
 
 
@@ -241,16 +253,16 @@ def test_keep_limits_the_number_of_checkpoints(glyph_store, tmp_path):
 
 
 def test_every_flipped_bit_of_state_json_is_noticed_or_harmless(tmp_path):
-    saved = checkpoint.save(tmp_path, "latent", 12, some_state())
+    saved = save(tmp_path, "latent", 12, some_state())
     file = saved / "state.json"
-    whole, expected = file.read_bytes(), checkpoint.load(saved)[0]
+    whole, expected = file.read_bytes(), checkpoint.load(saved).step
     noticed = 0
     for bit in range(8 * len(whole)):
         flipped = bytearray(whole)
         flipped[bit // 8] ^= 1 << bit % 8
         file.write_bytes(flipped)
         try:
-            step, state = checkpoint.load(saved)
+            _, step, state, _ = checkpoint.load(saved)
         except ValueError:
             noticed += 1
         else:
@@ -260,7 +272,7 @@ def test_every_flipped_bit_of_state_json_is_noticed_or_harmless(tmp_path):
 
 
 def test_a_checkpoint_of_another_step_or_stage_is_refused(tmp_path):
-    saved = checkpoint.save(tmp_path, "latent", 12, some_state())
+    saved = save(tmp_path, "latent", 12, some_state())
     for name in ("latent-000000013", "encoders-000000012"):
         moved = saved.rename(tmp_path / name)
         with pytest.raises(ValueError, match="renamed"):

@@ -15,8 +15,9 @@ from lord_fast.atomic import atomic_write
 from lord_fast.cli import main
 from lord_fast.errors import Interrupted
 from lord_fast.lock import LOCK, folder_lock
-from lord_fast.run import checkpoint
+from lord_fast.run import checkpoint, snapshot
 from lord_fast.run.config import load_config
+from lord_fast.run.snapshot import save
 from lord_fast.train.latent import LatentStage
 from lord_fast.train.loop import run_stage
 from tests.test_checkpoint import some_state
@@ -120,7 +121,7 @@ def test_the_lock_of_a_killed_process_does_not_block(tmp_path):
 def test_files_have_the_permissions_of_the_umask(short_run, tmp_path):
     old = os.umask(0o022)
     try:
-        checkpoint.save(tmp_path, "latent", 1, some_state())
+        save(tmp_path, "latent", 1, some_state())
         out = tmp_path / "exported"
         assert main(["export", str(short_run), "--out", str(out), "--no-onnx"]) == 0
     finally:
@@ -166,7 +167,7 @@ def test_an_old_checkpoint_that_cannot_be_removed_is_reported_once(
         if "old" not in path.name:
             rmtree(path, ignore_errors=True)
 
-    monkeypatch.setattr(checkpoint.shutil, "rmtree", busy)
+    monkeypatch.setattr(snapshot.shutil, "rmtree", busy)
     said = run_of(stage_of(glyph_store, save_every=2), tmp_path / "run")
     assert said.count("cannot be removed") == 1
     assert checkpoint.steps_done(tmp_path / "run" / "checkpoints", "latent") == 12

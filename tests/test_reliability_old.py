@@ -4,16 +4,21 @@ import json
 import shutil
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import save_file
 
+from lord_fast.atomic import file_sha256
 from lord_fast.cli import main
 from lord_fast.lord import Lord
+from lord_fast.model.build import build_tables
 from lord_fast.run import checkpoint
 from lord_fast.run.config import load_config
+from tests.plain_table import assert_same, state_of
 from tests.test_cli import fails
 from tests.test_encoders import ENCODER_FLAGS
 from tests.test_reliability import SHORT_FLAGS
-from tests.test_train import files_of, train
+from tests.test_train import train
 
 ORDER = (
     "device precision kernels decoder store_device compile cuda_graph threads log_every save_every "
@@ -34,10 +39,29 @@ def as_of_0_1(run) -> None:
     file.write_text(yaml.safe_dump({key: values[key] for key in ORDER.split()}, sort_keys=False))
     for path in (run / "checkpoints").iterdir():
         content = json.loads((path / "state.json").read_text())
+        join_tables(path, content)
         del content["checksum"], content["sha256"]["log.safetensors"]
         (path / "log.safetensors").unlink()
         content["stage"] = content["stage"].replace("encoders", "amortized")
         (path / "state.json").write_text(json.dumps(content, indent=1) + "\n")
+
+
+def join_tables(path, content) -> None:
+    """Replace the segments of each table by one file with all rows, as before segments."""
+    config, data = load_config(path.parents[1] / "config.yaml")
+    saved = checkpoint.load(path).tables
+    sizes = data["num_images"], data["num_classes"], config.total_steps(data["num_images"])
+    tables = build_tables(config, *sizes, torch.device("cpu"))
+    for name, table in zip(("content", "class"), tables, strict=True):
+        saved[name].load_into({0: table})
+        [segments] = content["tables"][name]["segments"]
+        for file in (file for segment in segments for file in segment["files"]):
+            (path / file).unlink()
+            del content["sha256"][file]
+        file = path / f"{name}.safetensors"
+        save_file(table.read_rows(torch.arange(table.num_rows)), file)
+        content["sha256"][file.name] = file_sha256(file)
+    del content["tables"]
 
 
 @pytest.fixture
@@ -53,7 +77,10 @@ def test_a_run_of_0_1_loads_and_resumes_to_the_same_tensors(glyph_store, short_r
     shutil.rmtree(old_run / "checkpoints" / "latent-000000012")
     assert train(glyph_store, old_run, *SHORT_FLAGS) == 0
     last = "checkpoints/latent-000000012"
-    assert files_of(old_run / last) == files_of(short_run / last)
+    assert_same(state_of(old_run / last), state_of(short_run / last))
+    # The old file with all rows is linked like a segment.
+    names = {file.name for file in (old_run / last).iterdir()}
+    assert names >= {"content.safetensors", "content-0000-000000012.safetensors"}
     assert load_config(old_run / "config.yaml")[0].logging.keep == 2
 
 
@@ -69,4 +96,4 @@ def test_encoders_of_0_1_are_refused_by_one_line_and_load_once_renamed(old_run, 
     assert f"rename the amortized-* folders in {folder} to encoders-*" in error
     old.rename(new)
     assert Lord.load(old_run, device="cpu").steps == {"latent": 12, "encoders": 4}
-    assert checkpoint.load(new)[0] == 4
+    assert checkpoint.load(new).step == 4

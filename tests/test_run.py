@@ -21,11 +21,11 @@ from lord_fast.config import (
     replace,
 )
 from lord_fast.model.schedule import cosine, extended_cosine
-from lord_fast.run import checkpoint
 from lord_fast.run.config import load_config, load_encoder_config, options_from
 from lord_fast.run.history import read_history
 from lord_fast.train import log
 from lord_fast.train.estimate import duration, estimate, size_of
+from tests.plain_table import state_of
 from tests.test_cli import fails, folder_of, packed
 from tests.test_train import files_of, flags, train
 
@@ -182,7 +182,7 @@ def test_run_reports_failed_downloads_of_weights_before_packing(tmp_path, capsys
     def offline(*args, **kwargs):
         raise OSError("no network")
 
-    monkeypatch.setattr("torch.hub.load_state_dict_from_url", offline)
+    monkeypatch.setattr("lord_fast.model.perceptual.download", offline)
     photos = folder_of(tmp_path / "photos", {"a": 12, "b": 12})
     error = refuses(capsys, photos, "--run", tmp_path / "mine")
     assert "--perceptual-weights FILE" in error
@@ -234,9 +234,9 @@ def test_an_estimate_changes_nothing_and_knows_the_disk(glyph_store, encoder_run
     encoders = load_encoder_config(encoder_run / "encoders.yaml")
     cost = estimate(glyph_store, config, encoders)
     assert train(glyph_store, second) == 0
-    name = "checkpoints/latent-000000024/content.safetensors"
+    name = "checkpoints/latent-000000024/content-0000-000000024.safetensors"
     assert (first / name).read_bytes() == (second / name).read_bytes()
-    kept = [checkpoint.load(folder)[1] for folder in (encoder_run / "checkpoints").iterdir()]
+    kept = [state_of(folder) for folder in (encoder_run / "checkpoints").iterdir()]
     assert len(kept) == 4
     assert cost.disk == pytest.approx(sum(map(size_of, kept)), rel=0.001)
     assert 1e8 < cost.memory < 1e11

@@ -1,6 +1,5 @@
 """Tests stage 1 end to end, with learning, exact resuming, signals and statistics."""
 
-import json
 import shutil
 import signal
 import subprocess
@@ -21,8 +20,10 @@ from lord_fast.errors import Interrupted
 from lord_fast.lord import Lord
 from lord_fast.machine import set_up
 from lord_fast.run import checkpoint
+from lord_fast.run.stats import read_stats
 from lord_fast.train.latent import LatentStage
 from lord_fast.train.loop import run_stage
+from tests.plain_table import assert_same, state_of
 
 SMALL = replace(
     TrainConfig(),
@@ -54,7 +55,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 def test_training_learns_and_writes_all_outputs(glyph_store, tmp_path, capsys):
     run = tmp_path / "run"
     assert train(glyph_store, run, "--steps", "150", "--lr", "3e-3", "--latent-lr", "1e-1") == 0
-    rows = [json.loads(line) for line in (run / "stats.jsonl").read_text().splitlines()]
+    rows = read_stats(run / "stats.jsonl")
     assert [row["step"] for row in rows] == [*range(8, 151, 8), 150]
     assert set(rows[0]) == {
         "stage", "step", "epoch", "loss", "reconstruction", "content_penalty", "lr",
@@ -91,7 +92,7 @@ class StopAfter(Console):
 
 
 @pytest.mark.parametrize("stop_at", [1, 11, 16, 23])
-def test_an_interrupted_and_resumed_run_gives_the_same_bytes(glyph_store, tmp_path, stop_at):
+def test_an_interrupted_and_resumed_run_gives_the_same_state(glyph_store, tmp_path, stop_at):
     store, machine = ImageStore(glyph_store), set_up("cpu", "float32", 2)
     config = replace(SMALL, log_every=1, save_every=10)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
@@ -107,8 +108,8 @@ def test_an_interrupted_and_resumed_run_gives_the_same_bytes(glyph_store, tmp_pa
     run_stage(LatentStage(config, store, machine), broken, Console(quiet=True))
 
     last = "checkpoints/latent-000000024"
-    assert files_of(whole / last) == files_of(broken / last)
-    steps = [json.loads(line)["step"] for line in (broken / "stats.jsonl").open()]
+    assert_same(state_of(whole / last), state_of(broken / last))
+    steps = [row["step"] for row in read_stats(broken / "stats.jsonl")]
     assert steps == list(range(1, 25))
 
 
@@ -231,9 +232,9 @@ def test_vgg_loss_trains_on_real_faces(shared, tmp_path):
          "--perceptual-weights", str(weights), "--steps", "16"]
     )  # fmt: skip
     assert code == 0
-    rows = [json.loads(line) for line in (run / "stats.jsonl").read_text().splitlines()]
+    rows = read_stats(run / "stats.jsonl")
     assert rows[-1]["reconstruction"] < rows[0]["reconstruction"]
-    _, state = checkpoint.load(checkpoint.latest(run / "checkpoints", "latent"))
+    state = checkpoint.load(checkpoint.latest(run / "checkpoints", "latent")).state
     assert state["loss"]["tap_scale"].min() > 1
 
 

@@ -29,7 +29,7 @@ from lord_fast.data.store import ImageStore, as_float
 from lord_fast.machine import Machine, has_fast_bf16, set_up, synchronize, use_tf32
 from lord_fast.memory import free_memory
 from lord_fast.model.perceptual import CONVOLUTIONS
-from lord_fast.run import checkpoint
+from lord_fast.run import snapshot
 from lord_fast.train.capture import COMPARED, WARM_UP
 from lord_fast.train.latent import LatentStage
 
@@ -190,24 +190,29 @@ def save_row(found: Setting, step_ms: float, rounds: int = 3) -> tuple[Row, floa
     Args:
         found: The setting.
         step_ms: Time of a step in milliseconds.
-        rounds: Number of saves.
+        rounds: Number of saves. As many rows change between two saves as in training.
 
     Returns:
         The row of a save, and the share of training that saves take with the default interval.
     """
-    stage = found.stage()
+    stage, every = found.stage(), found.config.logging.save_every
     stage.step(0)
-    seconds = []
+    seconds: list[float] = []
+    touched = every * found.config.batch_size
     with tempfile.TemporaryDirectory() as name:
-        for step in range(1, 1 + rounds):
+        previous = None
+        for step in range(every, (1 + rounds) * every, every):
+            stage.content.state.last_step[:touched] = step
+            stage.class_.state.last_step[:touched] = step
             synchronize(found.device)
             start = time.perf_counter()
-            checkpoint.save(Path(name), stage.name, step, stage.state(), keep=2)
+            state = stage.state()
+            previous = snapshot.save(Path(name), stage.name, step, state, stage.tables(), previous)
             seconds.append(time.perf_counter() - start)
     params = {"B": found.config.batch_size, "images": found.store.num_images}
     case = Case("save", "lord-fast", params, lambda: lambda: None)
     (row,) = rows_of([case], [seconds])
-    between = found.config.logging.save_every * step_ms
+    between = every * step_ms
     return row, row.median_ms / (between + row.median_ms)
 
 

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from lord_fast import __version__
 from lord_fast.atomic import atomic_folder, refuse_overlap
 from lord_fast.lord import Lord
-from lord_fast.run.checkpoint import write_tensors
 from lord_fast.run.codes import Stage
 from lord_fast.run.config import as_plain
 from lord_fast.run.metrics import Metrics, read_metrics
+from lord_fast.run.tensors import write_tensors
 
 TOLERANCE = 1e-4
 """Maximum difference between the outputs of an ONNX network and of PyTorch."""

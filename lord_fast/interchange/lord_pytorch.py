@@ -15,10 +15,11 @@ from torch import Tensor
 from lord_fast.atomic import atomic_folder, file_sha256
 from lord_fast.config import ENCODER_PRESETS, PRESETS, EncoderConfig, TrainConfig, replace
 from lord_fast.lord import fill
-from lord_fast.model.build import build_decoder, build_encoders
-from lord_fast.run import checkpoint
+from lord_fast.model.build import build_decoder, build_encoders, build_tables
 from lord_fast.run.checkpoint import State
 from lord_fast.run.config import save_config, save_encoder_config
+from lord_fast.run.segments import Tables
+from lord_fast.run.snapshot import save
 
 STEP = 1
 """Step number of an imported checkpoint. The published files do not contain the real one."""
@@ -35,6 +36,8 @@ LATENT = {
     "generator.last_conv_layers.2": "generator.image",
 }
 """Published name of a layer of the modulation or generator -> its name in `Decoder`."""
+TABLES = ("content_embedding.embedding.weight", "class_embedding.weight")
+"""Published names of the codes of images and classes."""
 ENCODER = {
     **{f"conv_layers.{2 * i}": f"convs.{i}" for i in range(5)},
     "fc_layers.0": "hidden.0",
@@ -62,10 +65,10 @@ def import_published(folder: Path, run: Path) -> "Published":
     found = Published(folder, PRESETS["paper"])
     with atomic_folder(run) as partial:
         save_config(partial / "config.yaml", found.config, found.data)
-        checkpoint.save(partial / "checkpoints", "latent", STEP, found.latent)
+        save(partial / "checkpoints", "latent", STEP, found.latent, found.tables())
         if found.encoders is not None and found.encoder_config is not None:
             save_encoder_config(partial / "encoders.yaml", found.encoder_config)
-            checkpoint.save(partial / "checkpoints", "encoders", STEP, found.encoders)
+            save(partial / "checkpoints", "encoders", STEP, found.encoders)
     return found
 
 
@@ -76,7 +79,8 @@ class Published:
         config: Configuration with dimensions from the shapes and the published settings.
         encoder_config: Configuration of stage 2, or None if there is no amortized.pth.
         data: The entry `data` of a run's configuration. Its path of the store is empty.
-        latent: State of stage 1.
+        latent: State of stage 1 without its tables.
+        codes: The codes of stage 1, float32, as content [N, D] and class [C, E].
         encoders: State of stage 2, or None if there is no amortized.pth.
     """
 
@@ -93,9 +97,11 @@ class Published:
         """
         file = folder / "latent.pth"
         state = _read(file)
-        self.latent = _latent_state(file, state)
+        self.latent: State = {
+            "decoder": _renamed(file, state, "", LATENT), "loss": {"tap_scale": torch.ones(5)}
+        }  # fmt: skip
         decoder = self.latent["decoder"]
-        content, class_ = (self.latent[n]["weight"] for n in ("content", "class"))
+        self.codes = content, class_ = tuple(_parameter(file, state, name) for name in TABLES)
         adain_dim = decoder["generator.body.0.weight"].shape[0]
         size = 16 * round((decoder["generator.head.2.weight"].shape[0] / adain_dim) ** 0.5)
         if size not in SIZES:
@@ -122,6 +128,21 @@ class Published:
         self.encoder_config: EncoderConfig | None = None
         if (folder / "amortized.pth").is_file():
             self._read_encoders(folder / "amortized.pth")
+
+    def tables(self) -> Tables:
+        """Return tables that hold the codes at step `STEP`, without moments."""
+        images, classes = map(len, self.codes)
+        content, class_ = build_tables(self.config, images, classes, STEP, torch.device("cpu"))
+        for table, codes in zip((content, class_), self.codes, strict=True):
+            none = torch.zeros_like(codes)
+            table.write_rows(
+                torch.arange(len(codes)),
+                {
+                    "weight": codes, "exp_avg": none, "exp_avg_sq": none,
+                    "last_step": torch.full((len(codes),), STEP),
+                },
+            )  # fmt: skip
+        return {"content": {0: content}, "class": {0: class_}}
 
     def _read_encoders(self, file: Path) -> None:
         state = _read(file)
@@ -170,15 +191,6 @@ def _read(file: Path) -> dict[str, Tensor]:
     return state
 
 
-def _latent_state(file: Path, state: dict[str, Tensor]) -> State:
-    tables = {"content": "content_embedding.embedding.weight", "class": "class_embedding.weight"}
-    return {
-        "decoder": _renamed(file, state, "", LATENT),
-        "loss": {"tap_scale": torch.ones(5)},
-        **{name: _table(_parameter(file, state, theirs)) for name, theirs in tables.items()},
-    }
-
-
 def _renamed(
     file: Path, state: dict[str, Tensor], prefix: str, names: dict[str, str]
 ) -> dict[str, Tensor]:
@@ -202,13 +214,3 @@ def _parameter(file: Path, state: dict[str, Tensor], name: str) -> Tensor:
     if not isinstance(state[name], Tensor) or state[name].ndim < 1 + name.endswith("weight"):
         raise ValueError(f"{file}: {name} is not a parameter of a layer")
     return state[name].float()
-
-
-def _table(weight: Tensor) -> dict[str, Tensor]:
-    """The state of a table that holds these codes at step `STEP`."""
-    return {
-        "weight": weight,
-        "exp_avg": torch.zeros_like(weight),
-        "exp_avg_sq": torch.zeros_like(weight),
-        "last_step": torch.full((len(weight),), STEP, dtype=torch.int64),
-    }

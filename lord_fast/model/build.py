@@ -1,6 +1,8 @@
 """Builds the networks, tables and losses of a configuration."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -9,7 +11,7 @@ from lord_fast.config import EncoderConfig, TrainConfig
 from lord_fast.kernels import Adam
 from lord_fast.model.encoder import Encoders
 from lord_fast.model.generator import Decoder
-from lord_fast.model.latent import LatentTable
+from lord_fast.model.latent import LatentTable, StoredCodes
 from lord_fast.model.perceptual import TAPS, VGG16, PerceptualLoss, PyramidLoss, load_weights
 from lord_fast.model.schedule import extended_cosine
 
@@ -42,24 +44,26 @@ def build_tables(
     config: TrainConfig, num_images: int, num_classes: int, steps: int, device: torch.device
 ) -> tuple[LatentTable, LatentTable]:
     """Build the content table and the class table with their initial codes."""
+    content, class_ = _table_settings(config, steps)
+    std = config.model.content_std
+    return (
+        LatentTable(num_images, std=std, device=device, **content),
+        LatentTable(num_classes, device=device, **class_),
+    )
+
+
+def _table_settings(config: TrainConfig, steps: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the arguments of the content table and of the class table."""
+    sizes, rates = config.model, config.adam
+    adam = Adam(rates.beta1, rates.beta2, rates.eps)
     content_lr, class_lr = (
-        extended_cosine(lr, config.adam.min_lr, (*config.extended_from, steps))
-        for lr in (config.adam.latent_lr, config.adam.class_lr)
+        extended_cosine(lr, rates.min_lr, (*config.extended_from, steps))
+        for lr in (rates.latent_lr, rates.class_lr)
     )
-    adam = Adam(config.adam.beta1, config.adam.beta2, config.adam.eps)
-    content = LatentTable(
-        num_images, config.model.content_dim, content_lr,
-        adam=adam, seed=config.seed, std=config.model.content_std, device=device,
-    )  # fmt: skip
-    class_ = LatentTable(
-        num_classes,
-        config.model.class_dim,
-        class_lr,
-        adam=adam,
-        seed=config.seed + 1,
-        device=device,
+    return (
+        {"dim": sizes.content_dim, "lr": content_lr, "adam": adam, "seed": config.seed},
+        {"dim": sizes.class_dim, "lr": class_lr, "adam": adam, "seed": config.seed + 1},
     )
-    return content, class_
 
 
 def build_loss(config: TrainConfig, weights: Path | None = None) -> PerceptualLoss | PyramidLoss:
@@ -99,8 +103,16 @@ def build_vgg(
     return VGG16(loaded, taps, config.loss.perceptual_input)
 
 
+class SavedRows(Protocol):
+    """A latent table of a checkpoint, see `run.saved.SavedTable`."""
+
+    def load_into(self, shards: Mapping[int, StoredCodes]) -> None:
+        """Write the rows of shards."""
+        ...
+
+
 def stored_codes(
-    state: dict[str, dict[str, Tensor]],
+    tables: Mapping[str, SavedRows],
     step: int,
     config: TrainConfig,
     num_images: int,
@@ -110,7 +122,7 @@ def stored_codes(
     """The codes of a stage-1 checkpoint, without noise.
 
     Args:
-        state: The checkpoint's tensors.
+        tables: The checkpoint's tables.
         step: Number of training steps of the checkpoint.
         config: The run's configuration.
         num_images: Rows of the content table.
@@ -121,8 +133,9 @@ def stored_codes(
         Content codes, float32 [num_images, content_dim], and class codes, float32
         [num_classes, class_dim].
     """
-    steps = config.total_steps(num_images)
-    content, class_ = build_tables(config, num_images, num_classes, steps, device)
-    content.load_state_dict(state["content"])
-    class_.load_state_dict(state["class"])
-    return content.codes(step), class_.codes(step)
+    content, class_ = _table_settings(config, config.total_steps(num_images))
+    images = StoredCodes(num_images, step=step, device=device, **content)
+    classes = StoredCodes(num_classes, step=step, device=device, **class_)
+    tables["content"].load_into({0: images})
+    tables["class"].load_into({0: classes})
+    return images.codes, classes.codes

@@ -4,6 +4,8 @@
 `scatter_adam_` applies its gradient to the table. The result is that of dense Adam.
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -47,9 +49,22 @@ class LatentTable:
         kernels.replay_terms(adam.beta1, adam.beta2)
         self.lr, self.adam, self.seed, self.std = lr.to(device), adam, seed, std
         self.state = _new_state(num_rows, dim, torch.device(device))
-        start = torch.Generator().manual_seed(seed)
-        codes = self.state.weight.cpu()
-        self.state.weight.copy_(codes.uniform_(-INITIAL_RANGE, INITIAL_RANGE, generator=start))
+        _initialize(self.state.weight, seed)
+
+    @property
+    def num_rows(self) -> int:
+        """Number of images or classes."""
+        return len(self.state.weight)
+
+    @property
+    def dim(self) -> int:
+        """Length of a code."""
+        return self.state.weight.shape[1]
+
+    @property
+    def last_step(self) -> Tensor:
+        """Step of each row's last update, 0 before the first, int64 [num_rows]."""
+        return self.state.last_step
 
     @torch.no_grad()
     def gather(self, rows: Tensor, step: Tensor, noise_ids: Tensor | None = None) -> Tensor:
@@ -112,14 +127,80 @@ class LatentTable:
             [kernels.gather(self.state, piece, self.lr, now, adam=self.adam) for piece in pieces]
         )
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """The four tensors of the table, without copying them."""
-        return self.state._asdict()
+    def read_rows(self, rows: Tensor) -> dict[str, Tensor]:
+        """Copy rows to the host, see `run.segments.Shard`.
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Copy the four tensors of `state_dict` into this table."""
+        Args:
+            rows: int64 [k], on any device.
+
+        Returns:
+            weight, exp_avg and exp_avg_sq, float32 [k, dim], and last_step, int64 [k].
+        """
+        rows = rows.to(self.state.last_step.device)
+        return {name: mine[rows].cpu() for name, mine in self.state._asdict().items()}
+
+    def write_rows(self, rows: Tensor, values: Mapping[str, Tensor]) -> None:
+        """Set rows to what `read_rows` returned for them.
+
+        Args:
+            rows: int64 [k], on any device, without repetitions.
+            values: The four tensors, on any device.
+        """
+        device = self.state.last_step.device
         for name, mine in self.state._asdict().items():
-            mine.copy_(state[name])
+            mine.index_copy_(0, rows.to(device), values[name].to(device))
+
+    def reset(self) -> None:
+        """Set all rows to their initial values."""
+        for mine in self.state:
+            mine.zero_()
+        _initialize(self.state.weight, self.seed)
+
+
+class StoredCodes:
+    """The codes of a saved table after some updates, without its moments.
+
+    They are those of `LatentTable.codes` in a third of the memory.
+
+    Attributes:
+        codes: float32 [num_rows, dim].
+    """
+
+    def __init__(
+        self, num_rows: int, dim: int, lr: Tensor, step: int, *, adam: kernels.Adam, seed: int,
+        device: torch.device | str = "cpu",
+    ):  # fmt: skip
+        """Begin with the initial codes.
+
+        Args:
+            num_rows: Number of images or classes.
+            dim: Length of a code.
+            lr: Learning rate of every step, float32 [total_steps].
+            step: Number of updates.
+            adam: Adam's constants.
+            seed: Seed of the initial codes.
+            device: Device of the codes.
+        """
+        self.lr, self.adam = lr.to(device), adam
+        self.step = torch.tensor(step, device=device)
+        self.codes = torch.empty(num_rows, dim, device=device)
+        _initialize(self.codes, seed)
+
+    @torch.no_grad()
+    def write_rows(self, rows: Tensor, values: Mapping[str, Tensor]) -> None:
+        """Set the codes of rows, see `LatentTable.write_rows`."""
+        device = self.codes.device
+        part = kernels.Table(**{name: value.to(device) for name, value in values.items()})
+        every = torch.arange(len(rows), device=device)
+        codes = kernels.gather(part, every, self.lr, self.step, adam=self.adam)
+        self.codes.index_copy_(0, rows.to(device), codes)
+
+
+def _initialize(weight: Tensor, seed: int) -> None:
+    """Draw the initial codes on the CPU, so that they are the same on every device."""
+    start = torch.Generator().manual_seed(seed)
+    codes = weight.cpu()
+    weight.copy_(codes.uniform_(-INITIAL_RANGE, INITIAL_RANGE, generator=start))
 
 
 def _new_state(num_rows: int, dim: int, device: torch.device) -> kernels.Table:

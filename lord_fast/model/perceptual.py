@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lord_fast.download import download
+
 CONVOLUTIONS = {
     0: (3, 64), 2: (64, 64),
     5: (64, 128), 7: (128, 128),
@@ -35,7 +37,11 @@ URLS = {
     "imagenet": "https://download.pytorch.org/models/vgg16-397923af.pth",
     "unit": "https://download.pytorch.org/models/vgg16-397923af.pth",
 }
-"""Name of an input -> URL of its weights. The hash in the file name is verified."""
+"""Name of an input -> URL of its weights. Its SHA-256 begins with the digits in the name."""
+HASHES = {
+    "vgg16-397923af.pth": "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
+}
+"""Name of a file of weights -> its whole SHA-256, where it is known."""
 
 PYRAMID_LEVELS = 4
 SCALE_IMAGES = 1024
@@ -91,15 +97,15 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _download(url: str) -> dict[str, Tensor]:
+    name = os.path.basename(url)
+    file = Path(torch.hub.get_dir(), "checkpoints", name)
+    sha256 = HASHES.get(name, Path(name).stem.rpartition("-")[2])
     try:
-        return torch.hub.load_state_dict_from_url(
-            url, map_location="cpu", check_hash=True, weights_only=True
-        )
-    except (OSError, RuntimeError) as error:
-        cache = Path(torch.hub.get_dir(), "checkpoints", os.path.basename(url))
+        return _read(download(url, file, sha256))
+    except (OSError, ValueError) as error:
         raise ValueError(
             f"the VGG16 weights could not be downloaded from {url} ({error}); pass a file with "
-            f"--perceptual-weights FILE, put the file at {cache}, or use --loss pyramid, which "
+            f"--perceptual-weights FILE, put the file at {file}, or use --loss pyramid, which "
             f"needs no weights"
         ) from error
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lord_fast import __version__
+from lord_fast.seal import seal, unseal
 
 FILE = "history.jsonl"
 
@@ -44,7 +45,7 @@ def record_command(folder: Path, arguments: Sequence[str]) -> None:
         "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     }
     with (folder / FILE).open("a") as stream:
-        stream.write(json.dumps(row) + "\n")
+        stream.write(json.dumps(seal(row)) + "\n")
 
 
 def copy_history(source: Path, folder: Path) -> None:
@@ -62,7 +63,7 @@ def read_history(folder: Path) -> list[str]:
     commands = []
     for line in file.read_text(errors="replace").splitlines():
         try:
-            commands.append(str(json.loads(line)["command"]))
-        except (json.JSONDecodeError, KeyError, TypeError):
+            commands.append(str(unseal(json.loads(line), file)["command"]))
+        except (ValueError, KeyError, TypeError, AttributeError):
             continue
     return commands

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lord_fast.atomic import atomic_write
+from lord_fast.seal import seal, unseal
 
 Row = tuple[str, str, str]
 """A metric's name, its value with the 95 % interval, and its chance level or baseline."""
@@ -33,7 +34,7 @@ class Metrics:
 
 def save_metrics(file: Path, values: dict[str, Any]) -> Metrics:
     """Write a metrics*.json."""
-    atomic_write(file, json.dumps(values, indent=1) + "\n")
+    atomic_write(file, json.dumps(seal(values), indent=1) + "\n")
     return Metrics(file, values, title(values), rows(values))
 
 
@@ -47,7 +48,7 @@ def read_metrics(run: Path) -> list[Metrics]:
     found = []
     for file in files:
         try:
-            values = json.loads(file.read_text())
+            values = unseal(json.loads(file.read_text()), file)
             found.append(Metrics(file, values, title(values), rows(values)))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(

@@ -5,12 +5,13 @@ from pathlib import Path
 
 from lord_fast.atomic import atomic_write
 from lord_fast.errors import naming
+from lord_fast.seal import seal, unseal
 
 
 def append_stats(file: Path, row: dict) -> None:
-    """Append a line to stats.jsonl."""
+    """Append a line with its checksum to stats.jsonl."""
     with naming(file), file.open("a") as stream:
-        stream.write(json.dumps(row) + "\n")
+        stream.write(_line(row))
 
 
 def read_stats(file: Path, torn: bool = False) -> list[dict]:
@@ -26,9 +27,9 @@ def read_stats(file: Path, torn: bool = False) -> list[dict]:
     lines, rows = file.read_text(errors="replace").splitlines(), []
     for number, line in enumerate(lines, start=1):
         try:
-            row = json.loads(line)
+            row = unseal(json.loads(line), file)
             missing = {"stage", "step", "reconstruction", "lr"} - set(row)
-        except (json.JSONDecodeError, TypeError):
+        except (ValueError, TypeError, AttributeError):
             missing = {"all of it"}
         if not missing:
             rows.append(row)
@@ -45,4 +46,8 @@ def forget_after(file: Path, stage: str, step: int) -> None:
         return
     rows = read_stats(file, torn=True)
     kept = [row for row in rows if row["stage"] != stage or row["step"] <= step]
-    atomic_write(file, "".join(json.dumps(row) + "\n" for row in kept))
+    atomic_write(file, "".join(_line(row) for row in kept))
+
+
+def _line(row: dict) -> str:
+    return json.dumps(seal(row)) + "\n"

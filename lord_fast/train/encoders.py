@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from lord_fast.config import EncoderConfig, TrainConfig
 from lord_fast.data.store import ImageStore, as_float
 from lord_fast.machine import Machine, autocast
-from lord_fast.model.build import build_decoder, build_encoders, build_loss, stored_codes
+from lord_fast.model.build import build_decoder, build_encoders, build_loss
 from lord_fast.model.encoder import Encoders
 from lord_fast.model.generator import Decoder
 from lord_fast.run.checkpoint import State
@@ -81,8 +81,9 @@ class EncoderStage(Stage):
         config: The configuration of stage 2.
         run_config: The configuration of stage 1.
         store: The images of stage 1.
-        latent_step: Number of steps that stage 1 took.
-        latent_state: Tensors of the last checkpoint of stage 1.
+        latent_state: State of the networks and of the loss of stage 1.
+        codes: Content codes [num_images, content_dim] and class codes [num_classes, class_dim] of
+            stage 1, see `model.build.stored_codes`.
         machine: Device, precision and threads.
 
     Raises:
@@ -97,8 +98,8 @@ class EncoderStage(Stage):
         config: EncoderConfig,
         run_config: TrainConfig,
         store: ImageStore,
-        latent_step: int,
         latent_state: State,
+        codes: tuple[Tensor, Tensor],
         machine: Machine,
     ):
         self.encoders = build_encoders(config, run_config, store.size, store.channels)
@@ -112,9 +113,7 @@ class EncoderStage(Stage):
             decoder=decoder, reconstruction=reconstruction,
             adam=run_config.adam, lr=config.lr, min_lr=config.min_lr,
         )  # fmt: skip
-        self.content_codes, self.class_codes = stored_codes(
-            latent_state, latent_step, run_config, store.num_images, store.num_classes, self.device
-        )
+        self.content_codes, self.class_codes = codes
         self.keep_frozen_weights()
         self.features = self.cache_features() if self.form.cache_target_features.on else None
 

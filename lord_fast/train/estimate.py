@@ -11,6 +11,7 @@ from lord_fast.config import EncoderConfig, Switch, TrainConfig, fit_to, replace
 from lord_fast.data.store import ImageStore
 from lord_fast.machine import synchronize
 from lord_fast.run.checkpoint import State
+from lord_fast.run.segments import Tables
 from lord_fast.train.encoders import EncoderStage
 from lord_fast.train.latent import LatentStage
 from lord_fast.train.stage import Stage
@@ -67,14 +68,17 @@ def estimate(store_path: Path, config: TrainConfig, encoders: EncoderConfig) -> 
     latent = LatentStage(config, store, machine)
     first, done = seconds_a_step(latent)
     state = latent.state()
-    second = EncoderStage(encoders, config, store, done, state, machine)
+    codes = latent.content.codes(done), latent.class_.codes(done)
+    second = EncoderStage(encoders, config, store, state, codes, machine)
     seconds, _ = seconds_a_step(second)
     return Cost(
         f"{_length(latent)}, then {_length(second)} for the encoders",
         first * latent.total_steps,
         seconds * second.total_steps,
         _memory(machine.device),
-        size_of(state) * config.logging.keep + size_of(second.state()) * encoders.logging.keep,
+        size_of(state) * config.logging.keep
+        + size_of_tables(latent.tables()) * max(config.logging.keep, 2)
+        + size_of(second.state()) * encoders.logging.keep,
     )
 
 
@@ -93,8 +97,14 @@ def seconds_a_step(stage: Stage) -> tuple[float, int]:
 
 
 def size_of(state: State) -> int:
-    """Return the size of a checkpoint in bytes."""
+    """Return the size of a checkpoint without its tables in bytes."""
     return sum(tensor.nbytes for tensors in state.values() for tensor in tensors.values())
+
+
+def size_of_tables(tables: Tables) -> int:
+    """Return the size of latent tables in bytes. Checkpoints together hold two of each at most."""
+    shards = [shard for of_table in tables.values() for shard in of_table.values()]
+    return sum(shard.num_rows * (12 * shard.dim + 16) for shard in shards)
 
 
 def duration(seconds: float) -> str:

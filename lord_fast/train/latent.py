@@ -11,6 +11,7 @@ from lord_fast.model.build import build_decoder, build_loss, build_tables
 from lord_fast.model.generator import Decoder
 from lord_fast.model.perceptual import SCALE_IMAGES, PerceptualLoss
 from lord_fast.run.checkpoint import State
+from lord_fast.run.segments import Tables
 from lord_fast.train import optimizer
 from lord_fast.train.capture import Changed
 from lord_fast.train.stage import Stage
@@ -131,18 +132,16 @@ class LatentStage(Stage):
         return content, self.class_.codes(step, self.store.class_ids[rows].to(self.device))
 
     def state(self) -> State:
-        """Return the state of the networks, the optimizer, both tables and the loss."""
-        return super().state() | {
-            "content": self.content.state_dict(),
-            "class": self.class_.state_dict(),
-            "loss": self.reconstruction.state_dict(),
-        }
+        """Return the state of the networks, the optimizer and the loss."""
+        return super().state() | {"loss": self.reconstruction.state_dict()}
+
+    def tables(self) -> Tables:
+        """Return the content table and the class table."""
+        return {"content": {0: self.content}, "class": {0: self.class_}}
 
     def load_state(self, state: State) -> None:
         """Restore a state from `state`."""
         super().load_state(state)
-        self.content.load_state_dict(state["content"])
-        self.class_.load_state_dict(state["class"])
         self.reconstruction.load_state_dict(state["loss"])
 
 

@@ -34,7 +34,7 @@ def run_stage(stage: Stage, run: Path, console: Console, from_step: int | None =
     """
     log = Log(stage, run, console)
     recovery = Recovery(stage, run, log, console)
-    with _signals() as caught, log:
+    with _signals() as caught, log, recovery.writer:
         done = recovery.restore(from_step)
         while done < stage.total_steps:
             step, done = done, done + 1
@@ -44,6 +44,7 @@ def run_stage(stage: Stage, run: Path, console: Console, from_step: int | None =
                 stop = _after_step(stage, run, log, recovery, done, caught)
             except NotFinite as found:
                 if caught:
+                    recovery.writer.wait()
                     saved = f"saved up to {recovery.good}" if recovery.good else "nothing saved"
                     raise Interrupted(caught[0], done, f"{saved} because {found}") from found
                 done = recovery.go_back(found, done)
@@ -67,6 +68,8 @@ def _after_step(
     stop = bool(caught)
     if done % config.save_every == 0 or last or stop:
         recovery.save(done)
+    if last or stop:
+        recovery.writer.wait()
     return stop
 
 

@@ -6,14 +6,17 @@ that is not finite it goes back again and leaves this step out. A run that would
 more than three steps stops. The checkpoints record which steps were left out.
 """
 
+from functools import partial
 from pathlib import Path
 
 import torch
 from rich.console import Console
 
-from lord_fast.run import checkpoint
+from lord_fast.run import checkpoint, snapshot
+from lord_fast.run.tensors import NotFiniteError
 from lord_fast.train.log import Log, NotFinite
 from lord_fast.train.stage import Stage
+from lord_fast.train.writer import Writer
 
 MOST_SKIPPED = 3
 """Number of steps that a run may leave out."""
@@ -30,7 +33,9 @@ class Recovery:
 
     Attributes:
         skipped: Steps that are left out, counted from 1.
-        good: The last checkpoint that was saved or loaded, or None.
+        good: The last checkpoint that was saved or loaded, or None. The writer may not have
+            finished it.
+        writer: Writes checkpoints while training goes on.
     """
 
     def __init__(self, stage: Stage, run: Path, log: Log, console: Console):
@@ -38,9 +43,10 @@ class Recovery:
         self.folder = run / "checkpoints"
         self.skipped: list[int] = []
         self.good: Path | None = None
+        self.writer = Writer()
         self.good_step = 0
         self.noticed = self.careful_until = 0
-        self._said_that_old_ones_stay = False
+        self._said: set[str] = set()
 
     def restore(self, from_step: int | None = None) -> int:
         """Restore the latest undamaged checkpoint, or a given one.
@@ -61,11 +67,12 @@ class Recovery:
             found = None
         else:
             path = checkpoint.find(self.folder, self.stage.name, from_step)
-            found = checkpoint.Loaded(path, *checkpoint.load(path))
+            found = checkpoint.load(path)
         if found is None:
             self.log.go_to(0, None)
             return 0
         self.stage.load_state(found.state)
+        self.stage.load_tables(found.tables)
         kept = found.state.get("log")
         self.log.go_to(found.step, kept)
         self.skipped = kept["skipped"].tolist() if kept else []
@@ -75,34 +82,49 @@ class Recovery:
         return found.step
 
     def save(self, done: int) -> None:
-        """Write a checkpoint after checking the losses and all values updated since the last one.
+        """Save a checkpoint if the losses and all values updated since the last one are finite.
+
+        It is written while training goes on, unless it holds more than a block of table rows. The
+        previous one is waited for.
 
         Raises:
             NotFinite: A value is not finite. Nothing was written.
+            OSError: This checkpoint or the previous one cannot be written.
         """
+        self.writer.wait()
         self.log.check_losses()
-        state = self.stage.state()
-        wrong = checkpoint.not_finite(state, since=self.good_step)
-        if wrong is not None:
-            raise NotFinite(done, wrong)
-        state = state | {"log": self.log.state() | {"skipped": torch.tensor(self.skipped).long()}}
-        keep = self.stage.config.logging.keep
-        name = self.stage.name
-        self.good = checkpoint.save(self.folder, name, done, state, keep, self._say_once)
-        self.good_step = done
+        skipped = {"skipped": torch.tensor(self.skipped).long()}
+        state = self.stage.state() | {"log": self.log.state() | skipped}
+        previous = self.good
+        if previous and not snapshot.can_link(previous, done, self._once("link")):
+            previous = None
+        try:
+            taken = snapshot.take(self.stage.name, done, state, self.stage.tables(), previous)
+            keep = self.stage.config.logging.keep
+            write = partial(snapshot.write, self.folder, taken, keep, self._once("remove"))
+            if taken.in_memory:
+                self.writer.start(write)
+            else:
+                write()
+        except NotFiniteError as found:
+            raise NotFinite(done, found.what) from found
+        self.good, self.good_step = self.folder / taken.name, done
 
     def check(self, done: int) -> None:
-        """Check a step that is being repeated. Other steps are not checked.
+        """Check whether saving has failed, and a step that is being repeated.
 
         Raises:
-            NotFinite: The loss of the step or a tensor that it updated is not finite.
+            NotFinite: The loss of a repeated step or a tensor that it updated is not finite.
+            OSError: The last checkpoint could not be written.
         """
+        self.writer.check()
         if done > self.careful_until:
             return
         self.log.check_losses()
-        wrong = checkpoint.not_finite(self.stage.state(), since=done - 1)
-        if wrong is not None:
-            raise NotFinite(done, wrong)
+        try:
+            snapshot.check(self.stage.state(), self.stage.tables(), since=done - 1)
+        except NotFiniteError as found:
+            raise NotFinite(done, found.what) from found
 
     def go_back(self, found: NotFinite, done: int) -> int:
         """Restore the last good checkpoint, to find the faulty step or to leave it out.
@@ -116,7 +138,9 @@ class Recovery:
 
         Raises:
             ValueError: There is no checkpoint, or three steps have been left out already.
+            OSError: The last checkpoint could not be written.
         """
+        self.writer.wait()
         done = max(done, found.step)
         known = done <= self.careful_until
         if self.good is None or self.noticed > MOST_SKIPPED:
@@ -146,8 +170,12 @@ class Recovery:
             f"{found}; {why}; train in a new run with a smaller --lr, or with --precision float32"
         )
 
-    def _say_once(self, line: str) -> None:
-        """Print only the first warning about an old checkpoint that cannot be removed."""
-        if not self._said_that_old_ones_stay:
-            self.console.print(line)
-        self._said_that_old_ones_stay = True
+    def _once(self, kind: str) -> checkpoint.Say:
+        """Return a function that prints the first warning of a kind and no later one."""
+
+        def say(line: str) -> None:
+            if kind not in self._said:
+                self.console.print(line)
+            self._said.add(kind)
+
+        return say

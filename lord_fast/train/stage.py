@@ -1,7 +1,7 @@
 """The base class of both stages. Each stage adds its networks, its inputs and its update."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ from lord_fast.model.perceptual import PerceptualLoss
 from lord_fast.model.schedule import extended_cosine
 from lord_fast.run.checkpoint import State
 from lord_fast.run.codes import Stage as StageName
+from lord_fast.run.saved import SavedTable
+from lord_fast.run.segments import Tables
 from lord_fast.train import form, optimizer
 from lord_fast.train.capture import Changed, CudaGraph, Update
 
@@ -157,11 +159,23 @@ class Stage(ABC):
         return float(self.lr[step])
 
     def state(self) -> State:
-        """Return everything that later steps depend on."""
+        """Return everything that later steps depend on, except for `tables`."""
         return {
             "decoder": self.decoder.state_dict(),
             "optimizer": optimizer.state_dict(self.adam),
         }
+
+    def tables(self) -> Tables:
+        """Return the latent tables that this stage trains."""
+        return {}
+
+    def load_tables(self, saved: Mapping[str, SavedTable]) -> None:
+        """Restore `tables` from a checkpoint."""
+        for name, shards in self.tables().items():
+            for shard in shards.values():
+                if shard.last_step.any():
+                    shard.reset()
+            saved[name].load_into(shards)
 
     def load_state(self, state: State) -> None:
         """Restore a state from `state`."""

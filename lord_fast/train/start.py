@@ -20,7 +20,7 @@ from lord_fast.config import (
 from lord_fast.data.store import ImageStore, open_store
 from lord_fast.errors import fitting
 from lord_fast.machine import Machine, set_up_for
-from lord_fast.model.build import build_loss
+from lord_fast.model.build import build_loss, stored_codes
 from lord_fast.model.perceptual import PerceptualLoss
 from lord_fast.run import checkpoint
 from lord_fast.run.codes import Stage as StageName
@@ -133,7 +133,10 @@ def train_encoders(
         return None
     latent = _end_of_latent(run, run_config, store)
     machine, config = prepare(config, store, _recorded(run, "encoders"))
-    stage = EncoderStage(config, run_config, store, latent.step, latent.state, machine)
+    codes = stored_codes(
+        latent.tables, latent.step, run_config, store.num_images, store.num_classes, machine.device
+    )
+    stage = EncoderStage(config, run_config, store, latent.state, codes, machine)
     config = replace(config, **stage.form.recorded())
     check_weights(run, _weights_of(stage))
     with hold_run(run):

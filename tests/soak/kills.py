@@ -26,6 +26,7 @@ import torch
 
 from lord_fast.cli import main as lord_fast
 from lord_fast.run import checkpoint
+from lord_fast.run.stats import read_stats
 from tests.crash_points import CALLS
 
 SMALL = (
@@ -79,7 +80,7 @@ def result(verb: str, out: Path) -> dict[str, object]:
     stage = "latent" if verb == "train" else "encoders"
     last = checkpoint.latest(out / "run" / "checkpoints", stage)
     assert last is not None
-    rows = [json.loads(line) for line in (out / "run" / "stats.jsonl").open()]
+    rows = read_stats(out / "run" / "stats.jsonl")
     stats = [{k: v for k, v in row.items() if k != "images_per_second"} for row in rows]
     # An old checkpoint that could not be removed may stay until the next training.
     leftovers = [p.name for p in out.rglob(".*.partial") if not p.name.endswith(".old.partial")]

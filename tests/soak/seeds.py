@@ -17,8 +17,8 @@ from lord_fast.data.pack import pack
 from lord_fast.data.sources.glyphs import Glyphs
 from lord_fast.data.sources.mnist import IMAGES, LABELS
 from lord_fast.data.store import ImageStore
-from lord_fast.run import checkpoint
 from lord_fast.run.config import save_config, save_encoder_config
+from lord_fast.run.snapshot import save
 from tests.soak.parsers import CHECKPOINT, FOLDER
 
 
@@ -38,7 +38,7 @@ def files(folder: Path) -> Iterator[tuple[str, bytes]]:
     manifest = (folder / "store" / "manifest.json").read_bytes()
     for name in ("manifest", "open store", "sealed manifest"):
         yield name, manifest
-    saved = checkpoint.save(folder, "latent", 12, {"decoder": {"w": torch.ones(2)}})
+    saved = save(folder, "latent", 12, {"decoder": {"w": torch.ones(2)}})
     assert saved.name == CHECKPOINT
     for file in saved.iterdir():
         (FOLDER / CHECKPOINT / file.name).write_bytes(file.read_bytes())
