@@ -91,7 +91,7 @@ def test_replayed_steps_equal_eager_steps(glyph_store, trained_run, cuda):
 def stale_inputs(graph, update):
     """Replay with the images of the capture."""
     pixels = graph.inputs[3].clone()
-    return lambda: update(*graph.inputs[:3], pixels)
+    return lambda: update(*graph.inputs[:3], pixels, graph.inputs[4])
 
 
 def frozen_rate(graph, update):

@@ -97,7 +97,8 @@ def test_long_segments_equal_the_reference(dim, monkeypatch):
     counts = torch.tensor([1, 8, 0, 40, 111])
     rows = torch.arange(5).repeat_interleave(counts)
     rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))]
-    grad = torch.randn(len(rows), dim, generator=torch.Generator().manual_seed(1))
+    # Sums of small integers are exact in any order.
+    grad = torch.randint(-8, 9, (len(rows), dim)).float()
     state, lr, step = table(5, dim, 50), torch.full((60,), 1e-3), torch.tensor(55)
     ours, again, wanted = clone(state), clone(state), clone(state)
     scatter_adam_(*ours, rows, grad, lr, step, *ADAM)
@@ -105,7 +106,7 @@ def test_long_segments_equal_the_reference(dim, monkeypatch):
     reference.scatter_adam_(*wanted, rows, grad, lr, step, *ADAM)
     assert tiles == [max(4, 1024 // max(128, 256 * (dim > 128)))] * 2
     for a, b, c in zip(ours, wanted, again, strict=True):
-        torch.testing.assert_close(a, b, rtol=3e-6, atol=1e-7)
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-8)
         assert torch.equal(a, c)
 
 
