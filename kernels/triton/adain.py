@@ -100,12 +100,13 @@ def leaky_adain_backward(
     x, grad = (t.contiguous(memory_format=torch.channels_last) for t in (x, grad))
     grid, shape = _shape(x, ELEMENTS)
     of_x = torch.empty_like(x)
-    sums = [torch.empty_like(mean) for _ in range(3)]
+    of_added, of_bias, of_scale = (torch.empty_like(mean) for _ in range(3))
     with torch.cuda.device_of(x):
         leaky_adain_backward_kernel[grid](
-            grad, x, added, scale.contiguous(), mean, rstd, of_x, *sums, SLOPE=slope, **shape
-        )
-    return of_x, *sums
+            grad, x, added, scale.contiguous(), mean, rstd, of_x, of_added, of_bias, of_scale,
+            SLOPE=slope, **shape,
+        )  # fmt: skip
+    return of_x, of_added, of_bias, of_scale
 
 
 def _shape(x: Tensor, most: int) -> tuple[tuple[int, int], dict[str, int]]:

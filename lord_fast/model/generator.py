@@ -224,9 +224,11 @@ class Generator(nn.Module):
         x = x.contiguous(memory_format=torch.channels_last)
         for conv, (bias, scale) in zip(self.body, modulation, strict=True):
             if kernels.fuses_adain(x, 4 * x.shape[2] * x.shape[3]):
-                codes = (code.flatten(1) for code in (bias, scale))
-                x = conv(x, biased=False)
-                x = kernels.leaky_adain(x, conv.bias, *codes, self.leaky_slope, ADAIN_EPS)
+                added, x = conv.bias, conv(x, biased=False)
+                assert isinstance(added, Tensor)
+                x = kernels.leaky_adain(
+                    x, added, bias.flatten(1), scale.flatten(1), self.leaky_slope, ADAIN_EPS
+                )
             else:
                 x = leaky_adain(conv(x), self.leaky_slope, bias, scale)
         x = convolution(x, self.hidden.weight, self.hidden.bias, padding=2)

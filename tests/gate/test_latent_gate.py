@@ -27,9 +27,9 @@ DIMS = (64, 128, 256, 512, 1024)
 REGISTERS = 72  # lets 28 of an SM's 64 warps run, enough because all loads are issued early
 EXCESS_BYTES = 1.25
 BYTES = {"f32": 4, "i64": 8}
-INSTRUCTIONS = {"gather": 1150, "unique": 1250, "repeats": 1400, "long": 1400}
+INSTRUCTIONS = {"gather": 1060, "unique": 1140, "repeats": 1270, "long": 1160}
 """Largest number of instructions of a kernel for rows of up to 128 columns."""
-FLOAT64 = 64
+FLOAT64 = 54
 """Largest number of float64 instructions. They are the products that give exponents of powers."""
 
 
@@ -179,7 +179,6 @@ def test_instructions_are_few_and_hardly_any_is_float64(name, arch, tmp_path):
     elif name == "long":
         launch = scatter_launch(128, unique=False, batch=8 * LONG)
     found = instructions(caught(kernel, launch, arch, tmp_path).sass)
-    print(name, arch, len(found), len(of_float64(found)))
     assert len(found) <= INSTRUCTIONS[name]
     assert len(of_float64(found)) <= FLOAT64
 
