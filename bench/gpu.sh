@@ -5,8 +5,10 @@
 #   bench/gpu.sh [REPORT_FOLDER]
 #
 # It runs the GPU tests, compares the kernels with the roofline, compares all forms of a step with
-# the published step, times the saves and trains 300 steps. Kernels are timed by events from a CUDA
-# graph with a cold L2 cache, steps by events without waiting between them. Without a GPU everything runs on the CPU, and the report
+# the published step, times the saves, trains 300 steps and compares the bits of several processes
+# (two on one GPU with gloo, and one a GPU with NCCL if there are several). Kernels are timed by
+# events from a CUDA graph with a cold L2 cache, steps by events without waiting between them.
+# Without a GPU everything runs on the CPU, and the report
 # says so. These environment variables change it:
 #
 #   PYTHON                  interpreter with lord-fast[dev,triton] and a CUDA build of torch
@@ -61,5 +63,7 @@ for precision in float32 bf16; do
     lord_fast bench train --precision "$precision" --batch-size "$batch" --steps "$steps" \
     "${flags[@]}" --json "$out/train-$precision.json"
 done
+section "Several processes, equal bits" processes.txt "$python" bench/processes.py
+section "Locations of the content table" tables.txt "$python" bench/tables.py --device cuda
 echo "$report"
 exit "$failed"

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from lord_fast.bounds import AtLeast, Below, Checked, MoreThan
+from lord_fast.bounds import AtLeast, Below, Checked, MoreThan, PowerOfTwo, Repeated
 
 Preset = Literal["demo", "laptop", "paper", "a100"]
+LoggerName = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 PerceptualInput = Literal["caffe", "imagenet", "unit"]
 Switch = Literal["auto", "on", "off"]
 """auto lets a rule choose, see `lord_fast.train.form`."""
@@ -25,6 +26,8 @@ MOST_DIM = 1 << 16
 """Upper bound of the sizes of codes and layers."""
 MOST_STEPS = 100_000_000
 """Upper bound of the number of steps. Memory holds a learning rate and a number for each step."""
+MOST_RANKS = 1 << 20
+"""Upper bound of the number of virtual ranks."""
 
 
 class Default(int):
@@ -126,6 +129,14 @@ class MachineConfig(Checked):
     """Location of the images during training on a GPU. cuda keeps them in GPU memory, pinned in
     page-locked host memory, and disk reads them from a memory-mapped file. auto selects the first
     of these that takes at most half of the free memory. Training on a CPU always uses disk."""
+    table_device: Literal["auto", "cuda", "pinned", "disk"] = "auto"
+    """Location of the content codes and their Adam moments during stage 1. cuda keeps them in GPU
+    memory, pinned in host memory, and disk in a scratch file, of which the rows of the next steps
+    are read ahead. auto selects the first of these that takes at most half of the free memory. When
+    training on a CPU it selects memory by the same rule, else disk. The result is the same."""
+    table_folder: Path | None = None
+    """Folder for the scratch file of --table-device disk. Choose a fast local disk. Defaults to the
+    run's folder."""
     cache_target_features: Switch = "auto"
     """Compute the VGG16 features of all training images once and keep them in memory (only for
     vgg16). This takes 1.8 MB per 64 px image with the default layers in float32. The losses stay
@@ -141,7 +152,9 @@ class MachineConfig(Checked):
     """Let cuDNN time its algorithms and use the fastest. auto does it on CUDA. A run keeps its
     choice when it resumes."""
     threads: Annotated[int, AtLeast(0), Below(1025)] = 0
-    """Number of CPU threads. 0 uses one for each core."""
+    """Number of CPU threads. 0 uses one for each core, shared by the processes of a machine."""
+    timeout: Annotated[float, MoreThan(0), Below(1e6)] = 60.0
+    """Seconds that a process waits for another one in training with several processes."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +170,11 @@ class LoggingConfig(Checked):
     grid_every: Annotated[int, MoreThan(0)] = 500
     """Number of steps between swap grids, which are pictures in RUN/grids."""
     tensorboard: bool = False
-    """Also write TensorBoard events to RUN/tensorboard. This requires the tensorboard extra."""
+    """The same as --logger tensorboard."""
+    logger: Annotated[tuple[LoggerName, ...], Repeated()] = ()
+    """Also send figures, grids and options to a tool. Repeat the flag for several. Each requires
+    the extra of its name. tensorboard writes to RUN/tensorboard. The others are set up by their own
+    environment variables, such as WANDB_MODE=offline and MLFLOW_TRACKING_URI."""
 
 
 @dataclass(frozen=True)
@@ -177,6 +194,10 @@ class StageConfig(Checked):
     """Number of steps. It overrides --epochs. A larger number extends a finished run."""
     extended_from: tuple[int, ...] = ()
     """Earlier lengths of an extended run in steps. Training sets this option itself."""
+    virtual_ranks: Annotated[int, PowerOfTwo(), Below(MOST_RANKS)] = Default(1)
+    """Number of parts of the images and content codes, which the processes of torchrun share. The
+    result depends on it and not on the number of processes. Must be a power of two. The default is
+    the number of processes at the start."""
     seed: Annotated[int, AtLeast(0), Below(1 << 63)] = 0
     """Seed of the initial weights and codes, of the order of the images and of the noise."""
 
@@ -200,8 +221,12 @@ class TrainConfig(StageConfig):
 
     preset: Preset = "laptop"
     """Selects the defaults of all other flags. laptop suits 64 px photographs on a CPU. demo suits
-    32 px glyphs and takes minutes. paper has the settings of the published PyTorch code. a100 is
-    paper with --device cuda --precision bf16 --compile on."""
+    32 px glyphs and takes minutes. paper has the settings of the published PyTorch code. At 128
+    and 256 px its network is larger than the published one. a100 is paper with --device cuda
+    --precision bf16 --compile on."""
+    init_from: Path | None = None
+    """Another run to start from. Its networks are copied, and its codes too if it was trained on
+    the same images. Adam and the learning rates start again."""
     model: ModelConfig = field(default_factory=ModelConfig)
     """Sizes of codes and networks."""
     loss: LossConfig = field(default_factory=LossConfig)
@@ -272,11 +297,17 @@ def fit_to(config: AnyStage, num_images: int) -> AnyStage:
     from flags and files do not change.
 
     Raises:
-        ValueError: A batch size from a flag or file is larger than the number of images.
+        ValueError: A batch size from a flag or file is larger than the number of images, or no
+            multiple of the virtual ranks.
     """
-    batch, steps = config.batch_size, config.steps
+    batch, steps, ranks = config.batch_size, config.steps, int(config.virtual_ranks)
     if isinstance(batch, Default):
-        batch = min(int(batch), max(1, num_images // 2))
+        batch = max(min(int(batch), max(1, num_images // 2)) // ranks, 1) * ranks
+    if batch % ranks:
+        raise ValueError(
+            f"--batch-size {batch}: must be a multiple of --virtual-ranks {ranks}; use "
+            f"{max(batch // ranks, 1) * ranks}"
+        )
     if batch > num_images:
         raise ValueError(
             f"{num_images} images are fewer than one batch of {batch}; "
@@ -285,7 +316,9 @@ def fit_to(config: AnyStage, num_images: int) -> AnyStage:
     if steps is None and isinstance(config.epochs, Default):
         of_epochs = config.epochs * (num_images // batch)
         steps = LEAST_STEPS if of_epochs < LEAST_STEPS else None
-    return replace(config, batch_size=batch, epochs=int(config.epochs), steps=steps)
+    return replace(
+        config, batch_size=batch, epochs=int(config.epochs), steps=steps, virtual_ranks=ranks
+    )
 
 
 PRESETS: dict[str, TrainConfig] = {"laptop": TrainConfig()}
@@ -340,6 +373,9 @@ ENCODER_PRESETS["a100"] = ENCODER_PRESETS["paper"]
 
 
 def encoder_defaults(config: TrainConfig) -> EncoderConfig:
-    """Return the defaults of stage 2, from the preset and the machine settings of stage 1."""
+    """Return the defaults of stage 2, from the preset, machine and virtual ranks of stage 1."""
     preset = ENCODER_PRESETS[config.preset]
-    return dataclasses.replace(preset, machine=config.machine, logging=config.logging)
+    ranks = Default(config.virtual_ranks)
+    return dataclasses.replace(
+        preset, machine=config.machine, logging=config.logging, virtual_ranks=ranks
+    )

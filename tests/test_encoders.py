@@ -42,7 +42,9 @@ def stage_of(run, **changes) -> EncoderStage:
     store, machine = ImageStore(Path(data["store"])), set_up("cpu", "float32", 1)
     counts = store.num_images, store.num_classes
     codes = stored_codes(latent.tables, latent.step, config, *counts, machine.device)
-    return EncoderStage(replace(SMALL, **changes), config, store, latent.state, codes, machine)
+    return EncoderStage(
+        replace(SMALL, **changes), config, store, latent.state, ({0: codes[0]}, codes[1]), machine
+    )
 
 
 def test_the_encoder_has_the_published_layers():
@@ -67,14 +69,14 @@ def test_encoders_accept_every_size(size, channels):
 def test_only_trainable_parameters_get_gradients(trained_run):
     stage = stage_of(trained_run)
     scalars = stage.graph(
-        stage.store.images(torch.arange(16)), stage.content_codes[:16],
+        stage.store.images(torch.arange(16)), stage.content_codes[0][:16],
         stage.class_codes[stage.store.class_ids[:16]],
     )  # fmt: skip
     scalars["loss"].backward()
     for name, parameter in (*stage.encoders.named_parameters(), *stage.decoder.named_parameters()):
         assert parameter.grad is not None, name
         assert parameter.grad.abs().max() > 0, name
-    assert not stage.content_codes.requires_grad
+    assert not stage.content_codes[0].requires_grad
     assert not stage.class_codes.requires_grad
 
 

@@ -24,7 +24,7 @@ def test_a_batch_depends_only_on_seed_and_step():
 
 def test_permutation_returns_a_permutation():
     order = permutation(1000, seed=0, epoch=0)
-    assert order.sort().values.tolist() == list(range(1000))
+    assert order.long().sort().values.tolist() == list(range(1000))
 
 
 def test_fewer_images_than_a_batch_are_refused_are_refused():
@@ -35,9 +35,9 @@ def test_fewer_images_than_a_batch_are_refused_are_refused():
 def test_each_order_is_computed_once_when_reading_ahead_into_the_next_epoch(monkeypatch):
     made = []
 
-    def counted(count, seed, epoch):
+    def counted(count, seed, epoch, shard):
         made.append(epoch)
-        return permutation(count, seed, epoch)
+        return permutation(count, seed, epoch, shard)
 
     monkeypatch.setattr(sampler_module, "permutation", counted)
     ahead = EpochSampler(12, 4, seed=0)

@@ -150,12 +150,15 @@ def gather(
     lr: Tensor, step: Tensor, noise_ids: Tensor, std: float, seed: int,
     beta1: float, beta2: float, eps: float,
 ) -> Tensor:  # fmt: skip
-    """See `lord_fast.kernels.gather`. Takes float32 tables of up to 1,024 columns."""
+    """See `lord_fast.kernels.gather`. Takes float32 tables of up to 1,024 columns.
+
+    The rows of the table may lie in page-locked host memory, which the GPU reads in place.
+    """
     shape = _shape(weight, exp_avg, exp_avg_sq, last_step)
-    codes = torch.empty(len(rows), weight.shape[1], device=weight.device)
+    codes = torch.empty(len(rows), weight.shape[1], device=rows.device)
     if len(rows) == 0:
         return codes
-    with torch.cuda.device_of(weight):
+    with torch.cuda.device_of(rows):
         gather_kernel[(len(rows),)](
             weight, exp_avg, exp_avg_sq, last_step, rows.contiguous(), lr, step,
             noise_ids.contiguous(), codes, std, seed,
@@ -184,7 +187,7 @@ def scatter_adam_(
         rows, order = torch.sort(rows, stable=True) if by_row is None else by_row.unbind()
         if len(rows) >= LONG * len(weight):
             shape, tile = shape | {"num_warps": 4}, max(4, 1024 // shape["BLOCK_D"])
-    with torch.cuda.device_of(weight):
+    with torch.cuda.device_of(rows):
         scatter_adam_kernel[(len(rows),)](
             weight, exp_avg, exp_avg_sq, last_step, rows, order, grad.contiguous(), lr, step,
             len(rows), UNIQUE=unique, TILE=tile, **_constants(beta1, beta2, eps), **shape,

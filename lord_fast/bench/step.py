@@ -202,8 +202,9 @@ def save_row(found: Setting, step_ms: float, rounds: int = 3) -> tuple[Row, floa
     with tempfile.TemporaryDirectory() as name:
         previous = None
         for step in range(every, (1 + rounds) * every, every):
-            stage.content.state.last_step[:touched] = step
-            stage.class_.state.last_step[:touched] = step
+            for shards in stage.tables().values():
+                for shard in shards.values():
+                    shard.last_step[:touched] = step
             synchronize(found.device)
             start = time.perf_counter()
             state = stage.state()

@@ -6,6 +6,8 @@ from torch import Tensor, nn
 
 from lord_fast.config import EncoderConfig, TrainConfig
 from lord_fast.data.store import ImageStore, as_float
+from lord_fast.distributed.group import Group
+from lord_fast.distributed.shards import whole
 from lord_fast.machine import Machine, autocast
 from lord_fast.model.build import build_decoder, build_encoders, build_loss
 from lord_fast.model.encoder import Encoders
@@ -82,9 +84,10 @@ class EncoderStage(Stage):
         run_config: The configuration of stage 1.
         store: The images of stage 1.
         latent_state: State of the networks and of the loss of stage 1.
-        codes: Content codes [num_images, content_dim] and class codes [num_classes, class_dim] of
-            stage 1, see `model.build.stored_codes`.
+        codes: Virtual rank of this process -> its content codes of stage 1 [rows, content_dim],
+            and class codes [num_classes, class_dim].
         machine: Device, precision and threads.
+        group: The processes that train together. Defaults to this process alone.
 
     Raises:
         ValueError: The networks, the loss or the optimizer cannot be built as configured.
@@ -99,8 +102,9 @@ class EncoderStage(Stage):
         run_config: TrainConfig,
         store: ImageStore,
         latent_state: State,
-        codes: tuple[Tensor, Tensor],
+        codes: tuple[dict[int, Tensor], Tensor],
         machine: Machine,
+        group: Group | None = None,
     ):
         self.encoders = build_encoders(config, run_config, store.size, store.channels)
         decoder = build_decoder(run_config, store.size, store.channels)
@@ -108,7 +112,7 @@ class EncoderStage(Stage):
         reconstruction = build_loss(run_config, config.perceptual_weights)
         reconstruction.load_state_dict(latent_state["loss"])
         super().__init__(
-            config, store, machine,
+            config, store, machine, group or Group(whole(config.virtual_ranks)),
             graph=EncoderGraph(self.encoders, decoder, reconstruction, config, machine.dtype),
             decoder=decoder, reconstruction=reconstruction,
             adam=run_config.adam, lr=config.lr, min_lr=config.min_lr,
@@ -121,12 +125,14 @@ class EncoderStage(Stage):
         self, image_ids: Tensor, class_ids: Tensor, now: Tensor, pixels: Tensor, by_class: Tensor
     ) -> dict[str, Tensor]:
         """See `Stage.update`."""
-        content_code, class_code = self.content_codes[image_ids], self.class_codes[class_ids]
-        wanted = self.features(image_ids) if self.features else None
-        scalars = self.run_graph(pixels, content_code, class_code, wanted)
-        scalars["loss"].backward()
+        parts = self.shards.split(self.shards.local(image_ids), class_ids, pixels)
+        for shard, (rows, classes, images) in parts:
+            content_code, class_code = self.content_codes[shard][rows], self.class_codes[classes]
+            wanted = self.features[shard](rows) if self.features else None
+            self.gradients.backward(self.run_graph(images, content_code, class_code, wanted))
+        scalars = self.gradients.finish()
         optimizer.step(self.adam)
-        return {name: value.detach() for name, value in scalars.items()}
+        return scalars
 
     def grid_codes(self, step: int, columns: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """See `Stage.grid_codes`. The encoders predict both codes."""

@@ -62,13 +62,14 @@ def estimate(store_path: Path, config: TrainConfig, encoders: EncoderConfig) -> 
         ValueError: A stage cannot run with this configuration.
     """
     store = ImageStore(store_path)
-    machine, config = prepare(fit_to(config, store.num_images), store, {})
+    machine, config = prepare(fit_to(config, store.num_images), store, None)
     encoders = fit_to(encoders, store.num_images)
     config, encoders = replace(config, **PLAIN), replace(encoders, **PLAIN)
     latent = LatentStage(config, store, machine)
     first, done = seconds_a_step(latent)
     state = latent.state()
-    codes = latent.content.codes(done), latent.class_.codes(done)
+    content = {shard: table.codes(done) for shard, table in latent.contents.items()}
+    codes = content, latent.class_.codes(done)
     second = EncoderStage(encoders, config, store, state, codes, machine)
     seconds, _ = seconds_a_step(second)
     return Cost(

@@ -39,6 +39,7 @@ class Work:
         num_images: Number of training images.
         feature_bytes: Bytes of the VGG16 features of one image, or None if the loss has none.
         optimizer: torch or apex.
+        virtual_ranks: Parts of a batch.
     """
 
     steps: int
@@ -46,6 +47,7 @@ class Work:
     num_images: int
     feature_bytes: int | None
     optimizer: str = "torch"
+    virtual_ranks: int = 1
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,8 @@ def _cuda_graph(switch: Switch, machine: Machine, work: Work) -> Choice:
         wrong = f"the {live} kernels read tensors on the host; it needs --kernels triton"
     elif work.optimizer == "apex":
         wrong = "not with --optimizer apex; use --optimizer torch, the default"
+    elif work.virtual_ranks > 1:
+        wrong = "not with several --virtual-ranks"
     if switch == "on" and wrong:
         raise ValueError(f"--cuda-graph on: {wrong}")
     if switch != "auto":
