@@ -84,6 +84,10 @@ def test_a_cuda_graph_needs_the_triton_kernels_and_pytorchs_adam(machine_with_ev
     assert not chosen(CUDA, apex)["cuda_graph"]
     with pytest.raises(ValueError, match="--cuda-graph on: not with --optimizer apex"):
         chosen(CUDA, apex, cuda_graph="on")
+    several = Work(100, 4, 100, None, virtual_ranks=4)
+    assert not chosen(CUDA, several)["cuda_graph"]
+    with pytest.raises(ValueError, match="--cuda-graph on: not with several --virtual-ranks"):
+        chosen(CUDA, several, cuda_graph="on")
     machine_with_everything["cuda"] = dispatch.Live("reference", "--kernels reference")
     assert not chosen(CUDA)["cuda_graph"]
     with pytest.raises(ValueError, match=r"the reference .* needs --kernels triton"):

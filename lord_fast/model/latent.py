@@ -101,12 +101,7 @@ class LatentTable:
 
     @torch.no_grad()
     def scatter_adam_(
-        self,
-        rows: Tensor,
-        codes: Tensor,
-        step: Tensor,
-        unique: bool = False,
-        by_row: Tensor | None = None,
+        self, rows: Tensor, codes: Tensor, step: Tensor, unique: bool = False
     ) -> None:
         """Update the rows of a batch with the gradients of their gathered codes.
 
@@ -115,10 +110,9 @@ class LatentTable:
             codes: The codes that `gather` returned for `rows`, after the backward pass, [B, dim].
             step: Number of updates done so far, int64 scalar on the table's device.
             unique: Set to True only if no row repeats, see `kernels.scatter_adam_`.
-            by_row: The rows in ascending order and their positions, see `kernels.scatter_adam_`.
         """
         assert codes.grad is not None
-        self.apply_(rows, codes.grad, step, unique, by_row)
+        self.apply_(rows, codes.grad, step, unique)
 
     @torch.no_grad()
     def apply_(
@@ -129,7 +123,10 @@ class LatentTable:
         unique: bool = False,
         by_row: Tensor | None = None,
     ) -> None:
-        """Do what `scatter_adam_` does with gradients [B, dim] from anywhere."""
+        """Do what `scatter_adam_` does with gradients [B, dim] from anywhere.
+
+        `by_row` may hold the rows in ascending order, see `kernels.scatter_adam_`.
+        """
         kernels.scatter_adam_(
             self.state, rows, grad, self.lr, step, adam=self.adam, unique=unique, by_row=by_row
         )
