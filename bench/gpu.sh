@@ -5,7 +5,8 @@
 #   bench/gpu.sh [REPORT_FOLDER]
 #
 # It runs the GPU tests, compares the kernels with the roofline, compares all forms of a step with
-# the published step and trains 300 steps. Without a GPU everything runs on the CPU, and the report
+# the published step, trains 300 steps and compares the bits of several processes (two on one GPU
+# with gloo, and one a GPU with NCCL if there are several). Without a GPU everything runs on the CPU, and the report
 # says so. These environment variables change it:
 #
 #   PYTHON                  interpreter with lord-fast[dev,triton] and a CUDA build of torch
@@ -60,5 +61,7 @@ for precision in float32 bf16; do
     lord_fast bench train --precision "$precision" --batch-size "$batch" --steps "$steps" \
     "${flags[@]}" --json "$out/train-$precision.json"
 done
+section "Several processes, equal bits" processes.txt "$python" bench/processes.py
+section "Locations of the content table" tables.txt "$python" bench/tables.py --device cuda
 echo "$report"
 exit "$failed"

@@ -11,7 +11,8 @@ from lord_fast.machine import has_fast_bf16
 from lord_fast.system import cpu_count, package_version
 
 PACKAGES = (
-    "torch", "triton", "nvidia-dali-cuda130", "nvidia-dali-cuda120", "tensorboard", "onnx",
+    "torch", "triton", "nvidia-dali-cuda130", "nvidia-dali-cuda120", "tensorboard", "onnx", "wandb",
+    "mlflow", "trackio", "gradio", "pillow-heif",
 )  # fmt: skip
 
 

@@ -70,7 +70,9 @@ def stages(glyph_store, trained_run, config=SMALL):
     latent = checkpoint.load(found)
     counts = store.num_images, store.num_classes
     codes = stored_codes(latent.tables, latent.step, run_config, *counts, machine.device)
-    yield EncoderStage(encoders, run_config, store, latent.state, codes, machine)
+    yield EncoderStage(
+        encoders, run_config, store, latent.state, ({0: codes[0]}, codes[1]), machine
+    )
 
 
 def test_replayed_steps_equal_eager_steps(glyph_store, trained_run, cuda):

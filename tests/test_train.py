@@ -170,7 +170,7 @@ def test_only_the_rows_of_the_batch_change(glyph_store):
     stage = LatentStage(SMALL, store, machine)
     stage.step(0)
     ids = stage.sampler.image_ids(0)
-    touched = stage.content.state.last_step.nonzero()[:, 0]
+    touched = stage.contents[0].state.last_step.nonzero()[:, 0]
     assert torch.equal(touched, ids.sort().values)
     classes = store.class_ids[ids].unique()
     assert torch.equal(stage.class_.state.last_step.nonzero()[:, 0], classes)

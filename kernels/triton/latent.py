@@ -120,12 +120,15 @@ def gather(
     lr: Tensor, step: Tensor, noise_ids: Tensor, std: float, seed: int,
     beta1: float, beta2: float, eps: float,
 ) -> Tensor:  # fmt: skip
-    """See `lord_fast.kernels.gather`. Takes float32 tables of up to 1,024 columns."""
+    """See `lord_fast.kernels.gather`. Takes float32 tables of up to 1,024 columns.
+
+    The rows of the table may lie in page-locked host memory, which the GPU reads in place.
+    """
     shape = _shape(weight, exp_avg, exp_avg_sq, last_step)
-    codes = torch.empty(len(rows), weight.shape[1], device=weight.device)
+    codes = torch.empty(len(rows), weight.shape[1], device=rows.device)
     if len(rows) == 0:
         return codes
-    with torch.cuda.device_of(weight):
+    with torch.cuda.device_of(rows):
         gather_kernel[(len(rows),)](
             weight, exp_avg, exp_avg_sq, last_step, rows.contiguous(), lr, step,
             noise_ids.contiguous(), codes, std, seed,
@@ -148,7 +151,7 @@ def scatter_adam_(
     if len(rows) == 0:
         return
     rows, order = (rows.contiguous(), rows) if unique else torch.sort(rows, stable=True)
-    with torch.cuda.device_of(weight):
+    with torch.cuda.device_of(rows):
         scatter_adam_kernel[(len(rows),)](
             weight, exp_avg, exp_avg_sq, last_step, rows, order, grad.contiguous(), lr, step,
             len(rows), UNIQUE=unique, **_constants(beta1, beta2, eps), **shape,

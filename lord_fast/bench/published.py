@@ -138,7 +138,7 @@ class PublishedStep:
             class_dim=config.model.class_dim, adain_dim=config.model.adain_dim, size=store.size,
             content_std=config.model.content_std,
         )  # fmt: skip
-        model.content_embedding.weight.data.copy_(stage.content.state.weight)
+        model.content_embedding.weight.data.copy_(stage.contents[0].state.weight)
         model.class_embedding.weight.data.copy_(stage.class_.state.weight)
         for ours, theirs in zip(layers_of(stage), model.layers(), strict=True):
             theirs.load_state_dict(ours.state_dict())

@@ -65,7 +65,8 @@ def estimate(store_path: Path, config: TrainConfig, encoders: EncoderConfig) -> 
     latent = LatentStage(config, store, machine)
     first, done = seconds_a_step(latent)
     state = latent.state()
-    codes = latent.content.codes(done), latent.class_.codes(done)
+    content = {shard: table.codes(done) for shard, table in latent.contents.items()}
+    codes = content, latent.class_.codes(done)
     second = EncoderStage(encoders, config, store, state, codes, machine)
     seconds, _ = seconds_a_step(second)
     return Cost(

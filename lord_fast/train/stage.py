@@ -9,9 +9,12 @@ from torch import Tensor, nn
 
 from lord_fast.config import AdamConfig, StageConfig
 from lord_fast.data.loader import Loader
+from lord_fast.data.names import content_label
+from lord_fast.data.pairs import true_images
 from lord_fast.data.sampler import EpochSampler, permutation
-from lord_fast.data.store import ImageStore, as_float
-from lord_fast.grid import tile
+from lord_fast.data.store import ImageStore, as_float, read_image
+from lord_fast.distributed.group import Group
+from lord_fast.grid import swaps
 from lord_fast.machine import Machine, autocast
 from lord_fast.model.features import FeatureCache
 from lord_fast.model.generator import Decoder
@@ -23,6 +26,7 @@ from lord_fast.run.saved import SavedTable
 from lord_fast.run.segments import Tables
 from lord_fast.train import optimizer
 from lord_fast.train.capture import CudaGraph, Update
+from lord_fast.train.gradients import GradientSum
 
 GRID_ROWS, GRID_COLUMNS = 8, 10
 
@@ -34,6 +38,7 @@ class Stage(ABC):
         config: The stage's configuration.
         store: The images.
         machine: Device, precision and threads.
+        group: The processes that train together.
         graph: The dense part of a step, from codes or pixels to the loss. torch.compile compiles
             it as one graph.
         decoder: Modulation and generator, a part of `graph`.
@@ -49,7 +54,8 @@ class Stage(ABC):
         batch_size: Images per step.
 
     Raises:
-        ValueError: The store has fewer images than a batch.
+        ValueError: The store has fewer images than a batch, or --cuda-graph is given with several
+            virtual ranks.
     """
 
     name: StageName
@@ -59,6 +65,7 @@ class Stage(ABC):
         config: StageConfig,
         store: ImageStore,
         machine: Machine,
+        group: Group,
         *,
         graph: nn.Module,
         decoder: Decoder,
@@ -69,8 +76,9 @@ class Stage(ABC):
     ):
         self.config: StageConfig = config
         self.store, self.machine, self.device = store, machine, machine.device
+        self.group, self.shards = group, group.shards
         self.batch_size, self.seed = config.batch_size, config.seed
-        self.sampler = EpochSampler(store.num_images, config.batch_size, config.seed)
+        self.sampler = EpochSampler(store.num_images, config.batch_size, config.seed, self.shards)
         self.loader = Loader(store, self.sampler, machine.device)
         self.steps_per_epoch = self.sampler.steps_per_epoch
         self.total_steps = config.total_steps(store.num_images)
@@ -83,8 +91,11 @@ class Stage(ABC):
         self.run_graph = torch.compile(graph, fullgraph=True) if compiled else graph
         self.lr = extended_cosine(lr, min_lr, (*config.extended_from, self.total_steps)).numpy()
         captured = config.machine.cuda_graph
+        if captured and self.shards.count > 1:
+            raise ValueError("--cuda-graph: not with several --virtual-ranks; leave it out")
         learnt = [p for p in graph.parameters() if p.requires_grad]
         self.adam = optimizer.adam(learnt, adam, lr, captured)
+        self.gradients = GradientSum(learnt, group)
         self.run_update: Update = CudaGraph(self.update) if captured else self.update
 
     def step(self, step: int) -> dict[str, Tensor]:
@@ -96,6 +107,7 @@ class Stage(ABC):
         Returns:
             Scalars to log, including `loss` and `reconstruction`.
         """
+        self.group.step = step + 1
         image_ids, class_ids, pixels = self.loader.batch(step)
         optimizer.set_learning_rate(self.adam, self.learning_rate(step))
         return self.run_update(image_ids, class_ids, self.steps[step], pixels)
@@ -106,7 +118,8 @@ class Stage(ABC):
     ) -> dict[str, Tensor]:
         """Do the part of a step that runs on the device.
 
-        It must not read tensors on the host, so that a CUDA graph can capture it.
+        With one virtual rank it must not read tensors on the host, so that a CUDA graph can capture
+        it. The arguments hold the images of this process, in the order of its virtual ranks.
 
         Args:
             image_ids: int64 [B].
@@ -158,7 +171,7 @@ class Stage(ABC):
 
         An image takes its content from the source above its column and its class from the source
         at the left of its row. The sources are the same in every grid, and each row has another
-        class.
+        class. The true images stand below where the store has them.
 
         Args:
             step: Number of completed steps.
@@ -167,23 +180,31 @@ class Stage(ABC):
             uint8 [height, width, 3].
         """
         order = permutation(self.store.num_images, self.seed, 0)
-        columns = order[:GRID_COLUMNS]
-        rows = self.store.first_of_each_class(order)[:GRID_ROWS]
+        columns = order[:GRID_COLUMNS].long()
+        rows = self.store.first_of_each_class(order, GRID_ROWS)
         above, left = (as_float(self.store.images(ids)) for ids in (columns, rows))
         content, class_ = self.grid_codes(step, columns, rows)
-        cells = [
-            [image, *self.decoder(content, code.expand(len(content), -1))]
-            for image, code in zip(left, class_, strict=True)
+        made = [list(self.decoder(content, code.expand(len(content), -1))) for code in class_]
+        class_ids = self.store.class_ids[rows]
+        contents = [
+            (content_label(self.store, i) or f"image {i}", image)
+            for i, image in zip(columns.tolist(), above, strict=True)
         ]
-        return tile([[None, *above], *cells])
+        classes = [
+            (self.store.class_names[i], image)
+            for i, image in zip(class_ids.tolist(), left, strict=True)
+        ]
+        found = true_images(self.store, class_ids, columns).tolist()
+        true = [[None if i < 0 else read_image(self.store, i) for i in row] for row in found]
+        return swaps(contents, classes, made, true)
 
     def images_of(self, image_ids: Tensor) -> Iterator[Tensor]:
         """Yield images of the store in batches, float32 [B, C, H, W] on the device."""
         for part in image_ids.split(self.batch_size):
             yield as_float(self.store.images(part).to(self.device))
 
-    def cache_features(self) -> FeatureCache:
-        """Compute the perceptual features of all training images.
+    def cache_features(self) -> dict[int, FeatureCache]:
+        """Compute the perceptual features of the images of each virtual rank of this process.
 
         Raises:
             ValueError: The loss has no features, or they do not fit in memory.
@@ -192,6 +213,10 @@ class Stage(ABC):
             raise ValueError(
                 "--cache-target-features: this loss has no features; it needs --loss vgg16"
             )
+        vgg, found = self.reconstruction.vgg, {}
         with autocast(self.device, self.machine.dtype):
-            images = self.images_of(torch.arange(self.store.num_images))
-            return FeatureCache(self.reconstruction.vgg, images, self.store.num_images)
+            for shard in self.shards.mine:
+                image_ids = torch.arange(shard, self.store.num_images, self.shards.count)
+                images = self.images_of(image_ids)
+                found[shard] = FeatureCache(vgg, images, len(image_ids))
+        return found
