@@ -251,7 +251,8 @@ def test_an_estimate_changes_nothing_and_knows_the_disk(glyph_store, encoder_run
     assert (first / name).read_bytes() == (second / name).read_bytes()
     kept = [state_of(folder) for folder in (encoder_run / "checkpoints").iterdir()]
     assert len(kept) == 4
-    assert cost.disk == pytest.approx(sum(map(size_of, kept)), rel=0.001)
+    numbers = 2 * 8 * (160 + 8)  # of the rows, which segments hold besides the tables
+    assert cost.disk == pytest.approx(sum(map(size_of, kept)) + numbers, rel=0.001)
     assert 1e8 < cost.memory < 1e11
     assert min(cost.latent_seconds, cost.encoders_seconds) > 0
     one_step = estimate(glyph_store, replace(config, steps=1), replace(encoders, steps=1))
