@@ -133,8 +133,8 @@ class MachineConfig(Checked):
     are read ahead. auto selects the first of these that takes at most half of the free memory. When
     training on a CPU it selects memory by the same rule, else disk. The result is the same."""
     table_folder: Path | None = None
-    """Folder for the scratch file of --table-device disk. Choose a fast local disk. Defaults to the
-    run's folder."""
+    """Folder for the scratch file of --table-device disk, best on a fast local disk. Defaults to
+    the run's folder."""
     cache_target_features: bool = False
     """Compute the VGG16 features of all training images once and keep them in memory (only for
     vgg16). This takes 1.8 MB per 64 px image with the default layers in float32. The losses stay
