@@ -49,6 +49,7 @@ soak: $(VENV)/.tested
 	tests/soak/sanitizers.sh $(BIN)/python
 	$(BIN)/python -m tests.soak.mutations
 	$(BIN)/python -m tests.soak.classes
+	$(BIN)/python -m tests.soak.processes --launches 50 --kills 5
 	$(BIN)/python -m tests.soak.growth --minutes $(SOAK_MINUTES)
 
 audit:
@@ -68,7 +69,7 @@ $(VENV)/.installed: $(VENV)/.created $(SOURCES)
 	touch $@
 
 $(VENV)/.tested: $(VENV)/.installed
-	$(INSTALL) --editable '.[dev,triton,onnx]'
+	$(INSTALL) --editable '.[dev,triton,onnx,heif]'
 	touch $@
 
 $(VENV)/.documented: $(VENV)/.installed

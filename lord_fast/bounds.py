@@ -49,6 +49,18 @@ class Below:
 
 
 @dataclass(frozen=True)
+class PowerOfTwo:
+    """The value must be 1, 2, 4, 8 and so on."""
+
+    def allows(self, value: int) -> bool:
+        """Return whether a value is within the bound."""
+        return value > 0 and value & (value - 1) == 0
+
+    def __str__(self) -> str:
+        return "a power of two"
+
+
+@dataclass(frozen=True)
 class OneOf:
     """The value must be one of some names. A function returns the names when they are needed."""
 
@@ -62,7 +74,12 @@ class OneOf:
         return f"one of {', '.join(self.names())}"
 
 
-Bound = MoreThan | AtLeast | Below | OneOf
+@dataclass(frozen=True)
+class Repeated:
+    """A tuple whose flag is repeated for every value. It is no bound."""
+
+
+Bound = MoreThan | AtLeast | Below | PowerOfTwo | OneOf
 
 
 class Checked:

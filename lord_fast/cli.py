@@ -11,6 +11,7 @@ from types import ModuleType
 from lord_fast import __version__, parser
 from lord_fast.commands import (
     bench,
+    decode,
     demo,
     doctor,
     encode,
@@ -20,6 +21,7 @@ from lord_fast.commands import (
     import_lord,
     interpolate,
     pack,
+    push,
     report,
     run,
     sample,
@@ -28,16 +30,19 @@ from lord_fast.commands import (
     train,
     train_encoders,
     translate,
+    ui,
+    unpack,
 )
 from lord_fast.console import err, out
-from lord_fast.errors import TRACEBACK, explain
+from lord_fast.errors import TRACEBACK, Ended, Interrupted, explain
+from lord_fast.launch import Launch, check_launch, leave, this_launch
 
 GROUPS: dict[str, tuple[ModuleType, ...]] = {
     "start": (run, demo),
-    "data": (pack, split),
+    "data": (pack, split, unpack),
     "train": (train, train_encoders),
-    "use": (evaluate, score, encode, translate, fit, sample, interpolate),
-    "share": (export, import_lord, report),
+    "use": (evaluate, score, encode, translate, fit, sample, interpolate, decode, ui),
+    "share": (export, push, import_lord, report),
     "machine": (bench, doctor),
 }
 VERBS: dict[str, ModuleType] = {
@@ -45,6 +50,8 @@ VERBS: dict[str, ModuleType] = {
     for group in GROUPS.values()
     for module in group
 }
+IN_PROCESSES = ("train", "train-encoders")
+"""Verbs that can run in several processes of torchrun."""
 CLOSED_PIPE = 141
 """Exit code that shells report when a closed pipe ends a program."""
 
@@ -65,12 +72,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     try:
         try:
-            return _run(list(sys.argv[1:] if arguments is None else arguments))
+            code = _run(list(sys.argv[1:] if arguments is None else arguments))
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
         _close_pipes()
-        return CLOSED_PIPE
+        code = CLOSED_PIPE
+    return leave(code)
 
 
 def _run(arguments: list[str]) -> int:
@@ -93,7 +101,10 @@ def _run(arguments: list[str]) -> int:
 
 
 def _call(verb: str, arguments: list[str]) -> int:
+    launch = this_launch()
+    out.quiet = err.quiet = launch.rank > 0
     try:
+        check_launch(launch, verb, IN_PROCESSES)
         parser.call(VERBS[verb], arguments)
     except BrokenPipeError:
         raise
@@ -102,9 +113,17 @@ def _call(verb: str, arguments: list[str]) -> int:
             raise
         code, line = explain(error, verb)
         if line:
+            err.quiet = not _speaks(launch, error)
             err.print(f"lord-fast {verb}: {line}")
         return code
     return 0
+
+
+def _speaks(launch: Launch, error: BaseException) -> bool:
+    """Return whether this process prints an error that others may have too."""
+    if isinstance(error, Ended):
+        return True
+    return launch.rank == 0 if isinstance(error, Interrupted) else launch.local_rank == 0
 
 
 def _overview() -> str:

@@ -22,6 +22,7 @@ LESS = {
     "fit": "give fewer files",
     "encode": "give fewer files",
     "translate": "give fewer files",
+    "decode": "give fewer codes",
 }
 """Advice for each verb when memory runs out."""
 
@@ -45,6 +46,24 @@ class Interrupted(Exception):  # noqa: N818 (not an error)
         after = f"after step {where}" if isinstance(where, int) else where
         super().__init__(f"stopped by {name} {after}, {saved}; repeat the command to continue")
         self.signum = signum
+
+
+class Ended(Exception):  # noqa: N818 (one plain line, not a bug to report)
+    """The processes that train together cannot go on.
+
+    Attributes:
+        code: Exit code of the command.
+    """
+
+    def __init__(self, line: str, code: int = 1):
+        """Create the exception.
+
+        Args:
+            line: What happened. It is empty if another process says so.
+            code: Exit code of the command.
+        """
+        super().__init__(line)
+        self.code = code
 
 
 @contextmanager
@@ -87,6 +106,8 @@ def explain(error: BaseException, verb: str) -> tuple[int, str]:
         return 130, ""
     if isinstance(error, Interrupted):
         return 128 + error.signum, str(error)
+    if isinstance(error, Ended):
+        return error.code, str(error)
     if _is_out_of_memory(error):
         return 2, f"out of memory; {LESS.get(verb, 'close other programs, or use less data')}"
     if isinstance(error, OSError) and error.strerror:

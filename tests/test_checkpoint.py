@@ -9,6 +9,7 @@ import torch
 
 from lord_fast.run import checkpoint, snapshot
 from lord_fast.run.snapshot import save
+from tests.plain_table import PlainTable
 
 
 def some_state(value: float = 1.0) -> checkpoint.State:
@@ -89,7 +90,7 @@ def test_leftovers_of_a_killed_process_are_ignored(tmp_path):
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs Linux's /proc")
 def test_files_are_synced_before_the_rename_and_the_rename_before_returning(tmp_path, monkeypatch):
     calls = []
-    fsync, rename = os.fsync, os.rename
+    fsync, rename, link = os.fsync, os.rename, os.link
 
     def recorded_fsync(descriptor):
         calls.append(f"sync {Path(os.readlink(f'/proc/self/fd/{descriptor}')).name}")
@@ -99,11 +100,26 @@ def test_files_are_synced_before_the_rename_and_the_rename_before_returning(tmp_
         calls.append(f"rename {Path(target).name}")
         rename(source, target)
 
+    def recorded_link(source, target):
+        calls.append(f"link {Path(target).name}")
+        link(source, target)
+
     monkeypatch.setattr(os, "fsync", recorded_fsync)
     monkeypatch.setattr(os, "rename", recorded_rename)
-    save(tmp_path, "latent", 1, some_state())
-    files = {"sync decoder.safetensors", "sync optimizer.safetensors", "sync state.json"}
-    assert set(calls[:3]) == files
-    assert calls[3:] == [
+    monkeypatch.setattr(os, "link", recorded_link)
+    table = PlainTable(10, 2)
+    table.update(torch.tensor([1]), 1)
+    first = save(tmp_path, "latent", 1, some_state(), {"content": {0: table}})
+    dense = ["sync decoder.safetensors", "sync optimizer.safetensors"]
+    assert calls == [
+        *dense, "sync content-0000-000000001.safetensors", "sync state.json",
         "sync .latent-000000001.partial", "rename latent-000000001", f"sync {tmp_path.name}",
+    ]  # fmt: skip
+    calls.clear()
+    table.update(torch.tensor([2]), 2)
+    save(tmp_path, "latent", 2, some_state(), {"content": {0: table}}, first)
+    assert calls == [
+        *dense, "sync content-0000-000000002.safetensors",
+        "link content-0000-000000001.safetensors", "sync state.json",
+        "sync .latent-000000002.partial", "rename latent-000000002", f"sync {tmp_path.name}",
     ]  # fmt: skip

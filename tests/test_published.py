@@ -38,7 +38,7 @@ def stage(config, tmp_path):
     store, machine = ImageStore(tmp_path / "store"), Machine(torch.device("cpu"), torch.float32, 2)
     stage = LatentStage(config, store, machine)
     stage.graph.double()
-    for table in (stage.content, stage.class_):
+    for table in (stage.contents[0], stage.class_):
         state = table.state
         wide = (state.weight.double(), state.exp_avg.double(), state.exp_avg_sq.double())
         table.state = Table(*wide, state.last_step)
@@ -75,7 +75,7 @@ def test_loss_and_every_gradient_agree_in_float64(stage, monkeypatch, wide):
     theirs = published.loss(ids, classes, images, noise)
     theirs.backward()
 
-    content = (ours.content.state.weight[ids].double() + noise).requires_grad_()
+    content = (ours.contents[0].state.weight[ids].double() + noise).requires_grad_()
     class_ = ours.class_.state.weight[classes].double().requires_grad_()
     loss = ours.graph.reconstruction(ours.decoder(content, class_), images)
     loss = loss + ours.config.loss.content_decay * content.square().sum(1).mean()

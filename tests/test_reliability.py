@@ -48,7 +48,7 @@ class Faulty(LatentStage):
             next(self.decoder.parameters()).data.view(-1)[0] = float("nan")
         elif fault == "row":
             row = self.sampler.image_ids(step)[-1]
-            self.content.state.weight[row, 0] = float("nan")
+            self.contents[0].state.weight[row, 0] = float("nan")
         self.on_step(step + 1)
         return scalars
 

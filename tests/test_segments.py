@@ -2,6 +2,7 @@
 
 import errno
 import os
+import weakref
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from lord_fast.model.latent import LatentTable, StoredCodes
 from lord_fast.run import checkpoint, segments, snapshot
 from lord_fast.run.segments import Segment, plan
 from lord_fast.run.snapshot import can_link, save
-from lord_fast.run.tensors import NotFiniteError, write_tensors
+from lord_fast.run.tensors import NotFiniteError, check_finite, write_tensors
 from tests.plain_table import PlainTable, assert_same
 
 ROWS, DIM = 100, 3
@@ -194,6 +195,24 @@ def test_large_segments_are_written_and_read_in_blocks(tmp_path, monkeypatch):
     assert_equal(again, table)
     table.update(torch.tensor([99]), 2)
     assert snapshot.take("latent", 2, {}, {"content": {0: table}}, path).in_memory
+
+
+def test_one_block_is_in_memory_at_a_time(tmp_path, monkeypatch):
+    for module in ("segments", "snapshot", "saved"):
+        monkeypatch.setattr(f"lord_fast.run.{module}.BLOCK", 16)
+    alive: list[weakref.ref] = []
+
+    class Traced(PlainTable):
+        def read_rows(self, rows):
+            assert not any(block() is not None for block in alive)
+            values = super().read_rows(rows)
+            alive.append(weakref.ref(values["weight"]))
+            return values
+
+    table = Traced(ROWS, DIM, seed=1)
+    table.update(torch.arange(ROWS), 1)
+    save(tmp_path, "latent", 1, {}, {"content": {0: table}})
+    assert len(alive) == 7
 
 
 def test_a_snapshot_in_memory_does_not_change_with_the_table(tmp_path):
@@ -452,3 +471,18 @@ def test_a_latent_table_is_saved_reset_and_read(tmp_path):
     codes = StoredCodes(ROWS, DIM, lr, 20, adam=adam, seed=5)
     saved.load_into({0: codes})
     assert torch.equal(codes.codes, trained.codes(20))
+
+
+@pytest.mark.parametrize("value", [float("inf"), -float("inf"), float("nan")])
+def test_values_that_are_not_finite_are_found_anywhere(value):
+    for shape in ((), (1,), (7, 9)):
+        for at in {0, -1}:
+            tensor = torch.randn(shape)
+            tensor.view(-1)[at] = value
+            with pytest.raises(NotFiniteError, match="space/x is not finite"):
+                check_finite("space", {"whole": torch.arange(3), "x": tensor})
+    both = torch.tensor([float("inf"), -float("inf"), 1.0])
+    with pytest.raises(NotFiniteError):
+        check_finite("space", {"x": both})
+    large = torch.full((100,), 3e38)
+    check_finite("space", {"x": large, "none": torch.zeros(0, 3), "whole": torch.arange(3)})

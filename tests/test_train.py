@@ -170,7 +170,7 @@ def test_only_the_rows_of_the_batch_change(glyph_store):
     stage = LatentStage(SMALL, store, machine)
     stage.step(0)
     ids = stage.sampler.image_ids(0)
-    touched = stage.content.state.last_step.nonzero()[:, 0]
+    touched = stage.contents[0].state.last_step.nonzero()[:, 0]
     assert torch.equal(touched, ids.sort().values)
     classes = store.class_ids[ids].unique()
     assert torch.equal(stage.class_.state.last_step.nonzero()[:, 0], classes)
@@ -180,7 +180,7 @@ def test_compiled_steps_match_eager_steps(glyph_store):
     store, machine = ImageStore(glyph_store), set_up("cpu", "float32", 2)
     losses = []
     for compiled in (False, True):
-        stage = LatentStage(replace(SMALL, compile=compiled), store, machine)
+        stage = LatentStage(replace(SMALL, compile="on" if compiled else "off"), store, machine)
         losses.append(torch.stack([stage.step(step)["loss"].detach() for step in range(5)]))
     torch.testing.assert_close(losses[0], losses[1], rtol=1e-4, atol=1e-6)
 

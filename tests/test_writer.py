@@ -10,9 +10,8 @@ import pytest
 from lord_fast.run import checkpoint, snapshot
 from lord_fast.train.writer import Writer
 from tests.plain_table import assert_same, state_of
-from tests.test_cli import fails
 from tests.test_reliability import SHORT_FLAGS, names_of, run_of, stage_of
-from tests.test_train import files_of, flags, train
+from tests.test_train import files_of, train
 
 LAST = "checkpoints/latent-000000012"
 LONG = 60.0
@@ -98,10 +97,11 @@ def test_an_error_of_the_writer_ends_training_at_the_next_step(
 def test_a_full_disk_ends_training_with_one_line(
     glyph_store, short_run, tmp_path, capsys, monkeypatch, step
 ):
-    command = ("train", glyph_store, "--run", tmp_path / "run", *flags(), *SHORT_FLAGS)
     with monkeypatch.context() as patch:
         patch.setattr(snapshot, "write_tensors", failing(errno.ENOSPC, step))
-        error = fails(capsys, *command)
+        assert train(glyph_store, tmp_path / "run", *SHORT_FLAGS) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("lord-fast train: ")
     assert "No space left on device" in error
     assert f".latent-{step}.partial" in error
     assert list((tmp_path / "run" / "checkpoints").glob(".*")) == []

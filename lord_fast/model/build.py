@@ -8,12 +8,17 @@ import torch
 from torch import Tensor
 
 from lord_fast.config import EncoderConfig, TrainConfig
+from lord_fast.distributed.shards import Shards, whole
 from lord_fast.kernels import Adam
 from lord_fast.model.encoder import Encoders
 from lord_fast.model.generator import Decoder
 from lord_fast.model.latent import LatentTable, StoredCodes
 from lord_fast.model.perceptual import TAPS, VGG16, PerceptualLoss, PyramidLoss, load_weights
 from lord_fast.model.schedule import extended_cosine
+from lord_fast.model.table_place import TablePlace
+
+MOST_KNOWN = 4096
+"""Largest number of content codes that the content encoder keeps."""
 
 
 def build_decoder(config: TrainConfig, size: int, channels: int) -> Decoder:
@@ -28,28 +33,76 @@ def build_decoder(config: TrainConfig, size: int, channels: int) -> Decoder:
 
 
 def build_encoders(
-    config: EncoderConfig, run_config: TrainConfig, size: int, channels: int
+    config: EncoderConfig,
+    run_config: TrainConfig,
+    size: int,
+    channels: int,
+    counts: tuple[int, int],
 ) -> Encoders:
-    """Build the encoders of a run, initialized from the seed of stage 2."""
+    """Build the encoders of a run, initialized from the seed of stage 2.
+
+    Args:
+        config: The configuration of stage 2.
+        run_config: The configuration of stage 1.
+        size: Side of the images in pixels.
+        channels: Channels of the images.
+        counts: Numbers of images and classes of the run's store.
+
+    Raises:
+        ValueError: The options do not fit together.
+    """
+    if config.class_cross_entropy and not config.class_bandwidth:
+        raise ValueError(
+            f"--class-cross-entropy {config.class_cross_entropy}: needs a --class-bandwidth above "
+            f"0; give one such as 0.25, or --class-cross-entropy 0"
+        )
+    known = (
+        min(counts[0], MOST_KNOWN) if config.content_bandwidth else 0,
+        counts[1] if config.class_bandwidth else 0,
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         sizes = run_config.model
         return Encoders(
             sizes.content_dim, sizes.class_dim, config.encoder_dim, size, channels,
-            sizes.leaky_slope,
+            sizes.leaky_slope, known,
         )  # fmt: skip
 
 
 def build_tables(
-    config: TrainConfig, num_images: int, num_classes: int, steps: int, device: torch.device
-) -> tuple[LatentTable, LatentTable]:
-    """Build the content table and the class table with their initial codes."""
+    config: TrainConfig,
+    num_images: int,
+    num_classes: int,
+    steps: int,
+    device: torch.device,
+    shards: Shards | None = None,
+    place: TablePlace | None = None,
+) -> tuple[dict[int, LatentTable], LatentTable]:
+    """Build the tables with their initial codes.
+
+    Args:
+        config: The run's configuration.
+        num_images: Number of all images.
+        num_classes: Number of classes.
+        steps: Number of training steps.
+        device: Device of the tables.
+        shards: The virtual ranks of this process. Defaults to all of them.
+        place: Where the rows of the content tables lie. Defaults to the device.
+
+    Returns:
+        Virtual rank -> its content table, and the class table.
+    """
     content, class_ = _table_settings(config, steps)
-    std = config.model.content_std
-    return (
-        LatentTable(num_images, std=std, device=device, **content),
-        LatentTable(num_classes, device=device, **class_),
-    )
+    shards = shards or whole(config.virtual_ranks)
+    kind = place.table if place else LatentTable
+    contents = {
+        shard: kind(
+            shards.rows(shard, num_images), std=config.model.content_std, device=device,
+            shard=shard, **content,
+        )
+        for shard in shards.mine
+    }  # fmt: skip
+    return contents, LatentTable(num_classes, device=device, **class_)
 
 
 def _table_settings(config: TrainConfig, steps: int) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -133,9 +186,76 @@ def stored_codes(
         Content codes, float32 [num_images, content_dim], and class codes, float32
         [num_classes, class_dim].
     """
-    content, class_ = _table_settings(config, config.total_steps(num_images))
-    images = StoredCodes(num_images, step=step, device=device, **content)
+    every = torch.empty(num_images, config.model.content_dim, device=device)
+    for shard in range(config.virtual_ranks):
+        into = every[shard :: config.virtual_ranks]
+        _read_shard(tables["content"], step, config, num_images, shard, into)
+    return every, stored_classes(tables, step, config, num_images, num_classes, device)
+
+
+def stored_classes(
+    tables: Mapping[str, SavedRows],
+    step: int,
+    config: TrainConfig,
+    num_images: int,
+    num_classes: int,
+    device: torch.device,
+) -> Tensor:
+    """The class codes of a stage-1 checkpoint, see `stored_codes`."""
+    _, class_ = _table_settings(config, config.total_steps(num_images))
     classes = StoredCodes(num_classes, step=step, device=device, **class_)
-    tables["content"].load_into({0: images})
     tables["class"].load_into({0: classes})
-    return images.codes, classes.codes
+    return classes.codes
+
+
+def stored_shards(
+    tables: Mapping[str, SavedRows],
+    step: int,
+    config: TrainConfig,
+    num_images: int,
+    shards: Shards,
+    device: torch.device,
+) -> dict[int, Tensor]:
+    """The content codes of the images of this process, by its virtual ranks in stage 2.
+
+    Args:
+        tables: The checkpoint's tables.
+        step: Number of training steps of the checkpoint.
+        config: The run's configuration, whose virtual ranks may be others.
+        num_images: Number of all images.
+        shards: The virtual ranks of stage 2.
+        device: Device of the codes.
+
+    Returns:
+        Virtual rank -> codes of its images, float32 [rows, content_dim].
+    """
+    count, dim = config.virtual_ranks, config.model.content_dim
+    found = {}
+    for mine in shards.mine:
+        image_ids = torch.arange(mine, num_images, shards.count)
+        codes = torch.empty(len(image_ids), dim, device=device)
+        for shard in saved_shards(range(mine, mine + 1), shards.count, count):
+            of_shard = torch.empty(whole(count).rows(shard, num_images), dim, device=device)
+            _read_shard(tables["content"], step, config, num_images, shard, of_shard)
+            places = (image_ids % count == shard).nonzero()[:, 0]
+            rows = torch.div(image_ids[places], count, rounding_mode="floor")
+            codes[places.to(device)] = of_shard[rows.to(device)]
+        found[mine] = codes
+    return found
+
+
+def saved_shards(mine: range, count: int, saved: int) -> list[int]:
+    """Return which of `saved` virtual ranks hold the images of some of `count` virtual ranks."""
+    step = min(count, saved)
+    return [shard for shard in range(saved) if any((shard - own) % step == 0 for own in mine)]
+
+
+def _read_shard(
+    table: SavedRows, step: int, config: TrainConfig, num_images: int, shard: int, into: Tensor
+) -> None:
+    """Read the content codes of a virtual rank of stage 1."""
+    content, _ = _table_settings(config, config.total_steps(num_images))
+    rows = StoredCodes(
+        len(into), step=step, device=into.device, shard=shard, into=into, **content
+    )  # fmt: skip
+    table.load_into({shard: rows})

@@ -4,8 +4,9 @@
 `scatter_adam_` applies its gradient to the table. The result is that of dense Adam.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,6 +15,8 @@ from lord_fast.memory import ask_for_huge_pages
 
 INITIAL_RANGE = 0.05
 CHUNK_ROWS = 65_536
+INITIAL_CODES = 2
+"""First word of the keys of the initial codes of virtual ranks."""
 
 
 class LatentTable:
@@ -34,6 +37,7 @@ class LatentTable:
         seed: int,
         std: float = 0.0,
         device: torch.device | str = "cpu",
+        shard: int = 0,
     ):
         """Initialize the codes uniformly in (-0.05, 0.05) and the moments with zeros.
 
@@ -45,11 +49,13 @@ class LatentTable:
             seed: Seed of the initial codes and of the noise.
             std: Standard deviation of the Gaussian noise that `gather` adds.
             device: Device of the table.
+            shard: Virtual rank whose images the rows are. Each has other initial codes.
         """
         kernels.replay_terms(adam.beta1, adam.beta2)
         self.lr, self.adam, self.seed, self.std = lr.to(device), adam, seed, std
         self.state = _new_state(num_rows, dim, torch.device(device))
-        _initialize(self.state.weight, seed)
+        self.shard = shard
+        _initialize(self.state.weight, seed, shard)
 
     @property
     def num_rows(self) -> int:
@@ -65,6 +71,15 @@ class LatentTable:
     def last_step(self) -> Tensor:
         """Step of each row's last update, 0 before the first, int64 [num_rows]."""
         return self.state.last_step
+
+    def load(self, step: int, rows_of: Callable[[int], Tensor]) -> None:
+        """See `StreamedTable.load`. All rows are on the device already."""
+
+    def store(self, step: int) -> None:
+        """See `StreamedTable.store`."""
+
+    def close(self) -> None:
+        """See `StreamedTable.close`."""
 
     @torch.no_grad()
     def gather(self, rows: Tensor, step: Tensor, noise_ids: Tensor | None = None) -> Tensor:
@@ -97,8 +112,23 @@ class LatentTable:
             unique: Set to True only if no row repeats, see `kernels.scatter_adam_`.
         """
         assert codes.grad is not None
+        self.apply_(rows, codes.grad, step, unique)
+
+    @torch.no_grad()
+    def apply_(
+        self,
+        rows: Tensor,
+        grad: Tensor,
+        step: Tensor,
+        unique: bool = False,
+        by_row: Tensor | None = None,
+    ) -> None:
+        """Do what `scatter_adam_` does with gradients [B, dim] from anywhere.
+
+        `by_row` may hold the rows in ascending order, see `kernels.scatter_adam_`.
+        """
         kernels.scatter_adam_(
-            self.state, rows, codes.grad, self.lr, step, adam=self.adam, unique=unique
+            self.state, rows, grad, self.lr, step, adam=self.adam, unique=unique, by_row=by_row
         )
 
     @torch.no_grad()
@@ -147,7 +177,7 @@ class LatentTable:
         """Set all rows to their initial values."""
         for mine in self.state:
             mine.zero_()
-        _initialize(self.state.weight, self.seed)
+        _initialize(self.state.weight, self.seed, self.shard)
 
 
 class StoredCodes:
@@ -161,7 +191,7 @@ class StoredCodes:
 
     def __init__(
         self, num_rows: int, dim: int, lr: Tensor, step: int, *, adam: kernels.Adam, seed: int,
-        device: torch.device | str = "cpu",
+        device: torch.device | str = "cpu", shard: int = 0, into: Tensor | None = None,
     ):  # fmt: skip
         """Begin with the initial codes.
 
@@ -173,11 +203,13 @@ class StoredCodes:
             adam: Adam's constants.
             seed: Seed of the initial codes.
             device: Device of the codes.
+            shard: Virtual rank whose images the rows are.
+            into: Memory for the codes, float32 [num_rows, dim] on the device.
         """
         self.lr, self.adam = lr.to(device), adam
         self.step = torch.tensor(step, device=device)
-        self.codes = torch.empty(num_rows, dim, device=device)
-        _initialize(self.codes, seed)
+        self.codes = torch.empty(num_rows, dim, device=device) if into is None else into
+        _initialize(self.codes, seed, shard)
 
     @torch.no_grad()
     def write_rows(self, rows: Tensor, values: Mapping[str, Tensor]) -> None:
@@ -189,11 +221,28 @@ class StoredCodes:
         self.codes.index_copy_(0, rows.to(device), codes)
 
 
-def _initialize(weight: Tensor, seed: int) -> None:
+def _initialize(weight: Tensor, seed: int, shard: int) -> None:
     """Draw the initial codes on the CPU, so that they are the same on every device."""
+    blocks = initial_codes(len(weight), weight.shape[1], seed, shard)
+    for part, codes in zip(weight.split(CHUNK_ROWS), blocks, strict=True):
+        part.copy_(codes)
+
+
+def initial_codes(num_rows: int, dim: int, seed: int, shard: int) -> Iterator[Tensor]:
+    """Yield the initial codes of a table in blocks of `CHUNK_ROWS` rows, float32 [k, dim].
+
+    Every virtual rank after the first draws from a stream of its own.
+    """
     start = torch.Generator().manual_seed(seed)
-    codes = weight.cpu()
-    weight.copy_(codes.uniform_(-INITIAL_RANGE, INITIAL_RANGE, generator=start))
+    key = [INITIAL_CODES, seed & 0xFFFFFFFF, seed >> 32, shard]
+    generator = np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
+    for row in range(0, num_rows, CHUNK_ROWS):
+        codes = torch.empty(min(CHUNK_ROWS, num_rows - row), dim)
+        if shard == 0:
+            yield codes.uniform_(-INITIAL_RANGE, INITIAL_RANGE, generator=start)
+        else:
+            drawn = torch.from_numpy(generator.random(codes.shape, dtype=np.float32))
+            yield drawn.mul_(2 * INITIAL_RANGE).sub_(INITIAL_RANGE)
 
 
 def _new_state(num_rows: int, dim: int, device: torch.device) -> kernels.Table:

@@ -8,7 +8,7 @@ checkpoints.
 
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from lord_fast.console import err
-from lord_fast.run.contents import verify
+from lord_fast.run.contents import TableFiles, read_contents, verify
 from lord_fast.run.saved import SavedTable, table_files
 from lord_fast.run.tensors import NotFiniteError, State, check_finite
 
@@ -24,6 +24,8 @@ __all__ = ["Loaded", "Say", "State"]
 NAME = re.compile(r"(?P<stage>latent|encoders)-(?P<step>\d{9})")
 LEFTOVER = re.compile(rf"\.{NAME.pattern}(\.old|\.link)?\.partial")
 
+SHARED_OUT = "content"
+"""Name of the table whose shards the processes share out. All else is the same in all of them."""
 Say = Callable[[str], object]
 """Prints one line for the user."""
 
@@ -44,16 +46,24 @@ class Loaded(NamedTuple):
     tables: dict[str, SavedTable]
 
 
-def load(checkpoint: Path) -> Loaded:
+def load(checkpoint: Path, shards: Collection[int] | None = None) -> Loaded:
     """Load a checkpoint and verify it.
+
+    Args:
+        checkpoint: The checkpoint's folder.
+        shards: Virtual ranks whose content codes are read. Files of the others are not read. None
+            reads all.
 
     Raises:
         ValueError: A file is missing or damaged, the folder's name does not match its content, or
             a value is not finite.
     """
-    contents = verify(checkpoint)
+    contents = read_contents(checkpoint)
     files = table_files(checkpoint, contents)
-    of_tables = {f for t in files.values() for shard in t.segments for s in shard for f in s.files}
+    of_tables = _names(files)
+    if shards is not None and SHARED_OUT in files:
+        files[SHARED_OUT] = _only(checkpoint, files[SHARED_OUT], shards)
+    verify(checkpoint, of_tables - _names(files))
     state = {}
     for name in sorted(set(contents.sha256) - of_tables):
         try:
@@ -69,7 +79,9 @@ def load(checkpoint: Path) -> Loaded:
     return Loaded(checkpoint, contents.step, state, tables)
 
 
-def load_latest(folder: Path, stage: str, say: Say = err.print) -> Loaded | None:
+def load_latest(
+    folder: Path, stage: str, say: Say = err.print, shards: Collection[int] | None = None
+) -> Loaded | None:
     """Load the latest undamaged checkpoint of a stage.
 
     Training may remove a checkpoint while this function reads it. The function then loads a newer
@@ -79,6 +91,7 @@ def load_latest(folder: Path, stage: str, say: Say = err.print) -> Loaded | None
         folder: RUN/checkpoints.
         stage: latent or encoders.
         say: Prints which checkpoint is damaged and which one is used instead.
+        shards: See `load`.
 
     Returns:
         The checkpoint, or None if the stage has none.
@@ -90,7 +103,7 @@ def load_latest(folder: Path, stage: str, say: Say = err.print) -> Loaded | None
     while untried := [p for p in list_checkpoints(folder, stage) if p not in failed]:
         path = untried[-1]
         try:
-            found = load(path)
+            found = load(path, shards)
         except ValueError as error:
             failed[path] = error
             continue
@@ -171,6 +184,26 @@ def remove_leftovers(folder: Path) -> None:
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
+
+
+def _names(tables: Mapping[str, TableFiles]) -> set[str]:
+    """Return the names of all files of some tables."""
+    segments = [s for table in tables.values() for shard in table.segments for s in shard]
+    return {file for segment in segments for file in segment.files}
+
+
+def _only(checkpoint: Path, table: TableFiles, shards: Collection[int]) -> TableFiles:
+    """Leave the files of other shards out.
+
+    Raises:
+        ValueError: There is no such shard.
+    """
+    if max(shards) >= len(table.rows):
+        raise ValueError(
+            f"{checkpoint}: damaged (it has {len(table.rows)} virtual ranks and its run has more)"
+        )
+    kept = [part if number in shards else [] for number, part in enumerate(table.segments)]
+    return table._replace(segments=kept)
 
 
 def _step_of(checkpoint: Path) -> int:

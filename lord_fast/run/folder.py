@@ -1,19 +1,25 @@
 """A run's folder. It is checked when it is used again, and only one process may train in it."""
 
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lord_fast.config import EncoderConfig, StageConfig, TrainConfig, replace
+from lord_fast.atomic import atomic_write
+from lord_fast.config import Default, EncoderConfig, StageConfig, TrainConfig, replace
+from lord_fast.distributed.shards import block
 from lord_fast.lock import LOCK, folder_lock
 from lord_fast.run import checkpoint, history
 from lord_fast.run.codes import Stage as StageName
 from lord_fast.run.config import differences, load_config, load_encoder_config, save_config
 
 AnyStage = TypeVar("AnyStage", bound=StageConfig)
-LEFTOVER = re.compile(r"\.((config|encoders)\.yaml|stats\.jsonl|[a-z]+-\d{9}\.png)\.\w+\.partial")
+CLASS_NAMES = "class_names.json"
+LEFTOVER = re.compile(
+    r"\.((config|encoders)\.yaml|class_names\.json|stats\.jsonl|[a-z]+-\d{9}\.png)\.\w+\.partial"
+)
 """Names of the temporary files that `atomic_write` leaves if training is killed."""
 
 
@@ -78,9 +84,9 @@ def extend(run: Path, config: AnyStage, stage: StageName, num_images: int) -> An
     Raises:
         ValueError: Stage 1 would be extended, but encoders were already trained on its codes.
     """
-    if not has_begun(run, stage):
+    old = recorded(run, stage)
+    if old is None:
         return config
-    old = _configuration(run, stage)
     before, extended = old.total_steps(num_images), old.extended_from
     if config.total_steps(num_images) > before:
         if not checkpoint.is_finished(run / "checkpoints", stage, before):
@@ -94,10 +100,41 @@ def extend(run: Path, config: AnyStage, stage: StageName, num_images: int) -> An
     return replace(config, extended_from=extended)
 
 
-def _configuration(run: Path, stage: StageName) -> StageConfig:
+def recorded(run: Path, stage: StageName) -> StageConfig | None:
+    """Return the configuration of a stage that has a checkpoint, or None."""
+    if not has_begun(run, stage):
+        return None
     if stage == "latent":
         return load_config(run / "config.yaml")[0]
     return load_encoder_config(run / "encoders.yaml")
+
+
+def assign_ranks(run: Path, config: AnyStage, stage: StageName, world: int) -> AnyStage:
+    """Set the number of virtual ranks if no flag has set it.
+
+    A run keeps its number. A new one gets the default if the processes can share it, and the number
+    of processes otherwise.
+
+    Args:
+        run: The run's folder. It need not exist.
+        config: The configuration to train with.
+        stage: latent or encoders.
+        world: Number of processes.
+
+    Raises:
+        ValueError: The processes cannot share the virtual ranks equally.
+    """
+    ranks = config.virtual_ranks
+    if isinstance(ranks, Default):
+        old = recorded(run, stage)
+        if old is not None:
+            ranks = old.virtual_ranks
+        elif ranks % world:
+            ranks = world
+    if ranks & (ranks - 1):
+        raise ValueError(f"{world} processes: must be a power of two; start 1, 2, 4, 8, 16, ...")
+    block(ranks, 0, world)
+    return replace(config, virtual_ranks=int(ranks))
 
 
 def has_begun(run: Path, stage: str) -> bool:
@@ -125,10 +162,36 @@ def check_weights(run: Path, sha256: str | None) -> None:
         )
 
 
-def write_run(run: Path, config: TrainConfig, data: dict[str, Any]) -> None:
-    """Write config.yaml to a run's folder, which is created if it does not exist."""
+def write_run(
+    run: Path, config: TrainConfig, data: dict[str, Any], class_names: Sequence[str]
+) -> None:
+    """Write config.yaml and the names of the classes to a run's folder, which is created."""
     run.mkdir(parents=True, exist_ok=True)
     save_config(run / "config.yaml", config, data)
+    write_class_names(run, class_names)
+
+
+def write_class_names(folder: Path, class_names: Sequence[str]) -> None:
+    """Write the names of the classes to a run or an exported model."""
+    atomic_write(folder / CLASS_NAMES, json.dumps(list(class_names), indent=0) + "\n")
+
+
+def read_class_names(folder: Path) -> list[str] | None:
+    """Read the names of the classes. The result is None if an older version wrote the folder.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
+    file = folder / CLASS_NAMES
+    if not file.is_file():
+        return None
+    try:
+        names = json.loads(file.read_text())
+    except ValueError as error:
+        raise ValueError(f"{file}: damaged ({error}); take it from a copy, or remove it") from error
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{file}: damaged; take it from a copy, or remove it")
+    return names
 
 
 def check_encoders(run: Path, config: EncoderConfig) -> None:

@@ -6,22 +6,25 @@ equal bytes.
 """
 
 import errno
+import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from lord_fast.atomic import sync
 from lord_fast.console import err
+from lord_fast.distributed.group import Group
 from lord_fast.run.checkpoint import Say, aside, list_checkpoints
 from lord_fast.run.contents import FILE, Contents, TableFiles, read_contents, write_contents
+from lord_fast.run.parts import joined, report
 from lord_fast.run.saved import table_files
 from lord_fast.run.segments import BLOCK, Plan, Tables, plan, read_blocks, stem_of
-from lord_fast.run.tensors import State, check_finite, write_tensors
+from lord_fast.run.tensors import NotFiniteError, State, check_finite, write_tensors
 
 KEPT = 2
 NO_LINKS = {errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL}
@@ -118,17 +121,25 @@ def check(state: State, tables: Tables, since: int) -> None:
                 check_finite(name, shard.read_rows(rows))
 
 
-def write(folder: Path, snapshot: Snapshot, keep: int = KEPT, say: Say = err.print) -> Path:
+def write(
+    folder: Path,
+    snapshot: Snapshot,
+    keep: int = KEPT,
+    say: Say = err.print,
+    group: Group | None = None,
+) -> Path:
     """Write a checkpoint, then remove older ones of the stage.
 
     Checkpoints of later steps are removed too, because they belong to steps that training has
-    abandoned.
+    abandoned. Each process syncs and hashes its own files before the first one writes state.json
+    and renames the folder.
 
     Args:
         folder: RUN/checkpoints. It is created if it does not exist.
-        snapshot: What to write.
+        snapshot: What this process writes, see `parts.own_part`.
         keep: Number of checkpoints to keep.
         say: Prints a warning if an old checkpoint cannot be removed.
+        group: The processes. Defaults to this process alone.
 
     Returns:
         The checkpoint's folder.
@@ -136,26 +147,46 @@ def write(folder: Path, snapshot: Snapshot, keep: int = KEPT, say: Say = err.pri
     Raises:
         OSError: The disk is full or not writable. The temporary folder is removed.
         NotFiniteError: See `take`.
+        Ended: Another process failed.
     """
+    group, found = group or Group(), dict[str, Any]()
+    final = folder / snapshot.name
+    partial = folder / f".{final.name}.partial"
+    try:
+        group.alone(lambda: _begin(partial))
+        group.together(lambda: found.update(_write_part(partial, snapshot)))
+        reports = [json.loads(text) for text in group.gather_texts(json.dumps(found))]
+        contents = joined(snapshot.stage, snapshot.step, reports)
+        group.alone(lambda: publish(partial, contents))
+    except BaseException:
+        if group.first:
+            shutil.rmtree(partial, ignore_errors=True)
+        raise
+    if group.first:
+        prune(final, snapshot.stage, keep, say)
+    return final
+
+
+def _begin(partial: Path) -> None:
+    """Create the temporary folder, empty."""
+    folder = partial.parent
     if not folder.is_dir():
         folder.mkdir(parents=True, exist_ok=True)
         sync(folder.parent)
-    final = folder / snapshot.name
-    partial = folder / f".{final.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+
+
+def _write_part(partial: Path, snapshot: Snapshot) -> dict[str, Any]:
+    """Write and link the files of this process. Return the report for the first process."""
     try:
-        partial.mkdir()
         hashes = write_files(partial, snapshot.files)
-        for file in snapshot.links:
-            assert snapshot.previous is not None
-            os.link(snapshot.previous / file, partial / file)
-        hashes |= snapshot.links
-        publish(partial, Contents(snapshot.stage, snapshot.step, hashes, snapshot.tables))
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    prune(final, snapshot.stage, keep, say)
-    return final
+    except NotFiniteError as error:
+        return {"not_finite": error.what}
+    for file in snapshot.links:
+        assert snapshot.previous is not None
+        os.link(snapshot.previous / file, partial / file)
+    return report(hashes | snapshot.links, snapshot.tables)
 
 
 def write_files(partial: Path, files: Files) -> dict[str, str]:
@@ -164,7 +195,11 @@ def write_files(partial: Path, files: Files) -> dict[str, str]:
     Raises:
         OSError: The disk is full or not writable. The error names the file.
     """
-    return {name: write_tensors(partial / name, tensors) for name, tensors in files}
+    hashes = {}
+    for name, tensors in files:
+        hashes[name] = write_tensors(partial / name, tensors)
+        del tensors  # before the next block is read
+    return hashes
 
 
 def publish(partial: Path, contents: Contents) -> None:
@@ -259,6 +294,7 @@ def _files(
             for file, values in read_blocks(shard, plans[name][number]):
                 check_finite(name, values)
                 yield file, values
+                del values
 
 
 def _copied(tensor: Tensor) -> Tensor:

@@ -100,9 +100,6 @@ def _put(stream: BinaryIO, digest: "hashlib._Hash", content: bytes | memoryview)
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    if not tensor.numel():
-        return True
-    if tensor.device.type != "cpu":
-        return bool(tensor.isfinite().all())
-    # This is 40 times as fast as isfinite on a CPU. amin and amax propagate NaN.
-    return bool(tensor.amin().isfinite() and tensor.amax().isfinite())
+    # A sum with an infinite value or a NaN is one of them too. It is many times as fast as isfinite
+    # on a CPU. The sum of finite values may be too large, which the second look finds out.
+    return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())

@@ -1,18 +1,28 @@
 """Stage 1 jointly optimizes a content code per image, a class code per class and the generator."""
 
+import functools
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
 from lord_fast.config import TrainConfig
 from lord_fast.data.sampler import permutation
 from lord_fast.data.store import ImageStore, as_float
+from lord_fast.distributed.group import Group
+from lord_fast.distributed.shards import whole
+from lord_fast.launch import this_launch
 from lord_fast.machine import Machine, autocast
+from lord_fast.memory import free_memory
 from lord_fast.model.build import build_decoder, build_loss, build_tables
 from lord_fast.model.generator import Decoder
 from lord_fast.model.perceptual import SCALE_IMAGES, PerceptualLoss
+from lord_fast.model.streamed_table import StreamedTable
+from lord_fast.model.table_place import choose_place
 from lord_fast.run.checkpoint import State
 from lord_fast.run.segments import Tables
 from lord_fast.train import optimizer
+from lord_fast.train.capture import Changed
 from lord_fast.train.stage import Stage
 
 
@@ -68,58 +78,135 @@ class LatentStage(Stage):
         config: The run's configuration.
         store: The images.
         machine: Device, precision and threads.
+        group: The processes that train together. Defaults to this process alone.
+        folder: Folder for the content table's scratch file, if it has one and --table-folder names
+            no other. Defaults to the system's folder for temporary files.
+
+    Attributes:
+        contents: Virtual rank of this process -> its content table.
+        class_: The class table, of which every process holds a copy.
 
     Raises:
         ValueError: The networks, the loss or the optimizer cannot be built as configured. Or the
-            store has fewer images than a batch, a single class, or a class of one image.
+            store has fewer images than a batch, a single class, or a class of one image. Or the
+            class table does not fit in memory, or the content table does not fit where
+            --table-device says.
     """
 
     name = "latent"
     config: TrainConfig
+    is_warm: bool
+    """Whether the initial codes are those of another run."""
 
-    def __init__(self, config: TrainConfig, store: ImageStore, machine: Machine):
+    def __init__(
+        self,
+        config: TrainConfig,
+        store: ImageStore,
+        machine: Machine,
+        group: Group | None = None,
+        folder: Path | None = None,
+    ):
         check_trainable(store)
         decoder = build_decoder(config, store.size, store.channels).to(machine.device)
         reconstruction = build_loss(config).to(machine.device)
         super().__init__(
-            config, store, machine,
+            config, store, machine, group or Group(whole(config.virtual_ranks)),
             graph=LatentGraph(decoder, reconstruction, config.loss.content_decay, machine.dtype),
             decoder=decoder, reconstruction=reconstruction,
             adam=config.adam, lr=config.adam.lr, min_lr=config.adam.min_lr,
         )  # fmt: skip
-        self.content, self.class_ = build_tables(
-            config, store.num_images, store.num_classes, self.total_steps, self.device
-        )
+        check_class_table(store.num_classes, config.model.class_dim, self.device)
+        own = sum(self.shards.rows(shard, store.num_images) for shard in self.shards.mine)
+        processes = this_launch().local_world
+        self.table_place = choose_place(config, own, machine.device, folder, processes)
+        self.contents, self.class_ = build_tables(
+            config, store.num_images, store.num_classes, self.total_steps, self.device,
+            self.shards, self.table_place,
+        )  # fmt: skip
         normalized = config.loss.perceptual_scale == "normalized"
         if normalized and isinstance(reconstruction, PerceptualLoss):
-            order = permutation(store.num_images, config.seed, 0)[:SCALE_IMAGES]
+            order = permutation(store.num_images, config.seed, 0)[:SCALE_IMAGES].long()
             reconstruction.measure_scale(self.images_of(order))
-        self.features = self.cache_features() if config.machine.cache_target_features else None
+        self.keep_frozen_weights()
+        self.features = self.cache_features() if self.form.cache_target_features.on else None
+        self.is_warm = False
+
+    def step(self, step: int) -> dict[str, Tensor]:
+        """See `Stage.step`. The content tables need the rows of the step on the device."""
+        for shard, table in self.contents.items():
+            table.load(step, functools.partial(self.sampler.rows, shard=shard))
+        scalars = super().step(step)
+        for table in self.contents.values():
+            table.store(step)
+        if self.is_warm and step == 0:
+            self._count_all_rows_as_updated()
+        return scalars
+
+    def _count_all_rows_as_updated(self) -> None:
+        """Make the next checkpoint hold all codes, as a warm start needs.
+
+        Checkpoints hold only rows that were updated, and the seed gives the others. This changes
+        nothing else, because Adam does not move a row without moments.
+        """
+        for shards in self.tables().values():
+            for shard in shards.values():
+                shard.last_step.clamp_(min=1)
 
     def update(
-        self, image_ids: Tensor, class_ids: Tensor, now: Tensor, pixels: Tensor
+        self, image_ids: Tensor, class_ids: Tensor, now: Tensor, pixels: Tensor, by_class: Tensor
     ) -> dict[str, Tensor]:
         """See `Stage.update`."""
-        # The codes are leaves of the graph. The content codes include noise.
-        content_code = self.content.gather(image_ids, now)
-        class_code = self.class_.gather(class_ids, now)
+        class_grads = []
+        parts = self.shards.split(image_ids, self.shards.local(image_ids), class_ids, pixels)
+        for shard, (ids, rows, classes, images) in parts:
+            # The codes are leaves of the graph. The content codes include noise.
+            content_code = self.contents[shard].gather(rows, now, ids)
+            class_code = self.class_.gather(classes, now)
 
-        # Forward and backward pass.
-        wanted = self.features(image_ids) if self.features else None
-        loss, reconstruction, penalty = self.run_graph(content_code, class_code, pixels, wanted)
-        loss.backward()
+            # Forward and backward pass.
+            wanted = self.features[shard](rows) if self.features else None
+            loss, reconstruction, penalty = self.run_graph(content_code, class_code, images, wanted)
+            self.gradients.backward(
+                {"loss": loss, "reconstruction": reconstruction, "content_penalty": penalty}
+            )
 
-        # Adam on the networks, and dense Adam at sparse cost on the codes. An image occurs once in
-        # a batch, but a class can occur several times.
+            # Dense Adam at sparse cost on the content codes. An image occurs once in a batch.
+            self.contents[shard].scatter_adam_(rows, content_code, now, unique=True)
+            assert class_code.grad is not None
+            class_grads.append(class_code.grad)
+
+        # Adam on the networks and on the class codes, equal in all processes. A class can occur
+        # several times in a batch, and its gradients are added in the order of the batch.
+        scalars = self.gradients.finish()
         optimizer.step(self.adam)
-        self.content.scatter_adam_(image_ids, content_code, now, unique=True)
-        self.class_.scatter_adam_(class_ids, class_code, now)
-        scalars = {"loss": loss, "reconstruction": reconstruction, "content_penalty": penalty}
-        return {name: value.detach() for name, value in scalars.items()}
+        gather_rows = self.group.gather_rows
+        alone = self.group.world == 1  # else the rows are also those of other processes
+        self.class_.apply_(
+            gather_rows(class_ids), gather_rows(torch.cat(class_grads)), now,
+            by_row=by_class if alone else None,
+        )  # fmt: skip
+        return scalars
+
+    def changed(self, image_ids: Tensor, class_ids: Tensor, *others: Tensor) -> dict[str, Changed]:
+        """See `Stage.changed`."""
+        return super().changed(image_ids, class_ids) | {
+            "content": [
+                # A streamed table holds the rows of the batch only.
+                (part, None if isinstance(table, StreamedTable) else self.shards.local(image_ids))
+                for table in self.contents.values()
+                for part in table.state
+            ],
+            "class": [(part, class_ids) for part in self.class_.state],
+        }
 
     def grid_codes(self, step: int, columns: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """See `Stage.grid_codes`. The content codes have no noise."""
-        content = self.content.codes(step, columns.to(self.device))
+        columns = columns.to(self.device)
+        content = torch.zeros(len(columns), self.config.model.content_dim, device=self.device)
+        for shard, table in self.contents.items():
+            own = columns % self.shards.count == shard
+            content[own] = table.codes(step, self.shards.local(columns[own]))
+        content = self.group.select(content, columns)
         return content, self.class_.codes(step, self.store.class_ids[rows].to(self.device))
 
     def state(self) -> State:
@@ -127,13 +214,37 @@ class LatentStage(Stage):
         return super().state() | {"loss": self.reconstruction.state_dict()}
 
     def tables(self) -> Tables:
-        """Return the content table and the class table."""
-        return {"content": {0: self.content}, "class": {0: self.class_}}
+        """Return the content tables of this process and the class table."""
+        return {"content": self.contents, "class": {0: self.class_}}
+
+    def close(self) -> None:
+        """Free the scratch files of the content tables and end their threads."""
+        for table in self.contents.values():
+            table.close()
 
     def load_state(self, state: State) -> None:
         """Restore a state from `state`."""
         super().load_state(state)
         self.reconstruction.load_state_dict(state["loss"])
+
+
+def check_class_table(num_classes: int, dim: int, device: torch.device) -> None:
+    """Check that every process of this machine can hold a copy of the class table.
+
+    Raises:
+        ValueError: The tables do not fit in the free memory.
+    """
+    copies = this_launch().local_world if device.type == "cpu" else 1
+    a_class, an_image = 12 * dim + 8, 4 * dim + 8
+    needed, free = copies * num_classes * a_class, free_memory(device)
+    if needed > free:
+        raise ValueError(
+            f"{num_classes:,} classes: every process holds all class codes, {a_class:,} bytes a "
+            f"class, and exchanges {an_image:,} bytes an image of the batch in every step; "
+            f"{copies} x {num_classes * a_class / 2**30:.1f} GiB are needed and "
+            f"{free / 2**30:.1f} GiB are free; use a smaller --class-dim or fewer processes on "
+            f"this machine"
+        )
 
 
 def check_trainable(store: ImageStore) -> None:

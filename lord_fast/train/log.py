@@ -1,6 +1,8 @@
-"""Logs the steps of a stage to the console, to stats.jsonl and optionally to TensorBoard."""
+"""Logs the steps of a stage to the console, to stats.jsonl and to the loggers of the user.
 
-import importlib.util
+All processes add up the same scalars. Only the first one writes them.
+"""
+
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from lord_fast.run.stats import append_stats, forget_after
+from lord_fast.train.loggers import open_loggers
 from lord_fast.train.stage import Stage
 
 MOST_UNSEEN = 1000
@@ -44,8 +47,8 @@ class Log:
     def __init__(self, stage: Stage, run: Path, console: Console):
         self.stage, self.console = stage, console
         self.file = run / "stats.jsonl"
-        logging = stage.config.logging
-        self.writer = _tensorboard(run / "tensorboard") if logging.tensorboard else None
+        self.first = stage.group.first
+        self.loggers = open_loggers(run, stage.name, stage.config) if self.first else []
         self.sums: dict[str, Tensor] = {}
         self.losses: list[tuple[int, Tensor]] = []
         self.count, self.last_line = 0, 0
@@ -64,8 +67,8 @@ class Log:
 
     def __exit__(self, *error) -> None:
         self.progress.stop()
-        if self.writer:
-            self.writer.close()
+        for logger in self.loggers:
+            logger.close()
 
     def go_to(self, step: int, state: dict[str, Tensor] | None) -> None:
         """Continue after `step` steps, with the sums from a checkpoint.
@@ -74,7 +77,8 @@ class Log:
             step: Number of completed steps. Lines of later steps are removed from stats.jsonl.
             state: A state from `state`. None starts with empty sums.
         """
-        forget_after(self.file, self.stage.name, step)
+        if self.first:
+            forget_after(self.file, self.stage.name, step)
         self.losses, self.timed, self.since = [], 0, time.perf_counter()
         self.progress.update(self.task, completed=step)
         if state is None:
@@ -91,9 +95,11 @@ class Log:
         """Return whether the stage has trained for a while and has no grid yet."""
         return not self.has_picture and time.perf_counter() - self.started >= FIRST_PICTURE
 
-    def show_picture(self, file: Path) -> None:
-        """Print the path of a new grid."""
+    def show_picture(self, done: int, file: Path) -> None:
+        """Print the path of a new grid, and send it to the loggers."""
         self.has_picture = True
+        for logger in self.loggers:
+            logger.picture(done, file)
         self.console.print(f"picture: {file}")
 
     def state(self) -> dict[str, Tensor]:
@@ -139,6 +145,12 @@ class Log:
         self.check_losses()
         if not self.count:
             return
+        if self.first:
+            self._write(done, [step for step in skipped if self.last_line < step <= done])
+        self.sums, self.count, self.last_line = {}, 0, done
+        self.timed, self.since = 0, time.perf_counter()
+
+    def _write(self, done: int, left_out: list[int]) -> None:
         means = {name: float(total) / self.count for name, total in self.sums.items()}
         elapsed = time.perf_counter() - self.since
         row = {
@@ -149,37 +161,14 @@ class Log:
             "lr": self.stage.learning_rate(done - 1),
             "images_per_second": self.timed * self.stage.batch_size / elapsed,
         }
-        left_out = [step for step in skipped if self.last_line < step <= done]
         append_stats(self.file, row | ({"skipped": left_out} if left_out else {}))
         self._show(row, [*means, "lr", "images_per_second"])
-        self.sums, self.count, self.last_line = {}, 0, done
-        self.timed, self.since = 0, time.perf_counter()
 
     def _show(self, row: dict, names: list[str]) -> None:
         done = row["step"]
-        if self.writer:
-            for name in names:
-                self.writer.add_scalar(f"{self.stage.name}/{name}", row[name], done)
+        for logger in self.loggers:
+            logger.scalars(done, {name: row[name] for name in names})
         note = f"loss {row['loss']:.4f}  {row['images_per_second']:.0f} images/s"
         self.progress.update(self.task, note=note)
         if not self.console.is_terminal:
             self.console.print(f"{self.stage.name} {done}/{self.stage.total_steps}  {note}")
-
-
-def check_writer() -> None:
-    """Check that TensorBoard is installed.
-
-    Raises:
-        ValueError: TensorBoard is missing.
-    """
-    if importlib.util.find_spec("tensorboard") is None:
-        raise ValueError(
-            "--tensorboard: the package is missing; pip install 'lord-fast[tensorboard]'"
-        )
-
-
-def _tensorboard(folder: Path):
-    check_writer()
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(folder)

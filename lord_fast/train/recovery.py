@@ -6,17 +6,25 @@ that is not finite it goes back again and leaves this step out. A run that would
 more than three steps stops. The checkpoints record which steps were left out.
 """
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import TypeVar, cast
 
 import torch
 from rich.console import Console
 
+from lord_fast.distributed.group import Group
 from lord_fast.run import checkpoint, snapshot
+from lord_fast.run.parts import own_part
 from lord_fast.run.tensors import NotFiniteError
+from lord_fast.train.callbacks import NONE
 from lord_fast.train.log import Log, NotFinite
+from lord_fast.train.replicas import check_replicas
 from lord_fast.train.stage import Stage
 from lord_fast.train.writer import Writer
+
+Result = TypeVar("Result")
 
 MOST_SKIPPED = 3
 """Number of steps that a run may leave out."""
@@ -30,6 +38,7 @@ class Recovery:
         run: The run's folder.
         log: The stage's log. Its sums are part of every checkpoint.
         console: Shows what is restored and what is left out.
+        on_save: Called with the step and the folder of each complete checkpoint.
 
     Attributes:
         skipped: Steps that are left out, counted from 1.
@@ -38,8 +47,15 @@ class Recovery:
         writer: Writes checkpoints while training goes on.
     """
 
-    def __init__(self, stage: Stage, run: Path, log: Log, console: Console):
-        self.stage, self.log, self.console = stage, log, console
+    def __init__(
+        self,
+        stage: Stage,
+        run: Path,
+        log: Log,
+        console: Console,
+        on_save: Callable[[int, Path], object] = NONE.on_save,
+    ):
+        self.stage, self.log, self.console, self.on_save = stage, log, console, on_save
         self.folder = run / "checkpoints"
         self.skipped: list[int] = []
         self.good: Path | None = None
@@ -62,12 +78,12 @@ class Recovery:
             ValueError: Every checkpoint is damaged, or the given one is missing or damaged.
         """
         if from_step is None:
-            found = checkpoint.load_latest(self.folder, self.stage.name, self.console.print)
+            found = self._latest()
         elif from_step == 0:
             found = None
         else:
             path = checkpoint.find(self.folder, self.stage.name, from_step)
-            found = checkpoint.load(path)
+            found = checkpoint.load(path, self.stage.shards.mine)
         if found is None:
             self.log.go_to(0, None)
             return 0
@@ -81,34 +97,58 @@ class Recovery:
             self.console.print(f"resuming from {found.path}")
         return found.step
 
+    def _latest(self) -> checkpoint.Loaded | None:
+        """Load the latest checkpoint that is undamaged in the eyes of all processes."""
+        name, mine, group = self.stage.name, self.stage.shards.mine, self.stage.group
+        lines: list[str] = []
+        found = checkpoint.load_latest(self.folder, name, lines.append, mine)
+        for line in dict.fromkeys(group.gather_texts("\n".join(lines))):
+            if line:
+                self.console.print(line)
+        step = found.step if found else 0
+        oldest = -group.agree([-step])[0]
+        if step == oldest:
+            return found
+        return checkpoint.load(checkpoint.find(self.folder, name, oldest), mine)
+
     def save(self, done: int) -> None:
         """Save a checkpoint if the losses and all values updated since the last one are finite.
 
-        It is written while training goes on, unless it holds more than a block of table rows. The
-        previous one is waited for.
+        It is written while training goes on, unless it holds more than a block of table rows or
+        several processes write it. The previous one is waited for.
 
         Raises:
             NotFinite: A value is not finite. Nothing was written.
+            Ended: A process holds another copy of what is the same in all. Nothing was written.
             OSError: This checkpoint or the previous one cannot be written.
         """
         self.writer.wait()
         self.log.check_losses()
+        group, keep = self.stage.group, self.stage.config.logging.keep
         skipped = {"skipped": torch.tensor(self.skipped).long()}
         state = self.stage.state() | {"log": self.log.state() | skipped}
-        previous = self.good
-        if previous and not snapshot.can_link(previous, done, self._once("link")):
-            previous = None
+        tables = self.stage.tables()
+        check_replicas(state, tables, self.good_step, group)
+        part = own_part(state, tables, group)
+        previous = self._linkable(done)
+        name = self.stage.name
+        taken = self._all_finite(done, lambda: snapshot.take(name, done, *part, previous))
         try:
-            taken = snapshot.take(self.stage.name, done, state, self.stage.tables(), previous)
-            keep = self.stage.config.logging.keep
             write = partial(snapshot.write, self.folder, taken, keep, self._once("remove"))
-            if taken.in_memory:
-                self.writer.start(write)
+            job = partial(self._write, done, write, self.folder / taken.name)
+            if group.world > 1:
+                job(group)  # The exchanges of all processes stay in one order.
+            elif taken.in_memory:
+                self.writer.start(job)
             else:
-                write()
+                job()
         except NotFiniteError as found:
             raise NotFinite(done, found.what) from found
         self.good, self.good_step = self.folder / taken.name, done
+
+    def _write(self, done: int, write: Callable[..., object], folder: Path, *group: Group) -> None:
+        write(*group)
+        self.on_save(done, folder)
 
     def check(self, done: int) -> None:
         """Check whether saving has failed, and a step that is being repeated.
@@ -121,10 +161,36 @@ class Recovery:
         if done > self.careful_until:
             return
         self.log.check_losses()
+        state, tables = self.stage.state(), self.stage.tables()
+        self._all_finite(done, lambda: snapshot.check(state, tables, since=done - 1))
+
+    def _all_finite(self, done: int, work: Callable[[], Result]) -> Result:
+        """Do something that checks values of this process.
+
+        Raises:
+            NotFinite: A value of any process is not finite.
+        """
+        what, result = "", None
         try:
-            snapshot.check(self.stage.state(), self.stage.tables(), since=done - 1)
-        except NotFiniteError as found:
-            raise NotFinite(done, found.what) from found
+            result = work()
+        except NotFiniteError as error:
+            what = error.what
+        found = [name for name in self.stage.group.gather_texts(what) if name]
+        if found:
+            raise NotFinite(done, found[0])
+        return cast(Result, result)
+
+    def _linkable(self, done: int) -> Path | None:
+        """Return the last checkpoint if a later one can link its table files."""
+        found, previous = [0], self.good
+
+        def look() -> None:
+            found[0] = previous is not None and snapshot.can_link(
+                previous, done, self._once("link")
+            )
+
+        self.stage.group.alone(look)
+        return previous if self.stage.group.agree(found)[0] else None
 
     def go_back(self, found: NotFinite, done: int) -> int:
         """Restore the last good checkpoint, to find the faulty step or to leave it out.

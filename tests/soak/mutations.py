@@ -32,16 +32,62 @@ class Mutation(NamedTuple):
     tests: str
 
 
-CHECKPOINT = "lord_fast/run/checkpoint.py"
+SEGMENTS = "lord_fast/run/segments.py"
+SNAPSHOT = "lord_fast/run/snapshot.py"
+TENSORS = "lord_fast/run/tensors.py"
 REFERENCE = "kernels/reference.py"
 MUTATIONS = {
     "fsync of checkpoint files": Mutation(
-        CHECKPOINT, "    for file in partial.iterdir():\n        sync(file)\n", "",
+        TENSORS, "        os.fsync(stream.fileno())\n", "", "tests/test_checkpoint.py",
+    ),
+    "fsync of state.json": Mutation(
+        "lord_fast/run/contents.py", "        os.fsync(stream.fileno())\n", "",
         "tests/test_checkpoint.py",
     ),
     "fsync of the checkpoints' folder": Mutation(
-        CHECKPOINT, "        partial.rename(final)\n        sync(folder)\n",
-        "        partial.rename(final)\n", "tests/test_checkpoint.py",
+        SNAPSHOT, "    partial.rename(final)\n    sync(final.parent)\n",
+        "    partial.rename(final)\n", "tests/test_checkpoint.py",
+    ),
+    "links before state.json": Mutation(
+        SNAPSHOT, "            os.link(snapshot.previous / file, partial / file)\n",
+        "            pass\n", "tests/test_segments.py",
+    ),
+    "a segment that is left out": Mutation(
+        SEGMENTS, "    kept, steps = list(older), [[since, step]]\n",
+        "    kept, steps = list(older)[1:], [[since, step]]\n", "tests/test_segments.py",
+    ),
+    "rows of the last save once more": Mutation(
+        SEGMENTS, "(shard.last_step > since).nonzero()", "(shard.last_step >= since).nonzero()",
+        "tests/test_segments.py",
+    ),
+    "rows of the first step after a save": Mutation(
+        SEGMENTS, "(shard.last_step > since).nonzero()",
+        "(shard.last_step > since + 1).nonzero()", "tests/test_segments.py",
+    ),
+    "present rows of dropped segments": Mutation(
+        SEGMENTS, "        rows = torch.cat([rows, more]).sort().values\n", "",
+        "tests/test_segments.py",
+    ),
+    "intervals of carried rows": Mutation(
+        SEGMENTS, "steps = _joined([*carried, *steps])", "steps = _joined(steps)",
+        "tests/test_segments.py",
+    ),
+    "newest segments first": Mutation(
+        "lord_fast/run/saved.py", "for segment in self._shards[shard] for file",
+        "for segment in reversed(self._shards[shard]) for file", "tests/test_segments.py",
+    ),
+    "initial values before loading": Mutation(
+        "lord_fast/train/stage.py", "                    shard.reset()\n",
+        "                    pass\n", "tests/test_reliability.py",
+    ),
+    "waiting before going back": Mutation(
+        "lord_fast/train/recovery.py",
+        "        self.writer.wait()\n        done = max(done, found.step)\n",
+        "        done = max(done, found.step)\n", "tests/test_writer.py",
+    ),
+    "copies in a snapshot": Mutation(
+        SNAPSHOT, "torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor.detach())",
+        "tensor.detach()", "tests/test_segments.py tests/test_writer.py",
     ),
     "fsync of a written file": Mutation(
         "lord_fast/atomic.py", "            os.fsync(stream.fileno())\n", "",
@@ -52,7 +98,7 @@ MUTATIONS = {
         "tests/test_interchange.py tests/test_battery_order.py",
     ),
     "rename of a checkpoint": Mutation(
-        CHECKPOINT, "partial = folder / f\".{final.name}.partial\"", "partial = final",
+        SNAPSHOT, "partial = folder / f\".{final.name}.partial\"", "partial = final",
         "tests/test_checkpoint.py tests/test_reliability_crash.py",
     ),
     "rename of a written file": Mutation(
@@ -73,8 +119,8 @@ MUTATIONS = {
         "tests/test_reliability.py",
     ),
     "finite state": Mutation(
-        CHECKPOINT, "                if not _is_finite(part.detach()):\n",
-        "                if False:\n", "tests/test_reliability.py",
+        TENSORS, "        if tensor.is_floating_point() and not _is_finite(tensor.detach()):\n",
+        "        if False:\n", "tests/test_segments.py tests/test_reliability.py",
     ),
     "step key of the noise": Mutation(
         REFERENCE, "(step & _MASK32).expand_as(ids))", "(0 * step).expand_as(ids))",
@@ -93,7 +139,7 @@ MUTATIONS = {
         "tests/test_data_reliability.py",
     ),
     "hash of a checkpoint's files": Mutation(
-        CHECKPOINT, "            if sha256(checkpoint / name) != digest:\n",
+        "lord_fast/run/contents.py", "            if file_sha256(folder / name) != digest:\n",
         "            if False:\n", "tests/test_checkpoint.py tests/test_battery_damage.py",
     ),
     "bounds": Mutation(

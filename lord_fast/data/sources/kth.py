@@ -1,7 +1,7 @@
 """The KTH actions show 25 people, 6 actions and 4 scenarios (Schuldt et al., ICPR 2004).
 
 The class is the person. There are no content labels, because frames of two people do not correspond
-to each other.
+to each other. Class and images are not known to be those of the published experiments.
 """
 
 import functools
@@ -97,7 +97,10 @@ class Kth(Source):
         return self.labels.split(match.groupdict())
 
 
-@register("kth", "KTH actions (videos, or folders of frames)", KthOptions, names_are_paths=True)
+@register(
+    "kth", "KTH actions (videos, or folders of frames)", KthOptions, names_are_paths=True,
+    signs=("person??_*_d?_uncomp.avi",),
+)  # fmt: skip
 def open_kth(path: Path, config: PackConfig, options: KthOptions) -> Source:
     """Open the source at a path."""
     return Kth(path, config.class_factors, options.every)

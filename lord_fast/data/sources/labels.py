@@ -28,15 +28,15 @@ class Labels:
     def chosen(
         cls,
         asked: Sequence[str],
-        published: Sequence[str],
+        default: Sequence[str],
         others: Sequence[str],
         contents: Sequence[str],
     ) -> "Labels":
-        """Choose the labels that --class-factors names, or those of the published experiments.
+        """Choose the labels that --class-factors names, or the default of the data set.
 
         Args:
-            asked: Values of --class-factors, or empty for the published choice.
-            published: The labels that define the class in the published experiments.
+            asked: Values of --class-factors, or empty for the default.
+            default: The labels that define the class by default.
             others: All other labels.
             contents: The labels that are content unless they are part of the class.
 
@@ -44,10 +44,10 @@ class Labels:
             ValueError: --class-factors names an unknown label.
         """
         for name in asked:
-            if name not in (*published, *others):
-                known = " ".join((*published, *others))
+            if name not in (*default, *others):
+                known = " ".join((*default, *others))
                 raise ValueError(f"--class-factors {name}: no such label; there are {known}")
-        classes = tuple(asked or published)
+        classes = tuple(asked or default)
         return cls(classes, tuple(name for name in contents if name not in classes))
 
     def split(self, labels: dict[str, str]) -> tuple[str, dict[str, str]]:
@@ -62,32 +62,34 @@ class Stem:
     Args:
         content_pattern: A regular expression that is searched in the stem. Its named groups become
             the labels. None uses the whole stem as the only label.
+        unlabelled: Whether files have no content labels. It cannot go with a pattern.
 
     Raises:
         ValueError: The pattern is not valid.
     """
 
-    def __init__(self, content_pattern: str | None):
+    def __init__(self, content_pattern: str | None, unlabelled: bool = False):
         self.pattern = None if content_pattern is None else _compile(content_pattern)
+        self.unlabelled = unlabelled
 
-    def content(self, stem: str, name: str) -> dict[str, str]:
-        """Return the content labels of a file.
+    def content(self, stem: str) -> dict[str, str] | None:
+        """Return the content labels of a file by the stem of its name.
 
-        Args:
-            stem: The stem of the file name.
-            name: Name of the file for the error message.
-
-        Raises:
-            ValueError: The pattern does not match.
+        The result is None if the pattern does not match.
         """
+        if self.unlabelled:
+            return {}
         if self.pattern is None:
             return {"content": stem}
         match = self.pattern.search(stem)
         if match is None:
-            raise ValueError(
-                f"--content-pattern {self.pattern.pattern}: does not match the name of {name}"
-            )
+            return None
         return {name: label or "" for name, label in match.groupdict().items()}
+
+    def refusal(self) -> str:
+        """Return the reason why a file is left out whose name does not match the pattern."""
+        assert self.pattern is not None
+        return f"its name does not match --content-pattern {self.pattern.pattern}"
 
     def describe(self) -> str | None:
         """Return the pattern, or None."""
