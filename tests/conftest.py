@@ -71,9 +71,10 @@ def encoder_run(trained_run, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Evaluate two classes, 50 pairs and 20 samples, and no probes, because these take long."""
+    """Evaluate two classes, 50 pairs, 20 samples and no probes, because these take long."""
     room = "lord_fast.evaluate.evaluate"
     monkeypatch.setattr(f"{room}._probe_each", lambda *_: {"leakage": {}, "informativeness": {}})
     monkeypatch.setattr("lord_fast.evaluate.transfer.MAX_PAIRS", 50)
     monkeypatch.setattr("lord_fast.evaluate.draw.MAX_IMAGES", 40)
+    monkeypatch.setattr("lord_fast.evaluate.classifier.STEPS", 5)
     monkeypatch.setattr("lord_fast.evaluate.samples.MAX_SAMPLES", 20)

@@ -20,11 +20,15 @@ from lord_fast.config import (
     fit_to,
     replace,
 )
+from lord_fast.data.options import PackConfig
+from lord_fast.data.pack import pack
+from lord_fast.data.sources.glyphs import Glyphs
 from lord_fast.model.schedule import cosine, extended_cosine
 from lord_fast.run.config import load_config, load_encoder_config, options_from
 from lord_fast.run.history import read_history
 from lord_fast.train import log
 from lord_fast.train.estimate import duration, estimate, size_of
+from lord_fast.train.start import network_note
 from tests.plain_table import state_of
 from tests.test_cli import fails, folder_of, packed
 from tests.test_train import files_of, flags, train
@@ -205,16 +209,35 @@ def test_the_first_picture_is_early_and_every_one_is_named(
 
 def test_the_header_is_short_and_names_what_was_chosen(glyph_store, tmp_path, capsys):
     run = tmp_path / "run"
-    assert train(glyph_store, run, "--perceptual-taps", "relu1_2", "--cache-target-features") == 2
+    assert train(glyph_store, run, "--cache-target-features", "on") == 2
     assert train(glyph_store, run, "--save-every", "7") == 0
     header = capsys.readouterr().err.partition("latent 8/24")[0].splitlines()
     header = header[next(i for i, line in enumerate(header) if "stage 1" in line) :]
-    assert len(header) <= 8
+    assert len(header) <= 9
     [chosen] = [line for line in header if line.startswith("options:")]
     for option in ("preset laptop", "--content-dim 4", "--save-every 7", "--loss pyramid"):
         assert option in chosen
     assert "--min-lr" not in chosen
     assert f"{run / 'config.yaml'}" in "".join(header)
+
+
+@pytest.mark.parametrize(("preset", "size", "said"), [
+    ("paper", 128, "5 AdaIN layers from 4 x 4 instead of 4 from 8 x 8"),
+    ("a100", 256, "6 AdaIN layers from 4 x 4 instead of 4 from 16 x 16"),
+    ("paper", 64, None), ("laptop", 128, None),
+])  # fmt: skip
+def test_presets_of_the_published_settings_name_another_network(preset, size, said):
+    note = network_note(preset, size)
+    assert note == (
+        [] if said is None else [f"network: not the published one at {size} px: {said}"]
+    )
+
+
+def test_the_header_of_large_images_names_the_network(tmp_path, capsys):
+    store = tmp_path / "store"
+    pack(Glyphs(128, 2, rotations=(0,)), store, PackConfig(size=128))
+    assert train(store, tmp_path / "run", "--preset", "paper", "--steps", "1") == 0
+    assert "network: not the published one at 128 px" in capsys.readouterr().err
 
 
 def test_an_estimate_changes_nothing_and_knows_the_disk(glyph_store, encoder_run, tmp_path):
@@ -228,7 +251,8 @@ def test_an_estimate_changes_nothing_and_knows_the_disk(glyph_store, encoder_run
     assert (first / name).read_bytes() == (second / name).read_bytes()
     kept = [state_of(folder) for folder in (encoder_run / "checkpoints").iterdir()]
     assert len(kept) == 4
-    assert cost.disk == pytest.approx(sum(map(size_of, kept)), rel=0.001)
+    numbers = 2 * 8 * (160 + 8)  # of the rows, which segments hold besides the tables
+    assert cost.disk == pytest.approx(sum(map(size_of, kept)) + numbers, rel=0.001)
     assert 1e8 < cost.memory < 1e11
     assert min(cost.latent_seconds, cost.encoders_seconds) > 0
     one_step = estimate(glyph_store, replace(config, steps=1), replace(encoders, steps=1))

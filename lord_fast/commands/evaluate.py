@@ -28,8 +28,10 @@ def evaluate(
         run: The run's folder. The results are written to a file metrics*.json in it.
         all: Also print all values with their intervals, chance levels and baselines.
     """
+    from lord_fast.apply.process import set_up_for_run
     from lord_fast.evaluate.run import evaluate_run
 
+    set_up_for_run(run)
     with naming(run):
         with progress_bar("evaluate") as progress:
             metrics = evaluate_run(run, config, progress)

@@ -108,8 +108,11 @@ def _verify(store: Path) -> None:
 def _print_summary(store: Path, manifest: dict, speed: float) -> None:
     import numpy as np
 
+    from lord_fast.data.strings import num_labels
+
     counts = np.bincount(np.load(store / "class_ids.npy"))
-    factors = ", ".join(f"{name} ({len(v)})" for name, v in manifest["factors"].items()) or "none"
+    counts_of = {name: num_labels(labels) for name, labels in manifest["factors"].items()}
+    factors = ", ".join(f"{name} ({count})" for name, count in counts_of.items()) or "none"
     factors += _why_labels(manifest)
     err.print(
         f"{store}: {manifest['num_images']} images of {len(counts)} classes "

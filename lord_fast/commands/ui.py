@@ -23,7 +23,7 @@ def ui(
         lord-fast ui runs/photos
 
     Args:
-        run: The run's folder.
+        run: The run's folder, or an exported model.
         host: Address to listen on. 0.0.0.0 lets other machines in, which then can use the model.
         port: Port to listen on. 0 chooses a free one.
         browser: Open the app in the browser.
@@ -31,8 +31,8 @@ def ui(
     from lord_fast.ui.app import check_gradio
 
     check_gradio()
-    from lord_fast.lord import Lord
+    from lord_fast.apply.process import open_model
     from lord_fast.ui.app import build, serve
 
-    app = build(Lord.load(run), run.resolve().name)
+    app = build(open_model(run), run.resolve().name)
     serve(app, host, port, browser, lambda url: err.print(f"{run}: {url} (Ctrl-C ends it)"))

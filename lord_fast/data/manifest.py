@@ -14,9 +14,12 @@ from typing import Any
 from lord_fast.atomic import file_sha256
 from lord_fast.bounds import is_crop
 from lord_fast.data.decode import Shape
+from lord_fast.data.strings import label_files
 
 STORE_VERSION = 2
-"""Version of new stores. Version 1 had no hashes of labels, offsets and manifest."""
+"""Version of most new stores. Version 1 had no hashes of labels, offsets and manifest."""
+LARGE_VERSION = 3
+"""Version of new stores with labels in files of their own (see `lord_fast.data.strings`)."""
 LABEL_FILES = ("class_ids.npy", "content_ids.npy", "offsets.npy")
 """Small files that are verified whenever the store is opened."""
 HASHED = (*LABEL_FILES, "left_out.jsonl")
@@ -67,8 +70,11 @@ def write_manifest(folder: Path, manifest: dict, sample: Sample) -> dict:
     Returns:
         The manifest with the hashes.
     """
-    files = {name: file_sha256(folder / name) for name in HASHED if (folder / name).is_file()}
-    sealed = {**manifest, "version": STORE_VERSION, "files": files, "sample": sorted(sample.rows)}
+    labels = label_files(manifest)
+    names = [name for name in (*HASHED, *labels) if (folder / name).is_file()]
+    files = {name: file_sha256(folder / name) for name in names}
+    version = LARGE_VERSION if labels else STORE_VERSION
+    sealed = {**manifest, "version": version, "files": files, "sample": sorted(sample.rows)}
     sealed = json.loads(json.dumps(sealed))  # Turns tuples into lists, as reading the file will.
     sealed[OWN_HASH] = _own_hash(sealed)
     (folder / "manifest.json").write_text(as_text(sealed))
@@ -94,9 +100,9 @@ def read_manifest(path: Path) -> dict:
         version = manifest["version"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{file}: not the manifest of a store; pack again") from error
-    if version not in (1, STORE_VERSION):
+    if version not in (1, STORE_VERSION, LARGE_VERSION):
         raise ValueError(
-            f"{path}: store version {version}, but this lord-fast reads version {STORE_VERSION}; "
+            f"{path}: store version {version}, but this lord-fast reads version {LARGE_VERSION}; "
             f"pack again"
         )
     if version > 1 and manifest.get(OWN_HASH) != _own_hash(manifest):
@@ -147,7 +153,7 @@ def _wrong_keys(manifest: dict) -> list[str]:
     if not _is_texts(manifest.get("class_names")):
         wrong.append("class_names")
     factors = manifest.get("factors")
-    if not isinstance(factors, dict) or not all(map(_is_texts, factors.values())):
+    if not isinstance(factors, dict) or not all(map(_are_labels, factors.values())):
         wrong.append("factors")
     if not isinstance(manifest.get("sha256"), str):
         wrong.append("sha256")
@@ -179,6 +185,12 @@ def _is_sample(value: Any, count: int) -> bool:
 
 def _is_texts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _are_labels(value: Any) -> bool:
+    return _is_texts(value) or (
+        isinstance(value, dict) and set(value) == {"count"} and _is_count(value["count"])
+    )
 
 
 def _get(manifest: dict, *keys: str) -> Any:

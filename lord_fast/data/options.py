@@ -34,12 +34,12 @@ class PackConfig(Checked):
     min_class_size: Annotated[int, MoreThan(0)] = 1
     """Leave out classes with fewer images. Training needs at least 2 of each."""
     class_factors: tuple[str, ...] = ()
-    """The labels that define a class (only for data sets with several labels). By default these are
-    the labels of the published experiments."""
+    """The labels that define a class (only for data sets with several labels). Every data
+    set has a default, such as the person for rafd and kth."""
     crop: str = "auto"
     """Region to cut out of every image before it is scaled, in pixels. Give WIDTHxHEIGHT for a
-    region at the centre, WIDTHxHEIGHT+LEFT+TOP for one elsewhere, or none. auto uses the crop of
-    the published experiments with the data set."""
+    region at the centre, WIDTHxHEIGHT+LEFT+TOP for one elsewhere, or none. auto cuts the
+    central 128x128 pixels out of CelebA, as in the published experiments, and nothing elsewhere."""
     decoder: Literal["auto", "dali", "pillow"] = "auto"
     """Image decoder. auto uses DALI if it is installed and works, and Pillow otherwise."""
     encoded: bool = False

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 from lord_fast.atomic import empty, partial_of, refuse_overlap
 from lord_fast.data.manifest import Sample, data_file, read_manifest, write_manifest
 from lord_fast.data.store import ImageStore
+from lord_fast.data.strings import label_files
 from lord_fast.data.unfinished import discard, finish, unfinished
 
 PIECE = 32 << 20
@@ -198,6 +200,8 @@ def _write(store: ImageStore, out: Path, part: _Part) -> None:
         "split_of": part.split_of,
         "sha256": digest,
     }
+    for name in label_files(manifest):
+        shutil.copyfile(store.path / name, out / name)
     write_manifest(out, manifest, sample)
 
 

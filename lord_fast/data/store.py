@@ -18,10 +18,14 @@ from lord_fast.data.manifest import (
     is_hashed,
     read_manifest,
 )
+from lord_fast.data.mapped import ScatteredReads, is_ascending, map_integers
+from lord_fast.data.strings import Labels, label_files, read_factors
 from lord_fast.memory import free_memory
 from lord_fast.system import cpu_count
 
 Place = Literal["auto", "cuda", "pinned", "disk"]
+SCANNED = 1 << 16
+"""Number of images whose labels are looked at at a time."""
 SHARE_OF_MEMORY = 0.5
 """Fraction of the free memory that the images may take with --store-device auto."""
 
@@ -38,7 +42,7 @@ class ImageStore:
         class_names: Names of the classes, [num_classes].
         factors: The labels of each content factor by the factor's name.
         class_ids: Class of each image, int64 [num_images].
-        content_ids: Indices into the labels, int64 [num_images, number of factors].
+        content_ids: Indices into the labels, int32 [num_images, number of factors].
         sha256: Hash of the index, which holds names, labels and the hash of every image. Training
             on stores with the same hash gives the same result.
         crop: The region that was cut out of the images before they were scaled, or None.
@@ -65,7 +69,6 @@ class ImageStore:
         self.channels: int = manifest["channels"]
         self.class_names: list[str] = manifest["class_names"]
         self.num_classes = len(self.class_names)
-        self.factors: dict[str, list[str]] = manifest["factors"]
         self.sha256: str = manifest["sha256"]
         self.crop: Crop | None = _tuple(manifest.get("crop"))
         self.encoded: bool = manifest.get("storage", "decoded") == "encoded"
@@ -74,25 +77,26 @@ class ImageStore:
                 f"{path} was packed by an older lord-fast, without hashes of its labels. Damage "
                 f"to them will not be noticed. Pack again to add the hashes.", stacklevel=2
             )  # fmt: skip
-        check_files(path, manifest, LABEL_FILES)
-        self._read_labels()
+        check_files(path, manifest, (*LABEL_FILES, *label_files(manifest)))
+        self.factors: dict[str, Labels] = read_factors(path, manifest)
+        self._map_labels()
         self._map(manifest)
         self._check_sample(manifest)
         self._resident: Tensor | None = None
         self.placed: Place = "disk"
 
-    def _read_labels(self) -> None:
-        """Read the class and the content labels of every image.
+    def _map_labels(self) -> None:
+        """Map the class and the content labels of every image.
 
         Raises:
             ValueError: They do not match the manifest.
         """
-        class_ids = _load(self.path / "class_ids.npy", (self.num_images,), self.num_classes)
+        class_ids = map_integers(self.path / "class_ids.npy", (self.num_images,), self.num_classes)
         shape = (self.num_images, len(self.factors))
         most = max((len(labels) for labels in self.factors.values()), default=0)
-        content_ids = _load(self.path / "content_ids.npy", shape, most)
+        content_ids = map_integers(self.path / "content_ids.npy", shape, most)
         self.class_ids = torch.from_numpy(class_ids)
-        self.content_ids = torch.from_numpy(content_ids).long()
+        self.content_ids = torch.from_numpy(content_ids)
 
     def _map(self, manifest: dict) -> None:
         """Map the images into memory.
@@ -102,8 +106,9 @@ class ImageStore:
         """
         file = data_file(self.path, self.encoded)
         if self.encoded:
-            self._offsets = _load(self.path / "offsets.npy", (self.num_images + 1,), 1 << 62)
-            if self._offsets[0] != 0 or (np.diff(self._offsets) < 0).any():
+            offsets = self.path / "offsets.npy"
+            self._offsets = map_integers(offsets, (self.num_images + 1,), 1 << 62)
+            if self._offsets[0] != 0 or not is_ascending(self._offsets):
                 raise ValueError(f"{self.path / 'offsets.npy'}: damaged; pack again")
             shape: tuple[int, ...] = (int(self._offsets[-1]),)
             self._shape = Shape(self.size, self.channels, self.crop)
@@ -113,7 +118,9 @@ class ImageStore:
             shape = (self.num_images, self.size, self.size, self.channels)
         if not file.is_file() or file.stat().st_size != math.prod(shape):
             raise ValueError(f"{file}: is not {math.prod(shape):,} bytes long; pack again")
-        self._data: np.ndarray = np.memmap(file, dtype=np.uint8, mode="c", shape=shape)
+        mapped = np.memmap(file, dtype=np.uint8, mode="c", shape=shape)
+        self._data: np.ndarray = mapped
+        self._reads = ScatteredReads(mapped, free_memory(torch.device("cpu")))
 
     def _check_sample(self, manifest: dict) -> None:
         """Compare a sample of the images with their hashes.
@@ -122,17 +129,24 @@ class ImageStore:
             ValueError: An image has changed. The error names the first one.
         """
         for image_id, sha256 in manifest.get("sample", ()):
-            if hashlib.sha256(self._stored(image_id)).hexdigest() != sha256:
+            if hashlib.sha256(self.stored(image_id)).hexdigest() != sha256:
                 raise ValueError(
                     f"{data_file(self.path, self.encoded)}: image {image_id} is not the one that "
                     f"was packed; see all that changed with: lord-fast pack --verify {self.path}"
                 )
 
-    def _stored(self, image_id: int) -> bytes:
+    def stored(self, image_id: int) -> bytes:
         """Return the bytes of an image in the data file, which are its pixels or its file."""
         if self.encoded:
             return self._data[self._offsets[image_id] : self._offsets[image_id + 1]].tobytes()
         return self._data[image_id].tobytes()
+
+    def _spans(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return where images begin and end in the data file."""
+        if self.encoded:
+            return self._offsets[ids], self._offsets[ids + 1]
+        size = self.size**2 * self.channels
+        return ids * size, (ids + 1) * size
 
     @property
     def pixels(self) -> Tensor:
@@ -219,10 +233,25 @@ class ImageStore:
             "crop": self.crop and list(self.crop),
         }
 
-    def first_of_each_class(self, order: Tensor) -> Tensor:
-        """Return the ids of the first image of each class in `order`, int64, in the same order."""
-        classes = self.class_ids[order].numpy()
-        return order[np.sort(np.unique(classes, return_index=True)[1])]
+    def first_of_each_class(self, order: Tensor, most: int) -> Tensor:
+        """Return the first image of each class in an order, for the first classes of the order.
+
+        Args:
+            order: All image ids, integers [num_images].
+            most: Number of classes.
+
+        Returns:
+            Image ids in the same order, int64 [at most `most`].
+        """
+        found: dict[int, int] = {}
+        for block in order.split(SCANNED):
+            ids = block.numpy()
+            classes = self.class_ids.numpy()[ids]
+            for place in np.sort(np.unique(classes, return_index=True)[1]):
+                found.setdefault(int(classes[place]), int(ids[place]))
+            if len(found) >= min(most, self.num_classes):
+                break
+        return torch.tensor(list(found.values())[:most])
 
     def describe_decoder(self) -> str:
         """Describe the decoder of an encoded store. The result is empty for a decoded store."""
@@ -230,11 +259,13 @@ class ImageStore:
             return ""
         return ", ".join(self._open_decoder().describe().values())
 
-    def images(self, image_ids: Tensor) -> Tensor:
+    def images(self, image_ids: Tensor, pinned: bool = False) -> Tensor:
         """Read a batch of images.
 
         Args:
             image_ids: int64 [B].
+            pinned: Read pixels directly into page-locked memory, from which a GPU copies them
+                without waiting. Images that must be decoded ignore this.
 
         Returns:
             uint8 [B, channels, size, size], channels last in memory. It is on the GPU if the
@@ -247,9 +278,12 @@ class ImageStore:
             return self._resident[image_ids.to(self._resident.device)].permute(0, 3, 1, 2)
         # Uses NumPy, because a PyTorch gather in the loader's thread would start a second pool.
         ids = image_ids.numpy()
-        if not self.encoded:
-            return torch.from_numpy(self._data[ids]).permute(0, 3, 1, 2)
-        files = [self._stored(i) for i in ids]
+        if self.placed == "pinned":
+            return self._pixels(ids, pinned)
+        with self._reads.of(*self._spans(ids)):
+            if not self.encoded:
+                return self._pixels(ids, pinned)
+            files = [self.stored(i) for i in ids]
         try:
             return self._open_decoder().batch(files).permute(0, 3, 1, 2)
         except BadImageError as error:
@@ -257,6 +291,13 @@ class ImageStore:
                 f"{self.path}: an image does not decode ({error}); find it with lord-fast pack "
                 f"--verify {self.path}"
             ) from error
+
+    def _pixels(self, ids: np.ndarray, pinned: bool) -> Tensor:
+        shape = (len(ids), *self._data.shape[1:])
+        found = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
+        # NumPy would write to a second buffer first with any other mode.
+        np.take(self._data, ids, 0, out=found.numpy(), mode="clip")
+        return found.permute(0, 3, 1, 2)
 
     def _open_decoder(self) -> Decoder:
         if self._decoder is None:
@@ -277,7 +318,9 @@ def open_store(run: Path, data: dict[str, Any], moved_to: Path | None = None) ->
         ValueError: The store does not exist or holds other images.
     """
     if moved_to is None and not data["store"]:
-        raise ValueError(f"{run}: was imported, so it has no store")
+        raise ValueError(
+            f"{run}: has no store; import it with --store, or use the run that it was exported from"
+        )
     path = moved_to or Path(data["store"])
     if moved_to is None and not path.exists():
         raise ValueError(
@@ -290,24 +333,13 @@ def open_store(run: Path, data: dict[str, Any], moved_to: Path | None = None) ->
     return store
 
 
-def _load(file: Path, shape: tuple[int, ...], limit: int) -> np.ndarray:
-    """Load non-negative integers below a limit from a file.
-
-    Raises:
-        ValueError: The file is damaged, or shape or values are wrong.
-    """
-    try:
-        values = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"{file}: cannot be read ({error}); pack again") from error
-    fits = values.shape == shape and values.dtype.kind == "i"
-    if not fits or (values.size and not 0 <= values.min() <= values.max() < limit):
-        raise ValueError(f"{file}: does not match the manifest; pack again")
-    return values
-
-
 def _tuple(values: list[int] | None):
     return None if values is None else tuple(values)
+
+
+def read_image(store: ImageStore, image_id: int) -> Tensor:
+    """Read one image, float32 [channels, size, size] in [0, 1]."""
+    return as_float(store.images(torch.tensor([image_id])))[0]
 
 
 def as_float(images: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from lord_fast.data.manifest import (
     read_manifest,
     stored,
 )
+from lord_fast.data.strings import label_files, read_factors
 
 
 def verify(store: Path, progress: Callable[[int, int], None] = lambda n, total: None) -> str:
@@ -38,7 +39,7 @@ def verify(store: Path, progress: Callable[[int, int], None] = lambda n, total: 
     """
     manifest = read_manifest(store)
     _check_manifest_text(store, manifest)
-    check_files(store, manifest, HASHED)
+    check_files(store, manifest, (*HASHED, *label_files(manifest)))
     index = store / "index.jsonl"
     if not index.is_file() or file_sha256(index) != manifest["sha256"]:
         raise ValueError(f"{index}: changed since packing; pack again")
@@ -92,7 +93,7 @@ class _Labels:
     def __init__(self, store: Path, manifest: dict):
         self.store = store
         self.class_names = manifest["class_names"]
-        self.factors = list(manifest["factors"].items())
+        self.factors = list(read_factors(store, manifest).items())
         count = manifest["num_images"]
         self.class_ids = self._load("class_ids.npy", (count,))
         self.content_ids = self._load("content_ids.npy", (count, len(self.factors)))

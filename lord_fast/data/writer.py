@@ -8,6 +8,8 @@ A store is a folder with these files:
     content_ids.npy  index of each content label in its factor, int32 [N, factors]
     index.jsonl      one line per image with id, name, class, content and the sha256 of its pixels,
                      and source_sha256 and source_bytes if it came from a file
+    labels-I.utf8    content labels of factor I, if the factor has more than 65,536
+    labels-I.npy     offset of each of these labels, int64 [labels + 1]
     left_out.jsonl   one line per broken image with its position in the source, name and reason
     manifest.json    everything else, and the hashes of all files
 
@@ -35,6 +37,7 @@ from lord_fast.data.content_labels import labels_are_shared
 from lord_fast.data.decode import BadImageError, Decoder, Shape
 from lord_fast.data.manifest import Sample, data_file, stored, write_manifest
 from lord_fast.data.records import Record
+from lord_fast.data.strings import write_factors
 from lord_fast.data.unfinished import PACKING
 
 
@@ -171,7 +174,7 @@ class StoreWriter:
             "channels": self.shape.channels,
             "crop": self.shape.crop,
             "class_names": list(self.classes),
-            "factors": {factor: list(labels) for factor, labels in self.factors.items()},
+            "factors": write_factors(self.folder, self.factors),
             "content_labels": self.content_labels,
             "sha256": self.digest.hexdigest(),
             "left_out": len(self.left_out),

@@ -117,7 +117,7 @@ def pixel_code(images: np.ndarray, dim: int, seed: int) -> np.ndarray:
     """Compute the first `dim` principal components of pixels, which are codes that leak.
 
     Args:
-        images: float32 [N, pixels].
+        images: float32 [N, pixels]. Large images should be reduced, see `read_reduced`.
         dim: Length of the codes.
         seed: Seed of the randomized decomposition.
 

@@ -1,20 +1,23 @@
 """Measures reconstruction, leakage, informativeness and transfer."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 
 import torch
 from torch import Tensor
 
 from lord_fast.data.content_labels import labels_are_shared
-from lord_fast.data.store import ImageStore, as_float
+from lord_fast.data.store import ImageStore
 from lord_fast.evaluate.code_sources import CodeSource
 from lord_fast.evaluate.controls import pixel_code
 from lord_fast.evaluate.draw import draw_images
+from lord_fast.evaluate.field import measure_field
 from lord_fast.evaluate.guesses import GroupMeans
-from lord_fast.evaluate.images import compare, pixels_of, psnr, summary
-from lord_fast.evaluate.labels import clusters_of, combinations
+from lord_fast.evaluate.images import Pictures, compare, pixels_of, psnr, read_reduced, summary
+from lord_fast.evaluate.labels import clusters_of, combinations, numbers_of
 from lord_fast.evaluate.lpips import Lpips
 from lord_fast.evaluate.read_codes import Labels, probe_codes
+from lord_fast.evaluate.regression import check_circular
 from lord_fast.evaluate.transfer import measure_transfer
 from lord_fast.progress import Parts, Progress, silent
 
@@ -28,6 +31,7 @@ def evaluate(
     lpips: Lpips | None,
     seed: int = 0,
     progress: Progress = silent,
+    circular: Mapping[str, float] | None = None,
 ) -> dict:
     """Compute the content of metrics.json without the metrics of samples.
 
@@ -38,7 +42,13 @@ def evaluate(
         seed: Seed of the random draws and of the probes.
         progress: Called with the number of measured parts and of all parts. The caller measures the
             last part.
+        circular: Period of each circular content factor.
+
+    Raises:
+        ValueError: A factor of `circular` does not exist or is not numeric.
     """
+    circular = circular or {}
+    check_circular(numbers_of(store), circular)
     part = Parts(progress, PARTS)
     image_ids = draw_images(store, seed)
     return {
@@ -49,7 +59,7 @@ def evaluate(
         "images": len(image_ids),
         "perceptual_is": None if lpips is None else lpips.name,
         "reconstruction": part(_reconstruction(codes, store, image_ids, lpips, seed)),
-        **part(_probes(codes, store, image_ids, seed)),
+        **part(_probes(codes, store, image_ids, seed, circular)),
         "content_labels": _content_labels(store, seed),
         "transfer": part(measure_transfer(codes, store, lpips, seed)),
     }
@@ -60,9 +70,8 @@ def _content_labels(store: ImageStore, seed: int) -> dict | None:
     if not store.factors:
         return None
     ids = draw_images(store, seed)
-    pixels = store.images(ids).permute(0, 2, 3, 1).numpy()
     contents = combinations(store)[0][ids.numpy()]
-    found = labels_are_shared(pixels, store.class_ids[ids].numpy(), contents, seed)
+    found = labels_are_shared(Pictures(store, ids), store.class_ids[ids].numpy(), contents, seed)
     return None if found is None else asdict(found)
 
 
@@ -96,8 +105,10 @@ def _class_mean(store: ImageStore, ids: Tensor) -> float | None:
     return psnr(compare(guess, targets, len(ids), None))
 
 
-def _probes(codes: CodeSource, store: ImageStore, ids: Tensor, seed: int) -> dict:
-    """Measure leakage and informativeness on the classes that have at least two images."""
+def _probes(
+    codes: CodeSource, store: ImageStore, ids: Tensor, seed: int, circular: Mapping[str, float]
+) -> dict:
+    """Measure the codes of the classes that have at least two images."""
     counts = torch.bincount(store.class_ids[ids], minlength=store.num_classes)
     ids = ids[counts[store.class_ids[ids]] > 1]
     probed = {
@@ -108,15 +119,21 @@ def _probes(codes: CodeSource, store: ImageStore, ids: Tensor, seed: int) -> dic
     if probed["classes"] < 2:
         why = "fewer than two classes have two images or more"
         return {"probed": probed, **{of: {"missing": why} for of in ("leakage", "informativeness")}}
-    return {"probed": probed, **_probe_each(codes, store, ids, seed)}
+    return {"probed": probed, **_probe_each(codes, store, ids, seed, circular)}
 
 
-def _probe_each(codes: CodeSource, store: ImageStore, ids: Tensor, seed: int) -> dict:
+def _probe_each(
+    codes: CodeSource, store: ImageStore, ids: Tensor, seed: int, circular: Mapping[str, float]
+) -> dict:
     content, class_ = (part.cpu().numpy() for part in codes(ids))
     contents = combinations(store)[0][ids.numpy()]
     factors = {
         name: store.content_ids[ids, column].numpy() for column, name in enumerate(store.factors)
     }
-    pixels = as_float(store.images(ids)).flatten(1).numpy()
-    labels = Labels(store.class_ids[ids].numpy(), contents, factors)
-    return probe_codes(content, class_, labels, seed, pixel_code(pixels, content.shape[1], seed))
+    pixels = read_reduced(store, ids).flatten(1).numpy()
+    numbers = {name: values[ids.numpy()] for name, values in numbers_of(store).items()}
+    labels = Labels(store.class_ids[ids].numpy(), contents, factors, numbers)
+    return {
+        **probe_codes(content, class_, labels, seed, pixel_code(pixels, content.shape[1], seed)),
+        **measure_field(content, class_, labels, seed, circular),
+    }

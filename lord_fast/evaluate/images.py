@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from lord_fast.data.store import as_float
+from lord_fast.data.store import ImageStore, as_float
 from lord_fast.evaluate.bootstrap import intervals
 from lord_fast.evaluate.lpips import Lpips
 from lord_fast.system import INFERENCE_BATCH
@@ -16,6 +16,9 @@ PERCEPTUAL_PAIRS = 512
 """Number of pairs for the perceptual distance, which takes most of the time."""
 LEAST_MSE = 1e-10
 """Smallest mean squared error, by which equal images have 100 dB in `psnr_per_image`."""
+
+SIDE = 32
+"""Side in pixels to which images are reduced by averaging. Smaller images are not reduced."""
 
 ImageMetrics = dict[str, Tensor]
 """The metrics `mse`, `ssim` and `perceptual` by name, each float64 [number of pairs]."""
@@ -96,6 +99,37 @@ def _distances(images: Tensor, targets: Tensor, lpips: Lpips | None) -> dict[str
     if lpips is not None:
         out["perceptual"] = lpips(images, targets)
     return out
+
+
+def reduced(images: Tensor) -> Tensor:
+    """Average images [B, C, H, W] to at most `SIDE` pixels a side."""
+    return nn.functional.adaptive_avg_pool2d(images, min(SIDE, images.shape[-1]))
+
+
+def read_reduced(store: ImageStore, image_ids: Tensor) -> Tensor:
+    """Read and reduce images in batches, because whole images may not fit in memory.
+
+    Returns:
+        float32 [N, C, side, side] in [0, 1], see `reduced`.
+    """
+    batches = image_ids.split(INFERENCE_BATCH)
+    return torch.cat([reduced(as_float(store.images(batch))) for batch in batches])
+
+
+class Pictures(Sequence[np.ndarray]):
+    """Images of a store as uint8 [H, W, C], each of which is read when it is needed."""
+
+    def __init__(self, store: ImageStore, image_ids: Tensor):
+        self.store, self.image_ids = store, image_ids
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __getitem__(self, position):
+        """Read one image."""
+        return (
+            self.store.images(self.image_ids[position : position + 1])[0].permute(1, 2, 0).numpy()
+        )
 
 
 def pixels_of(store, image_ids: Tensor) -> Callable[[Tensor], Tensor]:

@@ -4,6 +4,7 @@ import numpy as np
 from torch import Tensor
 
 from lord_fast.data.store import ImageStore
+from lord_fast.evaluate.regression import numeric
 
 
 def content_names(store: ImageStore) -> list[tuple]:
@@ -12,6 +13,16 @@ def content_names(store: ImageStore) -> list[tuple]:
     columns = [labels[store.content_ids[:, i].numpy()].tolist() for i, labels in enumerate(names)]
     factors = tuple(store.factors)
     return [(factors, *row) for row in zip(*columns, strict=True)] or [()] * store.num_images
+
+
+def numbers_of(store: ImageStore) -> dict[str, np.ndarray]:
+    """Return the values of each numeric content factor by name, float64 [num_images] each."""
+    values = {name: numeric(np.array(labels)) for name, labels in store.factors.items()}
+    return {
+        name: found[store.content_ids[:, column].numpy()]
+        for column, (name, found) in enumerate(values.items())
+        if found is not None
+    }
 
 
 def combinations(*stores: ImageStore) -> list[np.ndarray]:

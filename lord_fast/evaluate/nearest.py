@@ -6,6 +6,7 @@ from torch import Tensor
 
 from lord_fast.data.store import ImageStore, as_float
 from lord_fast.lord import Lord
+from lord_fast.system import INFERENCE_BATCH
 
 SAMPLES = 200
 MOST_TRAINED = 5000
@@ -30,23 +31,23 @@ def nearest_training(lord: Lord, store: ImageStore, seed: int) -> dict:
     codes = lord.content_codes.cpu()[ids] / (lord.config.model.content_std or 1.0)
     content, class_ = lord.sample_codes(SAMPLES, seed=seed)
     made = lord.decode(content, class_, "latent").cpu().flatten(1)
-    images = as_float(store.images(ids)).flatten(1)
-    scale = images.shape[1] ** 0.5
+    scale = made.shape[1] ** 0.5
     scaled = content.cpu() / (lord.config.model.content_std or 1.0)
     return {
         "samples": SAMPLES,
         "trained_on": len(ids),
         "code": compare_nearest(scaled, codes, 1.0),
-        "image": compare_nearest(made, images, scale),
+        "image": compare_nearest(made, _Images(store, ids), scale),
     }
 
 
-def compare_nearest(made: Tensor, trained: Tensor, scale: float) -> dict:
+def compare_nearest(made: Tensor, trained: "Tensor | _Images", scale: float) -> dict:
     """Compare the distances of points to their nearest training points.
 
     Args:
         made: float32 [M, D].
-        trained: At least two training points in random order, float32 [N, D].
+        trained: At least two training points in random order, float32 [N, D]. They are read in
+            batches, because images may not fit in memory.
         scale: Divisor of all distances.
 
     Returns:
@@ -54,13 +55,30 @@ def compare_nearest(made: Tensor, trained: Tensor, scale: float) -> dict:
         points to their nearest other training point. `nearer` is the fraction of points that are
         nearer than the nearest 5 % of these training points.
     """
-    found = torch.cdist(made, trained).min(1).values / scale
     first = trained[: len(made)]
-    own = torch.cdist(first, trained)
-    own.fill_diagonal_(torch.inf)
-    real = own.min(1).values / scale
+    found, real = (torch.full((len(points),), torch.inf) for points in (made, first))
+    for start in range(0, len(trained), INFERENCE_BATCH):
+        batch = trained[start : start + INFERENCE_BATCH]
+        found = torch.minimum(found, torch.cdist(made, batch).min(1).values / scale)
+        own = torch.cdist(first, batch)
+        own[start : start + len(batch)].fill_diagonal_(torch.inf)
+        real = torch.minimum(real, own.min(1).values / scale)
     return {
         "median": float(found.median()),
         "real_median": float(real.median()),
         "nearer": float((found < real.quantile(0.05)).float().mean()),
     }
+
+
+class _Images:
+    """Images of a store, each as a row of pixels, which are read when they are needed."""
+
+    def __init__(self, store: ImageStore, image_ids: Tensor):
+        self.store, self.image_ids = store, image_ids
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __getitem__(self, positions: slice) -> Tensor:
+        ids = self.image_ids[positions].split(INFERENCE_BATCH)
+        return torch.cat([as_float(self.store.images(batch)).flatten(1) for batch in ids])

@@ -31,5 +31,8 @@ class EvaluateConfig(Checked):
     """Number of images of each new class to fit its code to (only for --codes fit)."""
     fit_steps: Annotated[int, MoreThan(0)] = 300
     """Number of optimization steps of each fit (only for --codes fit)."""
+    circular: tuple[str, ...] = ()
+    """Numeric content factors that lie on a circle, each with its period, such as angle=360. Their
+    regression predicts sine and cosine. The other numeric factors are predicted as numbers."""
     seed: Annotated[int, AtLeast(0), Below(1 << 32)] = 0
     """Seed of the random draws and of the probes."""

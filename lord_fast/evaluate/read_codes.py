@@ -1,6 +1,6 @@
 """Measures leakage and informativeness of the codes of any model."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -17,11 +17,13 @@ class Labels:
         classes: Class of each image, int64 [N].
         contents: Combination of content labels of each image as one number, int64 [N].
         factors: Labels int64 [N] of each content factor by name.
+        numbers: Values float64 [N] of each numeric content factor by name.
     """
 
     classes: np.ndarray
     contents: np.ndarray
     factors: dict[str, np.ndarray]
+    numbers: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def probe_codes(

@@ -5,12 +5,14 @@ from pathlib import Path
 from lord_fast.config import TrainConfig, replace
 from lord_fast.data.store import ImageStore, open_store
 from lord_fast.evaluate.code_sources import EncoderCodes, LatentCodes
+from lord_fast.evaluate.consistency import class_consistency
 from lord_fast.evaluate.evaluate import PARTS, evaluate
 from lord_fast.evaluate.held_out import leakage_of_held_out
 from lord_fast.evaluate.lpips import Lpips
 from lord_fast.evaluate.nearest import nearest_training
 from lord_fast.evaluate.new_classes import evaluate_new_classes
 from lord_fast.evaluate.options import EvaluateConfig
+from lord_fast.evaluate.regression import periods
 from lord_fast.evaluate.samples import samples
 from lord_fast.evaluate.unseen import transfer_to_unseen
 from lord_fast.lord import Lord
@@ -68,7 +70,10 @@ def _latent(run: Path, config: EvaluateConfig, progress: Progress) -> tuple[dict
     store = open_store(run, lord.data, config.store)
     lord.data["store"] = str(store.path.resolve())  # The density reads labels from the store.
     lpips = _lpips(lord, config)
-    metrics = evaluate(LatentCodes(lord, store), store, lpips, config.seed, progress)
+    codes = LatentCodes(lord, store)
+    circular = periods(config.circular)
+    metrics = evaluate(codes, store, lpips, config.seed, progress, circular)
+    metrics["class_consistency"] = class_consistency(codes, store, config.seed)
     if store.num_images >= FEWEST_FOR_SAMPLES:
         metrics["nearest_training"] = nearest_training(lord, store, config.seed)
     top = _vgg(lord, config, ("pool5",))
@@ -96,19 +101,25 @@ def _encoder(run: Path, config: EvaluateConfig, progress: Progress) -> tuple[dic
     store = _any_store(run, lord, config.store)
     lpips = _lpips(lord, config)
     codes = EncoderCodes(lord, store)
-    metrics = evaluate(codes, store, lpips, config.seed, progress)
-    if store.sha256 != lord.data["sha256"]:
-        found = _leakage_by_training(run, codes, config.seed)
-        metrics["leakage"]["class_from_content_trained_on_run"] = found
+    metrics = evaluate(codes, store, lpips, config.seed, progress, periods(config.circular))
+    if store.sha256 == lord.data["sha256"]:
+        metrics["class_consistency"] = class_consistency(codes, store, config.seed)
+    else:
+        of_leakage, consistency = _by_training(run, codes, config.seed)
+        metrics["leakage"]["class_from_content_trained_on_run"] = of_leakage
+        metrics["class_consistency"] = consistency
     return metrics, store
 
 
-def _leakage_by_training(run: Path, codes: EncoderCodes, seed: int) -> dict:
+def _by_training(run: Path, codes: EncoderCodes, seed: int) -> tuple[dict, dict]:
+    """Measure leakage and class consistency of held-out images, learning on the run's store."""
     try:
         trained = open_store(run, codes.lord.data)
     except ValueError:
-        return {"missing": "the store that the run was trained on is gone or holds other images"}
-    return leakage_of_held_out(EncoderCodes(codes.lord, trained), codes, seed)
+        why = "the store that the run was trained on is gone or holds other images"
+        return {"missing": why}, class_consistency(codes, codes.store, seed)
+    leakage = leakage_of_held_out(EncoderCodes(codes.lord, trained), codes, seed)
+    return leakage, class_consistency(codes, codes.store, seed, trained)
 
 
 def _fit(run: Path, config: EvaluateConfig, progress: Progress) -> tuple[dict, ImageStore]:

@@ -2,21 +2,29 @@
 
 import csv
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from lord_fast.data.sources.archive import readable
 from lord_fast.evaluate.draw import draw_rows
+from lord_fast.evaluate.field import measure_field
 from lord_fast.evaluate.read_codes import Labels, probe_codes
+from lord_fast.evaluate.regression import check_circular, numeric
+from lord_fast.evaluate.splits import shared
 
 CLASS = "class"
 NAME = "name"
 
 
-def score(codes_file: Path, labels_file: Path, seed: int = 0) -> dict:
-    """Measure leakage and informativeness of codes, with controls of leakage.
+def score(
+    codes_file: Path,
+    labels_file: Path,
+    seed: int = 0,
+    circular: Mapping[str, float] | None = None,
+) -> dict:
+    """Measure codes by all metrics of `evaluate` that need no images.
 
     At most `MAX_IMAGES` codes are probed, which are drawn as `evaluate` draws images.
 
@@ -26,16 +34,20 @@ def score(codes_file: Path, labels_file: Path, seed: int = 0) -> dict:
             are matched by name.
         labels_file: A CSV file whose header has a column `class` and a column for each content
             factor. A column `name` is optional. Without it the rows must be in the order of the
-            codes.
+            codes. Numeric columns whose values classes do not share, such as landmarks, are only
+            predicted by regression.
         seed: Seed of the splits, the probes and the controls.
+        circular: Period of each circular content factor.
 
     Returns:
-        The keys images, classes, seed and probed, and `leakage` and `informativeness` as in
-        metrics.json.
+        The keys images, classes, seed and probed, and `leakage`, `informativeness`, `dimensions`,
+        `blocks` and `regression` as in metrics.json.
 
     Raises:
-        ValueError: A file is damaged or incomplete, or the two files do not match.
+        ValueError: A file is damaged or incomplete, the two files do not match, or a factor of
+            `circular` does not exist or is not numeric.
     """
+    circular = circular or {}
     codes = _read_codes(codes_file)
     columns = _read_labels(labels_file)
     rows = _match(codes.get("names"), columns.pop(NAME, None), codes_file, labels_file)
@@ -47,18 +59,25 @@ def score(codes_file: Path, labels_file: Path, seed: int = 0) -> dict:
             f"row for each code, or a column {NAME}"
         )
     order = np.arange(count) if rows is None else rows
-    numbers = {name: np.unique(column[order], return_inverse=True)[1]
-               for name, column in columns.items()}  # fmt: skip
-    classes = numbers.pop(CLASS)
+    columns = {name: column[order] for name, column in columns.items()}
+    classes = np.unique(columns.pop(CLASS), return_inverse=True)[1]
+    factors, numbers = _factors(columns, classes)
+    check_circular(numbers, circular)
     sizes = np.bincount(classes)
     if (sizes > 1).sum() < 2:
         raise ValueError(f"{labels_file}: fewer than two classes have two images or more")
-    contents = _combinations(numbers, len(classes))
+    contents = _combinations(factors, len(classes))
     kept = draw_rows(classes, len(sizes), lambda: contents, seed, among=np.flatnonzero(sizes > 1))
-    labels = Labels(classes[kept], contents[kept], {k: v[kept] for k, v in numbers.items()})
-    class_ = codes.get("class_")
+    labels = Labels(
+        classes[kept],
+        contents[kept],
+        {name: values[kept] for name, values in factors.items()},
+        {name: values[kept] for name, values in numbers.items()},
+    )
+    content, class_ = content[kept], codes.get("class_")
+    class_ = None if class_ is None else class_[kept]
     return {
-        "images": len(content),
+        "images": len(codes["content"]),
         "classes": len(sizes),
         "seed": seed,
         "probed": {
@@ -66,8 +85,28 @@ def score(codes_file: Path, labels_file: Path, seed: int = 0) -> dict:
             "classes": len(np.unique(classes[kept])),
             "classes_of_one_image": int((sizes == 1).sum()),
         },
-        **probe_codes(content[kept], None if class_ is None else class_[kept], labels, seed),
+        **probe_codes(content, class_, labels, seed),
+        **measure_field(content, class_, labels, seed, circular),
     }
+
+
+def _factors(
+    columns: Mapping[str, np.ndarray], classes: np.ndarray
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Return the columns as labels int64 [N], and those that are numeric as float64 [N].
+
+    Numeric columns whose values classes do not share are no labels. They would make every content
+    unique.
+    """
+    factors, numbers = {}, {}
+    for name, column in columns.items():
+        labels = np.unique(column, return_inverse=True)[1]
+        found = numeric(column)
+        if found is not None:
+            numbers[name] = found
+        if found is None or shared(classes, labels):
+            factors[name] = labels
+    return factors, numbers
 
 
 def _read_codes(file: Path) -> dict[str, np.ndarray]:

@@ -15,6 +15,10 @@ from lord_fast.model.generator import Decoder
 from lord_fast.model.latent import LatentTable, StoredCodes
 from lord_fast.model.perceptual import TAPS, VGG16, PerceptualLoss, PyramidLoss, load_weights
 from lord_fast.model.schedule import extended_cosine
+from lord_fast.model.table_place import TablePlace
+
+MOST_KNOWN = 4096
+"""Largest number of content codes that the content encoder keeps."""
 
 
 def build_decoder(config: TrainConfig, size: int, channels: int) -> Decoder:
@@ -29,15 +33,39 @@ def build_decoder(config: TrainConfig, size: int, channels: int) -> Decoder:
 
 
 def build_encoders(
-    config: EncoderConfig, run_config: TrainConfig, size: int, channels: int
+    config: EncoderConfig,
+    run_config: TrainConfig,
+    size: int,
+    channels: int,
+    counts: tuple[int, int],
 ) -> Encoders:
-    """Build the encoders of a run, initialized from the seed of stage 2."""
+    """Build the encoders of a run, initialized from the seed of stage 2.
+
+    Args:
+        config: The configuration of stage 2.
+        run_config: The configuration of stage 1.
+        size: Side of the images in pixels.
+        channels: Channels of the images.
+        counts: Numbers of images and classes of the run's store.
+
+    Raises:
+        ValueError: The options do not fit together.
+    """
+    if config.class_cross_entropy and not config.class_bandwidth:
+        raise ValueError(
+            f"--class-cross-entropy {config.class_cross_entropy}: needs a --class-bandwidth above "
+            f"0; give one such as 0.25, or --class-cross-entropy 0"
+        )
+    known = (
+        min(counts[0], MOST_KNOWN) if config.content_bandwidth else 0,
+        counts[1] if config.class_bandwidth else 0,
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         sizes = run_config.model
         return Encoders(
             sizes.content_dim, sizes.class_dim, config.encoder_dim, size, channels,
-            sizes.leaky_slope,
+            sizes.leaky_slope, known,
         )  # fmt: skip
 
 
@@ -48,6 +76,7 @@ def build_tables(
     steps: int,
     device: torch.device,
     shards: Shards | None = None,
+    place: TablePlace | None = None,
 ) -> tuple[dict[int, LatentTable], LatentTable]:
     """Build the tables with their initial codes.
 
@@ -58,14 +87,16 @@ def build_tables(
         steps: Number of training steps.
         device: Device of the tables.
         shards: The virtual ranks of this process. Defaults to all of them.
+        place: Where the rows of the content tables lie. Defaults to the device.
 
     Returns:
         Virtual rank -> its content table, and the class table.
     """
     content, class_ = _table_settings(config, steps)
     shards = shards or whole(config.virtual_ranks)
+    kind = place.table if place else LatentTable
     contents = {
-        shard: LatentTable(
+        shard: kind(
             shards.rows(shard, num_images), std=config.model.content_std, device=device,
             shard=shard, **content,
         )

@@ -4,7 +4,7 @@
 `scatter_adam_` applies its gradient to the table. The result is that of dense Adam.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import torch
@@ -72,6 +72,15 @@ class LatentTable:
         """Step of each row's last update, 0 before the first, int64 [num_rows]."""
         return self.state.last_step
 
+    def load(self, step: int, rows_of: Callable[[int], Tensor]) -> None:
+        """See `StreamedTable.load`. All rows are on the device already."""
+
+    def store(self, step: int) -> None:
+        """See `StreamedTable.store`."""
+
+    def close(self) -> None:
+        """See `StreamedTable.close`."""
+
     @torch.no_grad()
     def gather(self, rows: Tensor, step: Tensor, noise_ids: Tensor | None = None) -> Tensor:
         """The codes of a batch at `step`, with noise, as a leaf that requires grad.
@@ -106,9 +115,21 @@ class LatentTable:
         self.apply_(rows, codes.grad, step, unique)
 
     @torch.no_grad()
-    def apply_(self, rows: Tensor, grad: Tensor, step: Tensor, unique: bool = False) -> None:
-        """Do what `scatter_adam_` does with gradients [B, dim] from anywhere."""
-        kernels.scatter_adam_(self.state, rows, grad, self.lr, step, adam=self.adam, unique=unique)
+    def apply_(
+        self,
+        rows: Tensor,
+        grad: Tensor,
+        step: Tensor,
+        unique: bool = False,
+        by_row: Tensor | None = None,
+    ) -> None:
+        """Do what `scatter_adam_` does with gradients [B, dim] from anywhere.
+
+        `by_row` may hold the rows in ascending order, see `kernels.scatter_adam_`.
+        """
+        kernels.scatter_adam_(
+            self.state, rows, grad, self.lr, step, adam=self.adam, unique=unique, by_row=by_row
+        )
 
     @torch.no_grad()
     def codes(self, step: int, rows: Tensor | None = None) -> Tensor:
@@ -202,22 +223,26 @@ class StoredCodes:
 
 def _initialize(weight: Tensor, seed: int, shard: int) -> None:
     """Draw the initial codes on the CPU, so that they are the same on every device."""
-    codes = weight.cpu()
-    if shard == 0:
-        start = torch.Generator().manual_seed(seed)
-        codes.uniform_(-INITIAL_RANGE, INITIAL_RANGE, generator=start)
-    else:
-        _fill_shard(codes, seed, shard)
-    weight.copy_(codes)
+    blocks = initial_codes(len(weight), weight.shape[1], seed, shard)
+    for part, codes in zip(weight.split(CHUNK_ROWS), blocks, strict=True):
+        part.copy_(codes)
 
 
-def _fill_shard(codes: Tensor, seed: int, shard: int) -> None:
-    """Draw the initial codes of a virtual rank from a stream of its own, block by block."""
+def initial_codes(num_rows: int, dim: int, seed: int, shard: int) -> Iterator[Tensor]:
+    """Yield the initial codes of a table in blocks of `CHUNK_ROWS` rows, float32 [k, dim].
+
+    Every virtual rank after the first draws from a stream of its own.
+    """
+    start = torch.Generator().manual_seed(seed)
     key = [INITIAL_CODES, seed & 0xFFFFFFFF, seed >> 32, shard]
     generator = np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
-    for rows in codes.split(CHUNK_ROWS):
-        drawn = torch.from_numpy(generator.random(rows.shape, dtype=np.float32))
-        rows.copy_(drawn.mul_(2 * INITIAL_RANGE).sub_(INITIAL_RANGE))
+    for row in range(0, num_rows, CHUNK_ROWS):
+        codes = torch.empty(min(CHUNK_ROWS, num_rows - row), dim)
+        if shard == 0:
+            yield codes.uniform_(-INITIAL_RANGE, INITIAL_RANGE, generator=start)
+        else:
+            drawn = torch.from_numpy(generator.random(codes.shape, dtype=np.float32))
+            yield drawn.mul_(2 * INITIAL_RANGE).sub_(INITIAL_RANGE)
 
 
 def _new_state(num_rows: int, dim: int, device: torch.device) -> kernels.Table:

@@ -63,7 +63,7 @@ def reconstructions(lord: Lord, store: ImageStore) -> str:
 def held_out(lord: Lord, store: ImageStore) -> str:
     """A swap grid of images that training has not seen, through the encoders."""
     order = torch.from_numpy(np.random.default_rng(0).permutation(store.num_images))
-    rows = store.first_of_each_class(order)[:HELD_OUT_ROWS]
+    rows = store.first_of_each_class(order, HELD_OUT_ROWS)
     columns = order[~torch.isin(order, rows)][: COLUMNS - 1]
     columns = columns if len(columns) else order[: COLUMNS - 1]
     above, left = (as_float(store.images(ids)).cpu() for ids in (columns, rows))
@@ -98,5 +98,5 @@ def _small(image: Tensor) -> Tensor:
 def _some_images(store: ImageStore, count: int) -> Tensor:
     """Draw images of as many classes as possible, int64 [at most count]."""
     order = torch.from_numpy(np.random.default_rng(0).permutation(store.num_images))
-    first = store.first_of_each_class(order)
+    first = store.first_of_each_class(order, count)
     return torch.cat((first, order[~torch.isin(order, first)]))[:count]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lord_fast.atomic import atomic_write
+from lord_fast.run.field_rows import consistency_rows, field_rows
 from lord_fast.run.verdict import PROBE_NAMES, Card, judge
 from lord_fast.seal import seal, unseal
 
@@ -90,6 +91,7 @@ def rows(metrics: dict) -> list[Row]:
         *probe_rows(metrics),
         *_content_labels(metrics.get("content_labels")),
         *_transfer(metrics["transfer"], "transfer"),
+        *consistency_rows(metrics.get("class_consistency")),
         *_samples(metrics.get("samples")),
         *_nearest(metrics.get("nearest_training")),
     ]
@@ -101,7 +103,7 @@ def _reconstruction(found: dict) -> Row:
 
 
 def probe_rows(metrics: dict) -> list[Row]:
-    """Format leakage and informativeness together with their chance levels and controls."""
+    """Format all metrics of codes together with their chance levels and controls."""
     probed = metrics["probed"]
     alone = probed["classes_of_one_image"]
     of = f"{probed['images']} images of {probed['classes']} classes"
@@ -115,7 +117,7 @@ def probe_rows(metrics: dict) -> list[Row]:
             for factor, result in factors.items():
                 label = f"{direction}: {name.replace('_', ' ')} {factor}".strip()
                 found.append((label, *_probe_cells(result)))
-    return found
+    return [*found, *field_rows(metrics)]
 
 
 def _content_labels(found: dict | None) -> list[Row]:
@@ -177,8 +179,14 @@ def _quality(found: dict) -> str:
     low, high = found["interval"]
     return (
         f"kernel distance {found['kernel_distance']:.4f} [{low:.4f}, {high:.4f}], "
+        f"{_frechet(found)}"
         f"precision {found['precision']:.2f}, recall {found['recall']:.2f}"
     )
+
+
+def _frechet(found: dict) -> str:
+    distance = found.get("frechet_distance_vgg16")
+    return "" if distance is None else f"Fréchet distance (VGG16) {distance:.3f}, "
 
 
 def _new_classes(found: dict) -> list[Row]:

@@ -1,5 +1,8 @@
 """Stage 1 jointly optimizes a content code per image, a class code per class and the generator."""
 
+import functools
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
@@ -14,9 +17,12 @@ from lord_fast.memory import free_memory
 from lord_fast.model.build import build_decoder, build_loss, build_tables
 from lord_fast.model.generator import Decoder
 from lord_fast.model.perceptual import SCALE_IMAGES, PerceptualLoss
+from lord_fast.model.streamed_table import StreamedTable
+from lord_fast.model.table_place import choose_place
 from lord_fast.run.checkpoint import State
 from lord_fast.run.segments import Tables
 from lord_fast.train import optimizer
+from lord_fast.train.capture import Changed
 from lord_fast.train.stage import Stage
 
 
@@ -73,6 +79,8 @@ class LatentStage(Stage):
         store: The images.
         machine: Device, precision and threads.
         group: The processes that train together. Defaults to this process alone.
+        folder: Folder for the content table's scratch file, if it has one and --table-folder names
+            no other. Defaults to the system's folder for temporary files.
 
     Attributes:
         contents: Virtual rank of this process -> its content table.
@@ -81,7 +89,8 @@ class LatentStage(Stage):
     Raises:
         ValueError: The networks, the loss or the optimizer cannot be built as configured. Or the
             store has fewer images than a batch, a single class, or a class of one image. Or the
-            class table does not fit in memory.
+            class table does not fit in memory, or the content table does not fit where
+            --table-device says.
     """
 
     name = "latent"
@@ -95,6 +104,7 @@ class LatentStage(Stage):
         store: ImageStore,
         machine: Machine,
         group: Group | None = None,
+        folder: Path | None = None,
     ):
         check_trainable(store)
         decoder = build_decoder(config, store.size, store.channels).to(machine.device)
@@ -106,32 +116,44 @@ class LatentStage(Stage):
             adam=config.adam, lr=config.adam.lr, min_lr=config.adam.min_lr,
         )  # fmt: skip
         check_class_table(store.num_classes, config.model.class_dim, self.device)
+        own = sum(self.shards.rows(shard, store.num_images) for shard in self.shards.mine)
+        processes = this_launch().local_world
+        self.table_place = choose_place(config, own, machine.device, folder, processes)
         self.contents, self.class_ = build_tables(
-            config, store.num_images, store.num_classes, self.total_steps, self.device, self.shards
-        )
+            config, store.num_images, store.num_classes, self.total_steps, self.device,
+            self.shards, self.table_place,
+        )  # fmt: skip
         normalized = config.loss.perceptual_scale == "normalized"
         if normalized and isinstance(reconstruction, PerceptualLoss):
-            order = permutation(store.num_images, config.seed, 0)[:SCALE_IMAGES]
+            order = permutation(store.num_images, config.seed, 0)[:SCALE_IMAGES].long()
             reconstruction.measure_scale(self.images_of(order))
-        self.features = self.cache_features() if config.machine.cache_target_features else None
+        self.keep_frozen_weights()
+        self.features = self.cache_features() if self.form.cache_target_features.on else None
         self.is_warm = False
 
     def step(self, step: int) -> dict[str, Tensor]:
-        """See `Stage.step`.
-
-        Checkpoints hold only rows that were updated. After the first step all rows of a warm start
-        count as updated, so that their initial codes are saved. This changes nothing else, because
-        Adam does not move a row without moments.
-        """
+        """See `Stage.step`. The content tables need the rows of the step on the device."""
+        for shard, table in self.contents.items():
+            table.load(step, functools.partial(self.sampler.rows, shard=shard))
         scalars = super().step(step)
+        for table in self.contents.values():
+            table.store(step)
         if self.is_warm and step == 0:
-            for shards in self.tables().values():
-                for shard in shards.values():
-                    shard.last_step.clamp_(min=1)
+            self._count_all_rows_as_updated()
         return scalars
 
+    def _count_all_rows_as_updated(self) -> None:
+        """Make the next checkpoint hold all codes, as a warm start needs.
+
+        Checkpoints hold only rows that were updated, and the seed gives the others. This changes
+        nothing else, because Adam does not move a row without moments.
+        """
+        for shards in self.tables().values():
+            for shard in shards.values():
+                shard.last_step.clamp_(min=1)
+
     def update(
-        self, image_ids: Tensor, class_ids: Tensor, now: Tensor, pixels: Tensor
+        self, image_ids: Tensor, class_ids: Tensor, now: Tensor, pixels: Tensor, by_class: Tensor
     ) -> dict[str, Tensor]:
         """See `Stage.update`."""
         class_grads = []
@@ -158,8 +180,24 @@ class LatentStage(Stage):
         scalars = self.gradients.finish()
         optimizer.step(self.adam)
         gather_rows = self.group.gather_rows
-        self.class_.apply_(gather_rows(class_ids), gather_rows(torch.cat(class_grads)), now)
+        alone = self.group.world == 1  # else the rows are also those of other processes
+        self.class_.apply_(
+            gather_rows(class_ids), gather_rows(torch.cat(class_grads)), now,
+            by_row=by_class if alone else None,
+        )  # fmt: skip
         return scalars
+
+    def changed(self, image_ids: Tensor, class_ids: Tensor, *others: Tensor) -> dict[str, Changed]:
+        """See `Stage.changed`."""
+        return super().changed(image_ids, class_ids) | {
+            "content": [
+                # A streamed table holds the rows of the batch only.
+                (part, None if isinstance(table, StreamedTable) else self.shards.local(image_ids))
+                for table in self.contents.values()
+                for part in table.state
+            ],
+            "class": [(part, class_ids) for part in self.class_.state],
+        }
 
     def grid_codes(self, step: int, columns: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """See `Stage.grid_codes`. The content codes have no noise."""
@@ -178,6 +216,11 @@ class LatentStage(Stage):
     def tables(self) -> Tables:
         """Return the content tables of this process and the class table."""
         return {"content": self.contents, "class": {0: self.class_}}
+
+    def close(self) -> None:
+        """Free the scratch files of the content tables and end their threads."""
+        for table in self.contents.values():
+            table.close()
 
     def load_state(self, state: State) -> None:
         """Restore a state from `state`."""

@@ -1,7 +1,7 @@
 """Starts a stage in a run's folder. Everything is checked, set up and printed before training."""
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +28,7 @@ from lord_fast.errors import fitting
 from lord_fast.launch import this_launch
 from lord_fast.machine import Machine, set_up_for
 from lord_fast.model.build import build_loss, saved_shards, stored_classes, stored_shards
+from lord_fast.model.generator import num_adain_layers
 from lord_fast.model.perceptual import PerceptualLoss
 from lord_fast.run import checkpoint
 from lord_fast.run.codes import Stage as StageName
@@ -46,6 +47,7 @@ from lord_fast.run.folder import (
 from lord_fast.run.history import Command
 from lord_fast.train.callbacks import NONE, Callbacks
 from lord_fast.train.encoders import EncoderStage
+from lord_fast.train.form import RECORDED
 from lord_fast.train.latent import LatentStage
 from lord_fast.train.loggers import check_loggers
 from lord_fast.train.loop import run_stage
@@ -93,11 +95,12 @@ def train_latent(
     end = config.total_steps(store.num_images)
     if _is_done(run, "latent", end, from_step):
         if launch.rank == 0:
-            _remember_path(run, data)
+            _remember_path(run, store)
         return None
     machine, config = prepare(config, store, recorded(run, "latent"))
     group = open_group(launch, config.virtual_ranks, machine.device, config.machine.timeout)
-    stage = LatentStage(config, store, machine, group)
+    stage = LatentStage(config, store, machine, group, run)
+    config = replace(config, **stage.form.recorded())
     begun = has_begun(run, "latent") and from_step != 0
     start = None
     if config.init_from is not None and not begun:
@@ -107,13 +110,14 @@ def train_latent(
 
     def begin() -> None:
         check_run(run, config, data)  # Another process may have changed it before the lock.
-        write_run(run, config, {**data, "perceptual_sha256": sha256})
+        write_run(run, config, {**data, "perceptual_sha256": sha256}, store.class_names)
         _record(command, run)
         console.print(header(stage, run, config.preset, PRESETS[config.preset]))
         if start:
             console.print(f"start:   {start}")
 
-    _run(stage, run, begin, console, from_step, callbacks)
+    with closing(stage):
+        _run(stage, run, begin, console, from_step, callbacks)
     return end
 
 
@@ -181,6 +185,7 @@ def train_encoders(
     group = open_group(launch, config.virtual_ranks, machine.device, config.machine.timeout)
     codes = _codes_of(latent, run_config, store, group, machine)
     stage = EncoderStage(config, run_config, store, latent.state, codes, machine, group)
+    config = replace(config, **stage.form.recorded())
     check_weights(run, _weights_of(stage))
 
     def begin() -> None:
@@ -274,16 +279,36 @@ def header(stage: Stage, run: Path, preset: str, defaults: StageConfig) -> str:
         length += f", {stage.shards.count} virtual ranks in {stage.group.world} processes"
     number, file = (1, "config.yaml") if stage.name == "latent" else (2, "encoders.yaml")
     chosen = ["preset", preset, *changed_options(stage.config, defaults)]
+    tables = stage.table_place.describe() if isinstance(stage, LatentStage) else ""
     return "\n".join((
         f"lord-fast {__version__}, stage {number}",
         f"data:    {store.path}: {store.num_images} images of {store.num_classes} classes, {shape}",
         f"device:  {machine.describe()}",
+        f"form:    {stage.form.describe(machine.device.type == 'cuda')}",
         f"kernels: {kernels.live(machine.device.type)}",
+        *([f"tables:  {tables}"] if tables else []),
         f"length:  {length}",
         f"loss:    {loss}",
         f"options: {' '.join(chosen)}",
+        *network_note(preset, store.size),
         f"run:     {run} (every option: {run / file})",
     ))  # fmt: skip
+
+
+def network_note(preset: str, size: int) -> list[str]:
+    """Say in a line that a preset with the published settings has another network for large images.
+
+    Args:
+        preset: Name of the run's preset.
+        size: Side of the images in pixels.
+    """
+    layers = num_adain_layers(size)
+    if preset not in ("paper", "a100") or layers == 4:
+        return []
+    return [
+        f"network: not the published one at {size} px: {layers} AdaIN layers from 4 x 4 instead of "
+        f"4 from {size // 16} x {size // 16}"
+    ]
 
 
 def changed_options(config: StageConfig, defaults: StageConfig) -> list[str]:
@@ -292,7 +317,7 @@ def changed_options(config: StageConfig, defaults: StageConfig) -> list[str]:
     return [
         _as_typed(name, value)
         for name, value in options(config).items()
-        if name not in ("precision", "virtual_ranks") and value != usual[name]
+        if name not in (*RECORDED, "virtual_ranks") and value != usual[name]
     ]
 
 
@@ -310,18 +335,20 @@ def prepare(
     Args:
         config: The stage's configuration.
         store: The stage's images.
-        before: Configuration of the stage's earlier steps, or None before the first step.
+        before: Configuration of the stage's earlier steps, or None before the first step. Its
+            choices replace `auto`, see `form.RECORDED`.
 
     Returns:
-        The machine, and the configuration with the chosen precision. The precision is recorded so
-        that it stays the same when training resumes on another machine. With several virtual ranks
-        the number of threads is recorded too.
+        The machine, and the configuration with the kept choices and the chosen precision. The
+        precision is recorded so that it stays the same when training resumes on another machine.
+        With several virtual ranks the number of threads is recorded too.
 
     Raises:
         ValueError: An option is not available on this machine.
     """
     if before is not None:
-        config = replace(config, precision=before.machine.precision)
+        asked, kept = options(config.machine), options(before.machine)
+        config = replace(config, **{n: kept[n] for n in RECORDED if asked[n] == "auto"})
         if config.virtual_ranks > 1:
             config = replace(config, threads=before.machine.threads)
     check_loggers(config.logging)
@@ -329,17 +356,19 @@ def prepare(
     store.decode_with(config.machine.decoder, machine.device.type, machine.threads)
     store.place(config.machine.store_device, machine.device)
     kernels.use(config.machine.kernels, machine.device.type)
+    kernels.probe(machine.device.type)
     if config.virtual_ranks > 1:
         config = replace(config, threads=machine.threads)
     return machine, replace(config, precision=machine.precision)
 
 
-def _remember_path(run: Path, data: dict[str, Any]) -> None:
+def _remember_path(run: Path, store: ImageStore) -> None:
     """Write the path of a store that has moved into a finished run."""
     config, trained_on = load_config(run / "config.yaml")
-    if trained_on["store"] != data["store"]:
+    path = store.describe()["store"]
+    if trained_on["store"] != path:
         with hold_run(run):
-            write_run(run, config, {**trained_on, "store": data["store"]})
+            write_run(run, config, {**trained_on, "store": path}, store.class_names)
 
 
 def _record(command: Command | None, run: Path) -> None:

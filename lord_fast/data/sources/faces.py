@@ -114,7 +114,7 @@ class Rafd(NamedFiles):
     """The Radboud Faces Database (Langner et al., 2010). All labels are part of the file names.
 
     The class is the model, and the content is camera, expression and gaze. Use --crop to cut out
-    the faces.
+    the faces. Class and images are not known to be those of the published experiments.
 
     Args:
         path: A folder that holds, at any depth, images such as

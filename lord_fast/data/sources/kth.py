@@ -1,7 +1,7 @@
 """The KTH actions show 25 people, 6 actions and 4 scenarios (Schuldt et al., ICPR 2004).
 
 The class is the person. There are no content labels, because frames of two people do not correspond
-to each other.
+to each other. Class and images are not known to be those of the published experiments.
 """
 
 import functools

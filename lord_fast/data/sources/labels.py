@@ -28,15 +28,15 @@ class Labels:
     def chosen(
         cls,
         asked: Sequence[str],
-        published: Sequence[str],
+        default: Sequence[str],
         others: Sequence[str],
         contents: Sequence[str],
     ) -> "Labels":
-        """Choose the labels that --class-factors names, or those of the published experiments.
+        """Choose the labels that --class-factors names, or the default of the data set.
 
         Args:
-            asked: Values of --class-factors, or empty for the published choice.
-            published: The labels that define the class in the published experiments.
+            asked: Values of --class-factors, or empty for the default.
+            default: The labels that define the class by default.
             others: All other labels.
             contents: The labels that are content unless they are part of the class.
 
@@ -44,10 +44,10 @@ class Labels:
             ValueError: --class-factors names an unknown label.
         """
         for name in asked:
-            if name not in (*published, *others):
-                known = " ".join((*published, *others))
+            if name not in (*default, *others):
+                known = " ".join((*default, *others))
                 raise ValueError(f"--class-factors {name}: no such label; there are {known}")
-        classes = tuple(asked or published)
+        classes = tuple(asked or default)
         return cls(classes, tuple(name for name in contents if name not in classes))
 
     def split(self, labels: dict[str, str]) -> tuple[str, dict[str, str]]:
