@@ -32,7 +32,7 @@ MAX_CONFIG_BYTES = 1 << 20
 AnyStage = TypeVar("AnyStage", bound=StageConfig)
 
 FIRST_LINE = "# sha256 {} of this content; delete this line if you edit it"
-ADDED = {
+ADDED: dict[str, Any] = {
     "cache_target_features": False,
     "keep": 2,
     "extended_from": (),
