@@ -114,6 +114,18 @@ def refuse_existing(out: Path) -> None:
         raise ValueError(f"{out}: exists already; give another folder or remove it")
 
 
+def refuse_overwriting(file: Path, overwrite: bool) -> None:
+    """Check that writing a file replaces nothing unasked. A pipe or a device may be written to.
+
+    Raises:
+        ValueError: The file exists and `overwrite` is False, or it is a folder.
+    """
+    if file.is_dir():
+        raise ValueError(f"{file}: is a folder; give the name of a file")
+    if file.is_file() and not overwrite:
+        raise ValueError(f"{file}: exists already; give another file, or add --overwrite")
+
+
 def empty(partial: Path) -> None:
     """Remove the files that an earlier process left in an unfinished folder. It must be locked."""
     for path in partial.iterdir():

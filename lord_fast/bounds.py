@@ -74,6 +74,11 @@ class OneOf:
         return f"one of {', '.join(self.names())}"
 
 
+@dataclass(frozen=True)
+class Repeated:
+    """A tuple whose flag is repeated for every value. It is no bound."""
+
+
 Bound = MoreThan | AtLeast | Below | PowerOfTwo | OneOf
 
 

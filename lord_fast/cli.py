@@ -11,6 +11,7 @@ from types import ModuleType
 from lord_fast import __version__, parser
 from lord_fast.commands import (
     bench,
+    decode,
     demo,
     doctor,
     encode,
@@ -20,6 +21,7 @@ from lord_fast.commands import (
     import_lord,
     interpolate,
     pack,
+    push,
     report,
     run,
     sample,
@@ -28,6 +30,8 @@ from lord_fast.commands import (
     train,
     train_encoders,
     translate,
+    ui,
+    unpack,
 )
 from lord_fast.console import err, out
 from lord_fast.errors import TRACEBACK, Ended, Interrupted, explain
@@ -35,10 +39,10 @@ from lord_fast.launch import Launch, check_launch, leave, this_launch
 
 GROUPS: dict[str, tuple[ModuleType, ...]] = {
     "start": (run, demo),
-    "data": (pack, split),
+    "data": (pack, split, unpack),
     "train": (train, train_encoders),
-    "use": (evaluate, score, encode, translate, fit, sample, interpolate),
-    "share": (export, import_lord, report),
+    "use": (evaluate, score, encode, translate, fit, sample, interpolate, decode, ui),
+    "share": (export, push, import_lord, report),
     "machine": (bench, doctor),
 }
 VERBS: dict[str, ModuleType] = {

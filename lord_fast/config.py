@@ -10,10 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from lord_fast.bounds import AtLeast, Below, Checked, MoreThan, PowerOfTwo
+from lord_fast.bounds import AtLeast, Below, Checked, MoreThan, PowerOfTwo, Repeated
 
 Preset = Literal["demo", "laptop", "paper", "a100"]
+LoggerName = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 PerceptualInput = Literal["caffe", "imagenet", "unit"]
+Switch = Literal["auto", "on", "off"]
+"""auto lets a rule choose, see `lord_fast.train.form`."""
 AnyConfig = TypeVar("AnyConfig", bound="Checked")
 AnyStage = TypeVar("AnyStage", bound="StageConfig")
 
@@ -132,16 +135,22 @@ class MachineConfig(Checked):
     are read ahead. auto selects the first of these that takes at most half of the free memory. When
     training on a CPU it selects memory by the same rule, else disk. The result is the same."""
     table_folder: Path | None = None
-    """Folder for the scratch file of --table-device disk. Choose a fast local disk. Defaults to the
-    run's folder."""
-    cache_target_features: bool = False
+    """Folder for the scratch file of --table-device disk. Choose a fast local disk. The default is
+    the run's folder."""
+    cache_target_features: Switch = "auto"
     """Compute the VGG16 features of all training images once and keep them in memory (only for
     vgg16). This takes 1.8 MB per 64 px image with the default layers in float32. The losses stay
-    the same."""
-    compile: bool = False
-    """Compile the training step with torch.compile, which takes half a minute at the start."""
-    cuda_graph: bool = False
-    """Capture the training step as a CUDA graph and replay it, which saves launch time."""
+    the same up to rounding. auto does it if they take at most a quarter of the free memory. A run
+    keeps its choice when it resumes."""
+    compile: Switch = "auto"
+    """Compile the training step with torch.compile, which takes half a minute at the start. auto
+    does it where training is long enough to repay this. A run keeps its choice when it resumes."""
+    cuda_graph: Switch = "auto"
+    """Capture the training step as a CUDA graph and replay it, which saves launch time. auto does
+    it on CUDA, unless the first replays differ from the uncaptured step."""
+    cudnn_benchmark: Switch = "auto"
+    """Let cuDNN time its algorithms and use the fastest. auto does it on CUDA. A run keeps its
+    choice when it resumes."""
     threads: Annotated[int, AtLeast(0), Below(1025)] = 0
     """Number of CPU threads. 0 uses one for each core, shared by the processes of a machine."""
     timeout: Annotated[float, MoreThan(0), Below(1e6)] = 60.0
@@ -161,7 +170,11 @@ class LoggingConfig(Checked):
     grid_every: Annotated[int, MoreThan(0)] = 500
     """Number of steps between swap grids, which are pictures in RUN/grids."""
     tensorboard: bool = False
-    """Also write TensorBoard events to RUN/tensorboard. This requires the tensorboard extra."""
+    """The same as --logger tensorboard."""
+    logger: Annotated[tuple[LoggerName, ...], Repeated()] = ()
+    """Also send figures, grids and options to a tool. Repeat the flag for several. Each requires
+    the extra of its name. tensorboard writes to RUN/tensorboard. The others are set up by their own
+    environment variables, such as WANDB_MODE=offline and MLFLOW_TRACKING_URI."""
 
 
 @dataclass(frozen=True)
@@ -209,8 +222,11 @@ class TrainConfig(StageConfig):
     preset: Preset = "laptop"
     """Selects the defaults of all other flags. laptop suits 64 px photographs on a CPU. demo suits
     32 px glyphs and takes minutes. paper has the settings of the published PyTorch code. At 128
-    and 256 px its network is larger than the published one. a100 is paper with bf16 and
-    torch.compile on CUDA."""
+    and 256 px its network is larger than the published one. a100 is paper with --device cuda
+    --precision bf16 --compile on."""
+    init_from: Path | None = None
+    """Another run to start from. Its networks are copied, and its codes too if it was trained on
+    the same images. Adam and the learning rates start again."""
     model: ModelConfig = field(default_factory=ModelConfig)
     """Sizes of codes and networks."""
     loss: LossConfig = field(default_factory=LossConfig)
@@ -358,7 +374,7 @@ PRESETS["paper"] = replace(
     epochs=Default(200),
 )
 PRESETS["a100"] = replace(
-    PRESETS["paper"], preset="a100", precision="bf16", compile=True, device="cuda"
+    PRESETS["paper"], preset="a100", precision="bf16", compile="on", device="cuda"
 )
 
 ENCODER_PRESETS: dict[str, EncoderConfig] = {

@@ -22,6 +22,7 @@ LESS = {
     "fit": "give fewer files",
     "encode": "give fewer files",
     "translate": "give fewer files",
+    "decode": "give fewer codes",
 }
 """Advice for each verb when memory runs out."""
 

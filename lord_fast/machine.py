@@ -2,6 +2,8 @@
 
 import ctypes
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -23,12 +25,14 @@ class Machine:
         dtype: Autocast dtype of the convolutions.
         threads: Number of CPU threads.
         tf32: Whether CUDA rounds the inputs of float32 products to TF32's 10 bits of mantissa.
+        why: The reason for the precision.
     """
 
     device: torch.device
     dtype: torch.dtype
     threads: int
     tf32: bool = False
+    why: str = "as set"
 
     @property
     def precision(self) -> str:
@@ -43,7 +47,7 @@ class Machine:
             name = f"Apple GPU (mps), {self.threads} threads"
         else:
             name = f"CPU ({torch.backends.cpu.get_cpu_capability()}), {self.threads} threads"
-        return f"{name}, {self.precision}"
+        return f"{name}, {self.precision} ({self.why})"
 
 
 def set_up(device: str = "auto", precision: str = "auto", threads: int = 0) -> Machine:
@@ -61,16 +65,17 @@ def set_up(device: str = "auto", precision: str = "auto", threads: int = 0) -> M
     device = choose_device(device)
     if precision == "tf32" and device != "cuda":
         raise ValueError("--precision tf32: only CUDA supports it; use float32 or bf16")
-    fast = has_fast_bf16(device)
+    why = "as set"
     if precision == "auto":
+        fast = has_fast_bf16(device)
         precision = "bf16" if fast else "float32"
+        why = "fast here" if fast else "bf16 is not fast here"
     launch = this_launch()
-    threads = threads or max(cpu_count() // launch.local_world, 1)
-    torch.set_num_threads(threads)
+    threads = set_threads(threads, launch.local_world)
     keep_freed_memory()
     use_tf32(precision == "tf32")
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    return Machine(_own_device(device, launch), dtype, threads, precision == "tf32")
+    return Machine(_own_device(device, launch), dtype, threads, precision == "tf32", why)
 
 
 def _own_device(device: str, launch: Launch) -> torch.device:
@@ -80,6 +85,18 @@ def _own_device(device: str, launch: Launch) -> torch.device:
     index = launch.local_rank % torch.cuda.device_count()
     torch.cuda.set_device(index)
     return torch.device("cuda", index)
+
+
+def set_threads(threads: int, processes: int = 1) -> int:
+    """Set the number of CPU threads and return it.
+
+    Args:
+        threads: The number, or 0 for one for each core.
+        processes: Number of processes of this machine that share the cores.
+    """
+    threads = threads or max(cpu_count() // processes, 1)
+    torch.set_num_threads(threads)
+    return threads
 
 
 def choose_device(device: str) -> str:
@@ -117,17 +134,30 @@ def use_tf32(wanted: bool) -> None:
     torch.backends.cudnn.allow_tf32 = wanted
 
 
+@contextmanager
+def ieee_float32(device: torch.device) -> Iterator[None]:
+    """Compute float32 products on CUDA in IEEE arithmetic. Restore the caller's setting after."""
+    if device.type != "cuda":
+        yield
+        return
+    places = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
+    before = [place.fp32_precision for place in places]
+    try:
+        for place in places:
+            place.fp32_precision = "ieee"
+        yield
+    finally:
+        for place, precision in zip(places, before, strict=True):
+            place.fp32_precision = precision
+
+
 def set_up_for(config: MachineConfig) -> Machine:
     """Call `set_up` with the options of a run.
 
     Raises:
-        ValueError: The device or precision is not available, or a CUDA graph is requested without
-            CUDA.
+        ValueError: The device or precision is not available.
     """
-    machine = set_up(config.device, config.precision, config.threads)
-    if config.cuda_graph and machine.device.type != "cuda":
-        raise ValueError(f"--cuda-graph: needs --device cuda, and this is {machine.device.type}")
-    return machine
+    return set_up(config.device, config.precision, config.threads)
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:

@@ -8,10 +8,16 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 import docstring_parser
 import tyro
-from tyro.conf import OmitArgPrefixes, Positional, PositionalMetavarFromFieldName, arg
+from tyro.conf import (
+    OmitArgPrefixes,
+    Positional,
+    PositionalMetavarFromFieldName,
+    UseAppendAction,
+    arg,
+)
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec
 
-from lord_fast.bounds import Checked, OneOf, check
+from lord_fast.bounds import Checked, OneOf, Repeated, check
 from lord_fast.console import err
 from lord_fast.run.history import Command
 
@@ -163,6 +169,8 @@ def _field(name: str, hint: Any, default: Any, documented: dict[str, str]) -> St
     choices = [extra for extra in extras if isinstance(extra, OneOf)]
     if choices:
         hint = Annotated[(Literal[tuple(choices[0].names())], *extras)]
+    if any(isinstance(extra, Repeated) for extra in extras):
+        hint = Annotated[hint, UseAppendAction]
     shown = None if POSITIONAL in extras else _metavar(kind)
     if shown is not None:
         hint = Annotated[hint, arg(metavar=shown)]

@@ -15,6 +15,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 FUNCTIONS = {
     "pack": ("pack", "verify"),
     "split": ("split_images", "split_classes"),
+    "unpack": ("unpack",),
     "train": ("train_latent",),
     "train-encoders": ("train_encoders",),
     "evaluate": ("evaluate_run",),
@@ -24,13 +25,15 @@ FUNCTIONS = {
     "fit": ("lord.fit", "fit_files"),
     "sample": ("lord.sample", "sample_grid"),
     "interpolate": ("lord.interpolate", "interpolate_files"),
+    "decode": ("lord.decode", "decode_files"),
     "report": ("write_report",),
     "export": ("export",),
     "import-lord": ("import_published",),
     "doctor": ("findings",),
 }
-WITHOUT = {"run", "demo", "bench"}
-"""Sequences of other verbs, and a verb that measures for minutes."""
+WITHOUT = {"run", "demo", "bench", "ui", "push"}
+"""Sequences of other verbs, a verb that measures for minutes, an app, and one that needs a network.
+"""
 
 
 def test_python_examples(encoder_run, glyph_store, tmp_path, capsys, monkeypatch):
@@ -50,18 +53,29 @@ def test_python_examples(encoder_run, glyph_store, tmp_path, capsys, monkeypatch
             assert any(f"{function}(" in example for example in examples), function
     images = as_float(ImageStore(glyph_store).images(torch.arange(8)))
     names: dict = {"run": run, "images": images, "folder": folder, "published": published}
+    names["photo"] = folder / "one.png"
     for example in examples:
         exec(compile(example, "docs/python.md", "exec"), names)
     for name in (
-        "again", "swapped", "one_class", "strip", "rows", "refitted", "relit", "new", "baseline",
+        "again", "swapped", "one_class", "named", "of_store", "strip", "rows", "refitted", "relit",
+        "new", "baseline",
     ):  # fmt: skip
         assert names[name].shape[1:] == (1, 32, 32)
     assert [content.shape for content, _ in names["codes"]] == [(2, 4)]
     assert names["new_class"].shape == (1, 8)
     assert names["rows_and_columns"] == (2, 2)
     assert names["seen"] + names["held_out"] == names["manifest"]["num_images"] == 200
-    assert names["steps"] == 8
-    for file in ("codes.npz", "fitted.npz", "grid.png", "between.png", "new.png"):
+    assert names["steps"] == len(names["losses"]) == 8
+    assert len(names["saves"]) == 1
+    for file in (
+        "codes.npz",
+        "fitted.npz",
+        "grid.png",
+        "between.png",
+        "new.png",
+        "swapped.png",
+        "decoded.png",
+    ):
         assert (tmp_path / file).is_file()
     assert (tmp_path / "new-run" / "report.html") == tmp_path / names["page"]
     assert (tmp_path / "model" / "model.safetensors").is_file()

@@ -284,7 +284,7 @@ def test_the_command_writes_all_keys_of_metrics_json(glyph_store, tmp_path, caps
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["codes"] == "latent"
     assert set(metrics["reconstruction"]) == {
-        "psnr", "psnr_per_image", "ssim", "perceptual", "interval",
+        "psnr", "psnr_per_image", "ssim", "perceptual", "interval", "class_mean_psnr",
     }  # fmt: skip
     probes = {
         "accuracy", "mlp_accuracy", "chance", "trained_on", "scored_on", "accuracy_interval",
@@ -304,8 +304,12 @@ def test_the_command_writes_all_keys_of_metrics_json(glyph_store, tmp_path, caps
         "pairs", "psnr", "psnr_per_image", "ssim", "perceptual", "interval", "class_mean_psnr",
         "copy_content_psnr", "baselines",
     }  # fmt: skip
-    assert "transfer" in capsys.readouterr().out
-
+    printed = capsys.readouterr().out
+    assert "recognisable?" in printed
+    assert "additive" in printed
+    assert "informativeness" not in printed
+    assert main(["evaluate", str(run), "--all"]) == 0
+    assert "informativeness" in capsys.readouterr().out
     assert "needs VGG16" in metrics["samples"]["missing"]
 
 

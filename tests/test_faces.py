@@ -10,6 +10,7 @@ from PIL import Image
 from lord_fast.data.options import PackConfig
 from lord_fast.data.pack import pack
 from lord_fast.data.sources import open_source
+from lord_fast.data.sources.faces import read_identities
 from tests.test_sources import records, refuses
 
 # CelebA
@@ -65,6 +66,19 @@ def test_damaged_celeba_files_are_refused(tmp_path):
 
 
 # RaFD
+
+
+@pytest.mark.parametrize(
+    "header", ["image_id identity\n", "image_id,identity\n", "2\n", "2\nimage_id identity\n"]
+)
+def test_celeba_identities_may_have_a_header(tmp_path, header):
+    file = tmp_path / "identity_CelebA.txt"
+    between = "," if "," in header else " "
+    file.write_text(f"{header}000001.jpg{between}2880\n000002.jpg{between}2937\n")
+    assert read_identities(file) == {"000001.jpg": "2880", "000002.jpg": "2937"}
+    file.write_text(f"000001.jpg{between}2880\n{header}")
+    with pytest.raises(ValueError, match="line 2: must be a file's name"):
+        read_identities(file)
 
 
 def test_rafd(tmp_path):

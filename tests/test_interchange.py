@@ -1,20 +1,26 @@
 """Tests of the export and of the import of published checkpoints."""
 
+import contextlib
 import errno
 import itertools
 import json
+import pickle
 import shutil
+import sys
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from lord_fast.atomic import atomic_folder
 from lord_fast.bench.published import PublishedModel
+from lord_fast.bench.step import random_weights
 from lord_fast.cli import main
 from lord_fast.lord import Lord
 from tests.test_cli import fails
+from tests.test_train import ROOT
 
 NAMES = {"adain": "modulation.adain_per_layer", "fc": "generator.fc_layers"}
 
@@ -120,6 +126,67 @@ def test_imported_images_equal_the_published_ones(checkpoint, tmp_path):
     torch.testing.assert_close(made, images_of(tuned, *expected), rtol=0, atol=1e-4)
 
 
+def config_of_published(height: int, width: int, protocol: int = 4) -> bytes:
+    shapes = {"img_shape": (height, width, 3), "n_imgs": 5, "rate": 1e-3, "dims": (128, 256, 7)}
+    return pickle.dumps(shapes, protocol)
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("sides", [(128, 32), (32, 128)])
+def test_wide_images_of_the_area_of_a_square_are_refused(
+    checkpoint, tmp_path, capsys, sides, protocol
+):
+    """The tensors of 128 x 32 images have the shapes of those of 64 x 64 images."""
+    shutil.copytree(checkpoint[0], tmp_path / "model")
+    (tmp_path / "model" / "config.pkl").write_bytes(config_of_published(*sides, protocol))
+    error = fails(capsys, "import-lord", tmp_path / "model", "--run", tmp_path / "run")
+    assert f"images of {sides[0]} x {sides[1]} pixels" in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_published_configuration_is_never_loaded(checkpoint, tmp_path, capsys):
+    """A pickle that calls code is not obeyed, and a line says that squares are assumed."""
+    run = tmp_path / "run"
+    assert main(["import-lord", str(checkpoint[0]), "--run", str(run)]) == 0
+    assert "they are taken to be square" in capsys.readouterr().err
+    shutil.copytree(checkpoint[0], tmp_path / "model")
+    (tmp_path / "model" / "config.pkl").write_bytes(config_of_published(64, 64))
+    again = tmp_path / "again"
+    assert main(["import-lord", str(tmp_path / "model"), "--run", str(again)]) == 0
+    assert "square" not in capsys.readouterr().err
+
+
+def test_an_imported_model_is_tied_to_its_images(checkpoint, tmp_path, capsys, quick):
+    """With its store it is evaluated, reported and given encoders, as the issue's users want."""
+    folder, store, run = tmp_path / "model", tmp_path / "store", tmp_path / "run"
+    folder.mkdir()
+    shutil.copy(checkpoint[0] / "latent.pth", folder)
+    for i, name in enumerate(("ann", "ann", "bob", "bob", "eve")):
+        (tmp_path / "images" / name).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (64, 64), (40 * i, 90, 9)).save(tmp_path / "images" / name / f"{i}.png")
+    assert main(["pack", str(tmp_path / "images"), str(store), "--size", "64"]) == 0
+    command = ["import-lord", str(folder), "--run", str(run), "--store", str(store)]
+    assert main(command) == 0
+    printed = capsys.readouterr().err
+    assert "dB with shuffled codes" in printed
+    assert "order of training" in printed  # random weights reconstruct nothing
+    lord = Lord(run, device="cpu")
+    assert lord.class_names == ["ann", "bob", "eve"]
+    assert lord.find("bob/2.png", "content")[0].image_id == 2
+    assert main(["report", str(run)]) == 0
+    small = ["--steps", "1", "--batch-size", "2", "--encoder-dim", "8"]
+    weights = tmp_path / "vgg.safetensors"
+    save_file(random_weights(), weights)
+    assert main(["train-encoders", str(run), "--perceptual-weights", str(weights), *small]) == 0
+    assert Lord(run, device="cpu").encode(torch.rand(1, 3, 64, 64))[0].shape == (1, 6)
+    shutil.rmtree(tmp_path / "images" / "eve")
+    other = tmp_path / "other"
+    assert main(["pack", str(tmp_path / "images"), str(other), "--size", "64"]) == 0
+    error = fails(capsys, "import-lord", folder, "--run", tmp_path / "r", "--store", other)
+    assert "num_images 4 instead of 5, num_classes 2 instead of 3" in error
+    assert not (tmp_path / "r").exists()
+
+
 def test_import_without_stage_2_and_of_unusable_checkpoints(checkpoint, tmp_path, capsys):
     folder = tmp_path / "folder"
     folder.mkdir()
@@ -195,9 +262,14 @@ def test_export(encoder_run, tmp_path, capsys):
     out = tmp_path / "exported"
     assert main(["export", str(encoder_run), "--out", str(out)]) == 0
     assert sorted(path.name for path in out.iterdir()) == [
-        "README.md", "class_encoder.onnx", "config.json", "content_encoder.onnx", "decoder.onnx",
-        "encoders_decoder.onnx", "model.safetensors",
+        "README.md", "class_encoder.onnx", "class_names.json", "config.json",
+        "content_encoder.onnx", "decoder.onnx", "encoders_decoder.onnx", "model.safetensors",
+        "swaps.png",
     ]  # fmt: skip
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 5, lines  # nothing of another library
+    assert all(line.startswith(str(out)) for line in lines)
+    check_files(out, tmp_path, encoder_run)
     lord = Lord.load(encoder_run, device="cpu")
     tensors = load_file(out / "model.safetensors")
     assert torch.equal(tensors["content_codes"], lord.content_codes)
@@ -219,6 +291,86 @@ def test_export(encoder_run, tmp_path, capsys):
         torch.testing.assert_close(torch.from_numpy(made), wanted, rtol=0, atol=1e-4)
 
 
+def check_files(out, *folders):
+    """Everyone may read the files, and no file names a folder of this machine."""
+    for file in out.iterdir():
+        assert file.stat().st_mode & 0o777 == 0o644, file
+        for text in (*map(str, folders), str(ROOT), "site-packages", sys.prefix):
+            assert text.encode() not in file.read_bytes(), (file, text)
+
+
+def test_an_exported_model_comes_back(encoder_run, photos, tmp_path, capsys):
+    """It does what the run does: in Python, and in the verbs that use a run."""
+    out = tmp_path / "exported"
+    command = ["export", str(encoder_run), "--out", str(out), "--no-onnx"]
+    assert main([*command, "--license", "cc-by-4.0"]) == 0
+    check_files(out, tmp_path, encoder_run)
+    run, model = Lord(encoder_run, device="cpu"), Lord(out, device="cpu")
+    assert model.class_names == run.class_names
+    assert (model.steps, model.stage, model.shape) == (run.steps, "encoders", run.shape)
+    images = torch.rand(3, 1, 32, 32)
+    for found, wanted in zip(model.encode(images), run.encode(images), strict=True):
+        assert torch.equal(found, wanted)
+    assert torch.equal(model.translate(images, class_="3"), run.translate(images, class_="3"))
+    assert torch.equal(model.translate(7, class_="3"), run.translate(7, class_="3"))
+    assert torch.equal(model.sample(2, density="training"), run.sample(2, density="training"))
+    assert torch.equal(model.fit(images, steps=2)[0], run.fit(images, steps=2)[0])
+    assert set(Lord(out, device="cpu", stage="latent").decoders) == {"latent"}
+    for verb in ("encode", "fit"):
+        steps = ["--steps", "1"] if verb == "fit" else []
+        codes = str(tmp_path / f"{verb}.npz")
+        assert main([verb, str(out), str(photos), "--out", codes, *steps]) == 0
+    picture = str(tmp_path / "t.png")
+    assert main(["translate", str(out), "--content", "7", "--class", "3", "--out", picture]) == 0
+    card = (out / "README.md").read_text()
+    assert "license: cc-by-4.0" in card
+    assert "`0`, `1`, `2`" in card
+    assert "(swaps.png)" in card
+    snippet = (
+        card.split("```python\n")[1]
+        .split("```")[0]
+        .replace(f'"{encoder_run.name}"', repr(str(out)))
+    )
+    with contextlib.chdir(tmp_path):
+        Image.new("L", (40, 40)).save("photo.png")
+        exec(
+            compile(snippet.replace("sample(16)", 'sample(4, density="training")'), "card", "exec")
+        )
+    assert (tmp_path / "translated.png").is_file()
+    assert (tmp_path / "samples.png").is_file()
+    assert "not a run of lord-fast" in fails(capsys, "evaluate", out)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    Image.new("L", (40, 40), 90).save(folder / "one.png")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "message"),
+    [
+        ("config.json", "{", "[", "config.json: not the configuration of a model"),
+        ("config.json", '"content_dim": 4', '"content_dim": 5', "does not fit the configured net"),
+        ("config.json", '"num_images": 160', '"num_images": -1', "config.json: damaged"),
+        ("class_names.json", "[", "{", "class_names.json: damaged"),
+        ("model.safetensors", None, None, "model.safetensors: cannot be read"),
+    ],
+)
+def test_a_damaged_export_is_refused(trained_run, tmp_path, file, old, new, message):
+    out = tmp_path / "exported"
+    assert main(["export", str(trained_run), "--out", str(out), "--no-onnx"]) == 0
+    if old is None:
+        (out / file).write_bytes((out / file).read_bytes()[:1000])
+    else:
+        text = (out / file).read_text()
+        assert old in text
+        (out / file).write_text(text.replace(old, new, 1))
+    with pytest.raises(ValueError, match=message):
+        Lord(out, device="cpu")
+
+
 def test_export_writes_each_decoder_with_its_codes(encoder_run, trained_run, tmp_path, capsys):
     """Training codes get the decoder of stage 1, and the encoders get that of stage 2.
 
@@ -228,6 +380,7 @@ def test_export_writes_each_decoder_with_its_codes(encoder_run, trained_run, tmp
     shutil.copytree(encoder_run, run)
     assert main(["evaluate", str(run)]) == 0
     early = json.loads((run / "metrics.json").read_text()) | {"codes": "encoder", "step": 60}
+    del early["checksum"]
     (run / "metrics-encoder.json").write_text(json.dumps(early))
     assert main(["export", str(run), "--out", str(out), "--no-onnx"]) == 0
     tensors = load_file(out / "model.safetensors")
@@ -254,10 +407,11 @@ def test_export_without_onnx_or_stage_2(trained_run, tmp_path):
     out = tmp_path / "exported"
     assert main(["export", str(trained_run), "--out", str(out), "--no-onnx"]) == 0
     assert sorted(path.name for path in out.iterdir()) == [
-        "README.md", "config.json", "model.safetensors",
+        "README.md", "class_names.json", "config.json", "model.safetensors", "swaps.png",
     ]  # fmt: skip
     rooms = {name.split(".")[0] for name in load_file(out / "model.safetensors")}
     assert rooms == {"decoder", "content_codes", "class_codes"}
+    assert Lord(out, device="cpu").translate(0, class_="3").shape == (1, 1, 32, 32)
     assert "encoders_decoder" not in (out / "README.md").read_text()
 
 

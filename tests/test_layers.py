@@ -100,7 +100,6 @@ def test_rooms_import_only_what_the_table_allows():
     [
         ("train.loop", "from lord_fast.bench import measure"),
         ("train.loop", "def f():\n    import lord_fast.lord"),
-        ("lord", "from lord_fast.train import loop"),
         ("kernels.reference", "from ..config import TrainConfig"),
         ("model.latent", "from lord_fast.data.store import ImageStore"),
     ],

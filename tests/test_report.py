@@ -1,12 +1,17 @@
 """Tests of the report, which is one file without requests that works by mouse and keyboard."""
 
+import base64
 import html
+import io
 import json
 import re
 import shutil
+import time
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from lord_fast.cli import main
 from lord_fast.config import PRESETS, replace
@@ -15,7 +20,9 @@ from lord_fast.data.pack import pack
 from lord_fast.data.sources.glyphs import Glyphs
 from lord_fast.data.store import ImageStore
 from lord_fast.lord import Lord
-from lord_fast.report.pictures import plane
+from lord_fast.report.pictures import POINTS, plane
+from lord_fast.report.strips import framed
+from lord_fast.run.verdict import MEANINGS, judge
 from tests.browser import Browser
 from tests.test_cli import fails
 from tests.test_train import train
@@ -36,14 +43,29 @@ def untrained(store, **changes) -> Lord:
     return Lord(config, ImageStore(store).describe(), torch.device("cpu"))
 
 
-def test_a_factor_with_many_labels_gets_a_colour_ramp(tmp_path):
+def test_points_have_a_name_for_every_label_and_a_picture(tmp_path):
     store = tmp_path / "store"
     pack(Glyphs(32, 2, rotations=tuple(range(0, 60, 2))), store, PackConfig(size=32))
     lord = untrained(store)
     lord.content_codes = torch.randn(600, 4)
     found = plane(lord, ImageStore(store))
-    assert set(found["labels"]) == {"class", "typeface", "rotation"}
-    assert found["ramps"] == {"rotation": 30}
+    assert len(found["points"]) == POINTS == len(found["labels"]["rotation"])
+    assert [len(found["names"][name]) for name in ("class", "typeface", "rotation")] == [2, 10, 30]
+    with opened(found["picture"]) as sheet:
+        assert sheet.size == (32 * found["columns"], 32 * POINTS // found["columns"])
+
+
+def opened(uri: str) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
+
+
+def test_gaps_between_images_are_transparent():
+    white = torch.ones(1, 8, 8)
+    pixels = opened(framed([[None, white], [white, white]], sources=True)).convert("RGBA")
+    alpha = np.asarray(pixels)[..., 3]
+    assert alpha.max() == 255
+    assert (alpha == 255).sum() == 3 * 64
+    assert alpha[:8, :8].max() == 0
 
 
 @pytest.mark.parametrize(
@@ -161,36 +183,96 @@ def test_cells_can_be_ordered_worst_first(browser):
       const order = document.getElementById('order');
       order.value = 'worst'; order.dispatchEvent(new Event('change'));
       return chosen('classes').map(i =>
-        Math.min(...[...shown.contents].map(j => swaps.errors[i][j] ?? Infinity)));
+        Math.min(...[...shown.contents].map(j => swaps.errors[stage()][i][j] ?? Infinity)));
     })()"""
     found = browser.run(worst)
     assert found == sorted(found)
     assert len(set(found)) > 1
 
 
-def test_points_are_coloured_by_the_selected_factor(browser):
-    colours = "[...document.querySelectorAll('#dots circle')].map(c => c.getAttribute('fill'))"
-    by_class = browser.run(colours)
-    assert len(set(by_class)) == 8
+def test_the_grid_can_show_the_codes_of_the_encoders(browser):
+    sheet = "getComputedStyle(document.querySelector('#swap button')).backgroundImage"
+    before = browser.run(sheet)
+    browser.run("byId('stage').value = 'encoders';"
+                "byId('stage').dispatchEvent(new Event('change'))")  # fmt: skip
+    assert browser.run(CELLS) == 8 * 8
+    assert browser.run(sheet) != before
+
+
+def test_points_are_coloured_by_the_selected_factor_with_a_legend(browser):
+    names = "scatter.data.datasets.map(d => d.label)"
+    assert len(set(browser.run(names))) == 8
     browser.run("colour.value = 'rotation'; colour.dispatchEvent(new Event('change'))")
-    assert len(set(browser.run(colours))) == 2
-    browser.run("plane.ramps.rotation = 64; scatter()")
-    assert set(browser.run(colours)) == {"hsl(240 70% 50%)", f"hsl({240 - 240 / 63} 70% 50%)"}
+    assert browser.run(names) == ["0", "30"]
+    assert browser.run("scatter.options.plugins.legend.display")
+    assert browser.run("scatter.data.datasets.flatMap(d => d.data).length") == 160
+    browser.run("plane.labels.rotation = plane.points.map((p, i) => i % 64);"
+                "plane.names.rotation = [...Array(64).keys()]; recolour()")  # fmt: skip
+    colours = browser.run("scatter.data.datasets[0].backgroundColor")
+    assert {colours[0], colours[63]} == {"hsl(240 70% 50%)", "hsl(0 70% 50%)"}
+    assert not browser.run("scatter.options.plugins.legend.display")
+
+
+def test_pointing_at_a_point_shows_its_image_and_labels(browser):
+    at = browser.run("""(() => {
+      byId('plane').scrollIntoView();
+      const box = byId('plane').getBoundingClientRect();
+      const point = scatter.getDatasetMeta(0).data[0];
+      return [box.left + point.x, box.top + point.y];
+    })()""")
+    assert browser.run("byId('tip').hidden")
+    browser.send("Input.dispatchMouseEvent", type="mouseMoved", x=at[0], y=at[1])
+    for _ in range(50):
+        if not browser.run("byId('tip').hidden"):
+            break
+        time.sleep(0.02)
+    text = browser.run("byId('tip').textContent")
+    assert re.match(r"class: .\ntypeface: .*\nrotation: (0|30)$", text)
+    assert browser.run("byId('tip').querySelectorAll('.tile').length") == 1
+
+
+def test_the_verdict_is_on_top_and_links_to_its_meaning(browser, run):
+    words = "[...document.querySelectorAll('.card .word')].map(w => w.textContent)"
+    values = json.loads((run / "metrics-encoder.json").read_text())
+    assert browser.run(words) == [card.word for card in judge(values)]
+    links = browser.run(
+        "[...document.querySelectorAll('.card a')].map(a => document.querySelector(a.hash)?.id)"
+    )
+    assert links == ["means-" + question.replace(" ", "-") for question in MEANINGS]
+    assert browser.run("document.querySelectorAll('.verdicts li').length") == 2
+
+
+SIZES = {"desktop": (1280, 800), "phone": (390, 844)}
+
+
+def resize(browser: Browser, size: str, scheme: str = "light") -> None:
+    width, height = SIZES[size]
+    browser.send(
+        "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=2,
+        mobile=size == "phone",
+    )  # fmt: skip
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.send("Emulation.setEmulatedMedia", features=features)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_detail_is_in_view_with_the_grid(browser, size):
+    resize(browser, size)
+    browser.run("document.querySelector('#swap').scrollIntoView()")
+    assert browser.run("""(() => {
+      const box = byId('detail').getBoundingClientRect();
+      return byId('detail').childElementCount === 4 && box.top >= 0 && box.bottom <= innerHeight;
+    })()""")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_fits_a_phone_in_light_and_dark(browser, scheme):
-    browser.send(
-        "Emulation.setDeviceMetricsOverride",
-        width=390,
-        height=844,
-        deviceScaleFactor=2,
-        mobile=True,
-    )
-    browser.send(
-        "Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}]
-    )
+    resize(browser, "phone", scheme)
     assert browser.run("document.documentElement.scrollWidth") <= 390
+    tables = "[...document.querySelectorAll('table')].map(t => t.getBoundingClientRect().height)"
+    assert sum(browser.run(tables)) == 0  # They are folded.
     paper = browser.run("getComputedStyle(document.body).backgroundColor")
     red = int(re.findall(r"\d+", paper)[0])
     assert (red > 128) == (scheme == "light")
+    line = browser.run("charts.map(c => c.options.scales.x.grid.color)")
+    assert all((int(re.findall(r"\d+", colour)[0]) > 128) == (scheme == "light") for colour in line)

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -45,3 +46,12 @@ def test_each_order_is_computed_once_when_reading_ahead_into_the_next_epoch(monk
         for other in (step, step + 1, step + 2):
             ahead.image_ids(other)
     assert made == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("count", [1, 2, 70_001])
+def test_an_order_in_32_bits_is_that_of_numpy_in_64(count):
+    key = np.random.SeedSequence([3, 5])
+    wanted = np.random.Generator(np.random.Philox(key)).permutation(count)
+    order = permutation(count, seed=3, epoch=5)
+    assert order.dtype == torch.uint32
+    assert np.array_equal(order.numpy(), wanted)

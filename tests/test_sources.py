@@ -256,6 +256,27 @@ def test_mnist(tmp_path, zipped):
     assert (manifest["channels"], manifest["factors"]) == (1, {})
 
 
+def test_mnist_in_folders_of_the_names_of_its_files(tmp_path):
+    for kind, values in (
+        ("images-idx3", np.zeros((3, 28, 28), np.uint8)),
+        ("labels-idx1", np.arange(3, dtype=np.uint8)),
+    ):  # fmt: skip
+        name = f"t10k-{kind}-ubyte"
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).write_bytes(idx(values))
+    assert [record.class_name for record in records(tmp_path, "mnist")] == ["0", "1", "2"]
+
+
+def test_coil(tmp_path):
+    for name in ("obj1__0", "obj1__355", "obj12__0"):
+        Image.new("L", (8, 8)).save(tmp_path / f"{name}.png")
+    Image.new("L", (8, 8)).save(tmp_path / "other.png")
+    found = [(record.class_name, record.content["angle"]) for record in records(tmp_path, "coil")]
+    assert sorted(found) == [("1", "0"), ("1", "355"), ("12", "0")]
+    (tmp_path / "empty").mkdir()
+    refuses("no obj1__0.png", tmp_path / "empty", "coil")
+
+
 def test_damaged_mnist_files_are_refused(tmp_path):
     data = idx(np.zeros((3, 28, 28), dtype=np.uint8))
     file = tmp_path / "train-images-idx3-ubyte"

@@ -1,5 +1,6 @@
 """lord-fast evaluate."""
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -15,26 +16,38 @@ def evaluate(
     command: Command,
     run: Positional[Path],
     config: Annotated[EvaluateConfig, arg(name="")],
+    all: bool = False,
 ) -> None:
-    """Measure reconstruction, leakage, transfer and samples.
+    """Measure and judge reconstruction, leakage, transfer and samples.
 
     Examples:
         lord-fast evaluate runs/photos
-        lord-fast evaluate runs/photos --codes encoder --store heldout
+        lord-fast evaluate runs/photos --codes encoder --store heldout --all
 
     Args:
         run: The run's folder. The results are written to a file metrics*.json in it.
+        all: Also print all values with their intervals, chance levels and baselines.
     """
-    from rich.table import Table
-
+    from lord_fast.apply.process import set_up_for_run
     from lord_fast.evaluate.run import evaluate_run
 
+    set_up_for_run(run)
     with naming(run):
         with progress_bar("evaluate") as progress:
             metrics = evaluate_run(run, config, progress)
         command.record(run)
-    table = Table("what", "figure", "chance or baseline", title=metrics.title)
-    for row in metrics.rows:
+    if all:
+        _print(metrics.title, ("what", "figure", "chance or baseline"), metrics.rows)
+    cards = [(f"{card.question}?", card.word, card.figure, card.chance) for card in metrics.cards]
+    _print(metrics.title, ("question", "answer", "figure", "chance or baseline"), cards)
+    more = "" if all else "; --all prints them"
+    err.print(f"wrote all values to {metrics.file}{more}; docs/metrics.md explains them")
+
+
+def _print(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    from rich.table import Table
+
+    table = Table(*columns, title=title)
+    for row in rows:
         table.add_row(*row)
     out.print(table)
-    err.print(f"wrote all values to {metrics.file}")

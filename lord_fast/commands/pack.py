@@ -77,6 +77,8 @@ def _pack(source: str, store: Path, config: PackConfig, options: Any) -> None:
     from lord_fast.data.sources import open_source
 
     records = open_source(source, config, *options)
+    for note in records.notes():
+        err.print(f"note: {note}")
     with _progress("pack", len(records)) as advance, _sigterm(store):
         steps: list[int] = []
         start = time.perf_counter()
@@ -111,12 +113,14 @@ def _print_summary(store: Path, manifest: dict, speed: float) -> None:
     counts = np.bincount(np.load(store / "class_ids.npy"))
     counts_of = {name: num_labels(labels) for name, labels in manifest["factors"].items()}
     factors = ", ".join(f"{name} ({count})" for name, count in counts_of.items()) or "none"
+    factors += _why_labels(manifest)
     err.print(
         f"{store}: {manifest['num_images']} images of {len(counts)} classes "
         f"({counts.min()}-{counts.max()} each), {manifest['size']} x {manifest['size']}, "
         f"{'grey' if manifest['channels'] == 1 else 'RGB'}, {manifest['storage']} by "
         f"{manifest['decoder']['name']}; content factors: {factors}; {speed:,.0f} images/s"
     )
+    _note_unshared(store, manifest)
     if counts.min() < 2 or len(counts) < 2:
         err.print(
             "note: training needs at least two classes with at least two images each. "
@@ -124,14 +128,53 @@ def _print_summary(store: Path, manifest: dict, speed: float) -> None:
         )
 
 
+def _why_labels(manifest: dict) -> str:
+    """Say why names of files were taken as content labels or not."""
+    found = manifest["content_labels"]
+    if found is None:
+        return ""
+    if "similarity" not in found:
+        return " (no two classes share the name of a file)"
+    alike = f"correlation {found['similarity']:.2f} above chance, p {found['p']:.3f}"
+    if found["used"] == "stem":
+        return f" (images of the same name are alike: {alike})"
+    return (
+        f" (images of the same name are not alike: {alike}; if they do show the same content, "
+        f"use --content-labels stem)"
+    )
+
+
+def _note_unshared(store: Path, manifest: dict) -> None:
+    """Say that content labels are of no use if no two classes share one."""
+    import numpy as np
+
+    found = manifest["content_labels"]
+    hint = (
+        "transfer cannot be measured. If the names hold labels such as an angle, give them with "
+        "--content-pattern"
+    )
+    if found is not None and "similarity" not in found:
+        err.print(f"note: no two classes share the name of a file, so {hint}")
+    if not manifest["factors"]:
+        return
+    _, contents = np.unique(np.load(store / "content_ids.npy"), axis=0, return_inverse=True)
+    pairs = np.unique(np.stack((contents.reshape(-1), np.load(store / "class_ids.npy"))), axis=1)
+    if len(pairs[0]) == len(np.unique(pairs[0])):
+        err.print(f"note: no two classes share a content label, so {hint}")
+
+
 def _print_left_out(store: Path) -> None:
     import json
+
+    from lord_fast.data.pack import SHOWN
 
     rows = [json.loads(line) for line in (store / "left_out.jsonl").read_text().splitlines()]
     if rows:
         err.print(f"left out {len(rows)} images ({store / 'left_out.jsonl'}):")
-        for row in rows:
+        for row in rows[:SHOWN]:
             err.print(f"  {row['name']}: {row['reason']}")
+        if len(rows) > SHOWN:
+            err.print(f"  and {len(rows) - SHOWN} more")
 
 
 @contextmanager

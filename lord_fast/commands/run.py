@@ -53,6 +53,7 @@ def run(
         max_bad: Number of broken photos to tolerate. They are left out and listed. Defaults to a
             tenth of the photos.
     """
+    from lord_fast.data.again import check_store
     from lord_fast.train.start import check_weights_of
 
     run = run or Path("runs") / photos.resolve().name.split(".")[0]
@@ -110,32 +111,6 @@ def check_photos(photos: Path) -> int:
         few = [name for name in names if counts[name] < FEW]
         err.print(f"note: {_some(few)}: fewer than {FEW} photos, so expect swaps of low quality")
     return total
-
-
-def check_store(photos: Path, store: Path, run: Path, count: int, size: int) -> None:
-    """Check that an existing store has the right number of photos and the right size.
-
-    Args:
-        photos: The folder.
-        store: The store of the photos.
-        run: The run's folder.
-        count: Number of photos in the folder.
-        size: Requested side of the images in pixels.
-
-    Raises:
-        ValueError: The number of photos or the size differs.
-    """
-    from lord_fast.data.store import ImageStore
-
-    packed = ImageStore(store)
-    before = packed.num_images + len((store / "left_out.jsonl").read_text().splitlines())
-    again = f"Give another --run, or remove {store} and {run} to begin again"
-    if before != count:
-        raise ValueError(
-            f"{store}: packed when {photos} had {before} photos, and now it has {count}. {again}"
-        )
-    if packed.size != size:
-        raise ValueError(f"--size {size}: {store} holds {packed.size} px images. {again}")
 
 
 def config_of(training: tuple[str, ...]) -> TrainConfig:

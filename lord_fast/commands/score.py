@@ -6,7 +6,7 @@ from typing import Annotated
 
 from tyro.conf import Positional
 
-from lord_fast.atomic import atomic_write
+from lord_fast.atomic import atomic_write, refuse_overwriting
 from lord_fast.bounds import AtLeast
 from lord_fast.console import out
 from lord_fast.run.metrics import probe_rows
@@ -18,6 +18,7 @@ def score(
     json: Path | None = None,
     circular: tuple[str, ...] = (),
     seed: Annotated[int, AtLeast(0)] = 0,
+    overwrite: bool = False,
 ) -> None:
     """Measure the codes of any model.
 
@@ -36,12 +37,15 @@ def score(
         circular: Numeric content factors that lie on a circle, each with its period, such as
             angle=360.
         seed: Seed of the splits, the probes and the controls.
+        overwrite: Replace an existing JSON file.
     """
     from rich.table import Table
 
     from lord_fast.evaluate.regression import periods
     from lord_fast.evaluate.score import score as measure
 
+    if json is not None:
+        refuse_overwriting(json, overwrite)
     values = measure(codes, labels, seed, periods(circular))
     table = Table("what", "figure", "chance and controls", title=str(codes))
     for row in probe_rows(values):

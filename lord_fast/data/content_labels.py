@@ -3,8 +3,8 @@
 For example, the files `0001.jpg` of two people may show unrelated content.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -15,6 +15,14 @@ SIDE = 16
 LEAST_P = 0.01
 LEAST_SIMILARITY = 0.04
 """A smaller correlation is ignored even if it is significant."""
+
+
+class Images(Protocol):
+    """Images by number, uint8 or float [H, W, C], such as an array [N, H, W, C]."""
+
+    def __getitem__(self, image_id: int, /) -> np.ndarray:
+        """Return an image."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -34,16 +42,12 @@ class Shared:
 
 
 def labels_are_shared(
-    images: np.ndarray | Sequence[np.ndarray],
-    class_ids: np.ndarray,
-    labels: np.ndarray,
-    seed: int = 0,
+    images: Images, class_ids: np.ndarray, labels: np.ndarray, seed: int = 0
 ) -> Shared | None:
     """Test on the images whether a label means the same content in every class.
 
     Args:
-        images: uint8 or float [N, H, W, C], possibly memory-mapped, or a sequence of N images.
-            A random sample is used if there are many.
+        images: The images. A random sample is used if there are many.
         class_ids: int [N].
         labels: Content label, or combination of labels, of each image, int [N].
         seed: Seed of the sample and of the shuffles.

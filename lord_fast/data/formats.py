@@ -31,6 +31,7 @@ class Format:
         options: Class of the format's own options, which all have defaults, or None.
         has_path: Whether SOURCE is a path.
         names_are_paths: Whether the name of a record is the path of its file relative to SOURCE.
+        signs: Patterns of files in SOURCE by which a folder of this format is recognized.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Format:
     options: type[Checked] | None = None
     has_path: bool = True
     names_are_paths: bool = False
+    signs: tuple[str, ...] = ()
 
     def open(self, path: Path, config: Any, *options: Checked) -> "Source":
         """Open the source at a path.
@@ -61,11 +63,12 @@ def register(
     options: type[Checked] | None = None,
     has_path: bool = True,
     names_are_paths: bool = False,
+    signs: tuple[str, ...] = (),
 ) -> Callable[[Callable[..., "Source"]], Callable[..., "Source"]]:
     """Register the decorated function as the opener of a format. See `Format` for the arguments."""
 
     def decorate(opener: Callable[..., "Source"]) -> Callable[..., "Source"]:
-        _FORMATS[name] = Format(name, about, opener, options, has_path, names_are_paths)
+        _FORMATS[name] = Format(name, about, opener, options, has_path, names_are_paths, signs)
         return opener
 
     return decorate

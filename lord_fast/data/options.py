@@ -25,7 +25,12 @@ class PackConfig(Checked):
     content_pattern: str | None = None
     """A regular expression that is searched in the name of each file without its extension (only
     for folder and archive). Every named group becomes a content factor, such as (?P<angle>\\d+).
-    By default the whole name is the content label."""
+    By default see --content-labels."""
+    content_labels: Literal["auto", "stem", "none"] = "auto"
+    """Content labels of files (only for folder and archive without --content-pattern). stem takes
+    the name without its extension, so that files of the same name in two classes count as the same
+    content. none gives no labels. auto is stem if images that share a name resemble each other more
+    than others, and none otherwise."""
     min_class_size: Annotated[int, MoreThan(0)] = 1
     """Leave out classes with fewer images. Training needs at least 2 of each."""
     class_factors: tuple[str, ...] = ()
@@ -41,6 +46,7 @@ class PackConfig(Checked):
     """Keep the original files in the store and decode them during training. Use it if the decoded
     pixels fit neither in memory nor on disk."""
     max_bad: Annotated[int, AtLeast(0)] = 0
-    """Number of broken images to tolerate. They are left out and listed in left_out.jsonl."""
+    """Number of broken images to tolerate, and of names that --content-pattern does not match.
+    They are left out and listed in left_out.jsonl."""
     workers: Annotated[int, AtLeast(0), Below(1025)] = 0
     """Number of threads that decode images. 0 uses one for each core."""

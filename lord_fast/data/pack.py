@@ -22,6 +22,8 @@ from lord_fast.data.unfinished import discard, finish, unfinished
 from lord_fast.data.writer import StoreWriter
 from lord_fast.system import cpu_count
 
+SHOWN = 20
+"""Largest number of broken images that are named."""
 CHUNK = 16
 """Largest number of images that a worker reads and decodes at a time."""
 CHUNK_BYTES = 32 << 20
@@ -127,7 +129,7 @@ def _write(job: _Job, partial: Path, progress: Callable[[int], None]) -> dict:
     writer = StoreWriter(partial, shape, config.encoded, {
         **made_of, "size": shape.size, "channels": shape.channels, "crop": shape.crop,
         "encoded": config.encoded, "min_class_size": config.min_class_size,
-        "changed": _changed(source),
+        "content_labels": config.content_labels, "changed": _changed(source),
     })  # fmt: skip
     done = writer.start(job.records)
     try:
@@ -143,7 +145,15 @@ def _write(job: _Job, partial: Path, progress: Callable[[int], None]) -> dict:
         raise ValueError(_broken(writer.left_out, len(source)))
     if not writer.class_ids:
         raise ValueError(f"none of {len(source)} images can be used")
+    if _has_unsure_labels(source, config):
+        writer.judge_labels(job.decoder)
     return writer.finish(**made_of)
+
+
+def _has_unsure_labels(source: Source, config: PackConfig) -> bool:
+    """Return whether the labels are names of files that may not mean the same in every class."""
+    stem = getattr(source, "stem", None)
+    return stem is not None and stem.pattern is None and config.content_labels == "auto"
 
 
 def _path_of(source: Source) -> Path | None:
@@ -263,10 +273,12 @@ def _fitted(image: np.ndarray | BadImageError, shape: Shape) -> np.ndarray | Bad
 
 
 def _broken(left_out: list[dict], total: int) -> str:
-    lines = "\n  ".join(f"{entry['name']}: {entry['reason']}" for entry in left_out)
+    lines = [f"{entry['name']}: {entry['reason']}" for entry in left_out[:SHOWN]]
+    if len(left_out) > SHOWN:
+        lines.append(f"and {len(left_out) - SHOWN} more")
     return (
         f"{len(left_out)} of {total} images cannot be used; repair or remove them, or pack the "
-        f"others with --max-bad {len(left_out)}:\n  {lines}"
+        f"others with --max-bad {len(left_out)}:\n  " + "\n  ".join(lines)
     )
 
 

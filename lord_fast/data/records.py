@@ -51,6 +51,10 @@ class Source:
     def __iter__(self) -> Iterator[Record]:
         raise NotImplementedError
 
+    def notes(self) -> list[str]:
+        """Return lines about files that the source ignores, for the user."""
+        return []
+
     def describe(self) -> dict:
         """Describe the source for the manifest, as JSON values."""
         raise NotImplementedError

@@ -129,13 +129,13 @@ class ImageStore:
             ValueError: An image has changed. The error names the first one.
         """
         for image_id, sha256 in manifest.get("sample", ()):
-            if hashlib.sha256(self._stored(image_id)).hexdigest() != sha256:
+            if hashlib.sha256(self.stored(image_id)).hexdigest() != sha256:
                 raise ValueError(
                     f"{data_file(self.path, self.encoded)}: image {image_id} is not the one that "
                     f"was packed; see all that changed with: lord-fast pack --verify {self.path}"
                 )
 
-    def _stored(self, image_id: int) -> bytes:
+    def stored(self, image_id: int) -> bytes:
         """Return the bytes of an image in the data file, which are its pixels or its file."""
         if self.encoded:
             return self._data[self._offsets[image_id] : self._offsets[image_id + 1]].tobytes()
@@ -259,11 +259,13 @@ class ImageStore:
             return ""
         return ", ".join(self._open_decoder().describe().values())
 
-    def images(self, image_ids: Tensor) -> Tensor:
+    def images(self, image_ids: Tensor, pinned: bool = False) -> Tensor:
         """Read a batch of images.
 
         Args:
             image_ids: int64 [B].
+            pinned: Read pixels directly into page-locked memory, from which a GPU copies them
+                without waiting. Images that must be decoded ignore this.
 
         Returns:
             uint8 [B, channels, size, size], channels last in memory. It is on the GPU if the
@@ -277,11 +279,11 @@ class ImageStore:
         # Uses NumPy, because a PyTorch gather in the loader's thread would start a second pool.
         ids = image_ids.numpy()
         if self.placed == "pinned":
-            return torch.from_numpy(self._data[ids]).permute(0, 3, 1, 2)
+            return self._pixels(ids, pinned)
         with self._reads.of(*self._spans(ids)):
             if not self.encoded:
-                return torch.from_numpy(self._data[ids]).permute(0, 3, 1, 2)
-            files = [self._stored(i) for i in ids]
+                return self._pixels(ids, pinned)
+            files = [self.stored(i) for i in ids]
         try:
             return self._open_decoder().batch(files).permute(0, 3, 1, 2)
         except BadImageError as error:
@@ -289,6 +291,13 @@ class ImageStore:
                 f"{self.path}: an image does not decode ({error}); find it with lord-fast pack "
                 f"--verify {self.path}"
             ) from error
+
+    def _pixels(self, ids: np.ndarray, pinned: bool) -> Tensor:
+        shape = (len(ids), *self._data.shape[1:])
+        found = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
+        # NumPy would write to a second buffer first with any other mode.
+        np.take(self._data, ids, 0, out=found.numpy(), mode="clip")
+        return found.permute(0, 3, 1, 2)
 
     def _open_decoder(self) -> Decoder:
         if self._decoder is None:
@@ -309,7 +318,9 @@ def open_store(run: Path, data: dict[str, Any], moved_to: Path | None = None) ->
         ValueError: The store does not exist or holds other images.
     """
     if moved_to is None and not data["store"]:
-        raise ValueError(f"{run}: was imported, so it has no store")
+        raise ValueError(
+            f"{run}: has no store; import it with --store, or use the run that it was exported from"
+        )
     path = moved_to or Path(data["store"])
     if moved_to is None and not path.exists():
         raise ValueError(
@@ -324,6 +335,11 @@ def open_store(run: Path, data: dict[str, Any], moved_to: Path | None = None) ->
 
 def _tuple(values: list[int] | None):
     return None if values is None else tuple(values)
+
+
+def read_image(store: ImageStore, image_id: int) -> Tensor:
+    """Read one image, float32 [channels, size, size] in [0, 1]."""
+    return as_float(store.images(torch.tensor([image_id])))[0]
 
 
 def as_float(images: Tensor) -> Tensor:

@@ -23,7 +23,8 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TextIO
 
@@ -32,7 +33,8 @@ from PIL import Image
 
 from lord_fast import __version__
 from lord_fast.atomic import empty
-from lord_fast.data.decode import Shape
+from lord_fast.data.content_labels import labels_are_shared
+from lord_fast.data.decode import BadImageError, Decoder, Shape
 from lord_fast.data.manifest import Sample, data_file, stored, write_manifest
 from lord_fast.data.records import Record
 from lord_fast.data.strings import write_factors
@@ -62,6 +64,7 @@ class StoreWriter:
         self.digest = hashlib.sha256()
         self.sample = Sample()
         self.left_out: list[dict] = []
+        self.content_labels: dict | None = None
 
     def start(self, records: Iterable[Record]) -> int:
         """Continue an interrupted packing of the same records, or start from the beginning.
@@ -130,6 +133,30 @@ class StoreWriter:
             for file in (self.data, self.reasons, self.index):
                 files.callback(file.close)
 
+    def judge_labels(self, decoder: Decoder) -> None:
+        """Remove the content labels after `close` unless they mean the same in every class.
+
+        Args:
+            decoder: Decodes the images of an encoded store.
+        """
+        images = _Packed(
+            self.data_file, self.offsets, self.shape, decoder if self.encoded else None
+        )
+        classes, contents = np.array(self.class_ids), np.array(self.content_ids)
+        found = labels_are_shared(images, classes, contents)
+        used = "stem" if found is not None and found.shared else "none"
+        self.content_labels = {"used": used, **({} if found is None else asdict(found))}
+        if used == "none":
+            self._forget_contents()
+
+    def _forget_contents(self) -> None:
+        """Write the index and the hash again without content labels."""
+        rows = [{**row, "content": {}} for row in _lines(self.folder / "index.jsonl")]
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (self.folder / "index.jsonl").write_text(text)
+        self.digest = hashlib.sha256(text.encode())
+        self.factors, self.content_ids = {}, array.array("i")
+
     def finish(self, source: dict, decoder: dict) -> dict:
         """Write the remaining files after `close` and return the manifest."""
         np.save(self.folder / "class_ids.npy", np.array(self.class_ids, dtype=np.int64))
@@ -148,6 +175,7 @@ class StoreWriter:
             "crop": self.shape.crop,
             "class_names": list(self.classes),
             "factors": write_factors(self.folder, self.factors),
+            "content_labels": self.content_labels,
             "sha256": self.digest.hexdigest(),
             "left_out": len(self.left_out),
             "source": source,
@@ -194,6 +222,31 @@ class StoreWriter:
             labels.setdefault(row["content"][factor], len(labels))
             for factor, labels in self.factors.items()
         )
+
+
+class _Packed:
+    """The images of an unfinished store by their ids, uint8 [size, size, channels].
+
+    Args:
+        file: The data file.
+        offsets: Offset of each image in it, and the end.
+        shape: Shape of the images.
+        decoder: Decodes the images of an encoded store. None for a store of pixels.
+    """
+
+    def __init__(self, file: Path, offsets: Sequence[int], shape: Shape, decoder: Decoder | None):
+        self.file, self.offsets, self.shape, self.decoder = file, offsets, shape, decoder
+
+    def __getitem__(self, image_id: int) -> np.ndarray:
+        with self.file.open("rb") as stream:
+            stream.seek(self.offsets[image_id])
+            data = stream.read(self.offsets[image_id + 1] - self.offsets[image_id])
+        if self.decoder is not None:
+            (pixels,) = self.decoder.decode([data])
+            assert not isinstance(pixels, BadImageError)
+            return pixels
+        side = self.shape.size
+        return np.frombuffer(data, dtype=np.uint8).reshape(side, side, self.shape.channels)
 
 
 def _lines(file: Path) -> Iterator[dict]:

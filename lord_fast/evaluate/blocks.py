@@ -19,6 +19,9 @@ from lord_fast.evaluate.splits import Split, hold_out, stratified
 REGULARIZATIONS = (1e-3, 1e-2, 1e-1, 1.0)
 """Inverse strengths of weight decay. The one with the lowest loss is used."""
 
+LEAST = 0.02
+"""A code or a group with less information in total counts as one without any."""
+
 
 def infomec(
     content: np.ndarray,
@@ -106,7 +109,7 @@ def scores(information: np.ndarray) -> dict[str, float]:
     Returns:
         `infom` is 1 if each code holds information about one group only. `infoc` is 1 if each group
         is in one code only. `infoe` is the mean information of both codes together. A code or group
-        without information counts as 0.
+        with less information than `LEAST` counts as 0.
     """
     parts = information[:, :2]
     return {
@@ -119,5 +122,6 @@ def scores(information: np.ndarray) -> dict[str, float]:
 def _concentration(rows: np.ndarray) -> float:
     """Average the largest share of each row, scaled so that equal shares give 0 and one gives 1."""
     total, count = rows.sum(1), rows.shape[1]
-    shares = np.where(total > 0, rows.max(1) / np.where(total > 0, total, 1), 1 / count)
+    some = total >= LEAST
+    shares = np.where(some, rows.max(1) / np.where(some, total, 1), 1 / count)
     return float((shares.mean() - 1 / count) / (1 - 1 / count))

@@ -12,7 +12,8 @@ from lord_fast.evaluate.code_sources import CodeSource
 from lord_fast.evaluate.controls import pixel_code
 from lord_fast.evaluate.draw import draw_images
 from lord_fast.evaluate.field import measure_field
-from lord_fast.evaluate.images import Pictures, compare, pixels_of, read_reduced, summary
+from lord_fast.evaluate.guesses import GroupMeans
+from lord_fast.evaluate.images import Pictures, compare, pixels_of, psnr, read_reduced, summary
 from lord_fast.evaluate.labels import clusters_of, combinations, numbers_of
 from lord_fast.evaluate.lpips import Lpips
 from lord_fast.evaluate.read_codes import Labels, probe_codes
@@ -81,7 +82,27 @@ def _reconstruction(
         return codes.lord.decode(*codes(ids[positions])).cpu()
 
     found = compare(images, pixels_of(store, ids), len(ids), lpips)
-    return summary(found, seed, clusters_of(store, ids))
+    return {
+        **summary(found, seed, clusters_of(store, ids)),
+        "class_mean_psnr": _class_mean(store, ids),
+    }
+
+
+def _class_mean(store: ImageStore, ids: Tensor) -> float | None:
+    """Return the PSNR of the mean of the other images of the class, the baseline in dB.
+
+    Classes of one image are left out. None if there are no others.
+    """
+    several = torch.bincount(store.class_ids, minlength=store.num_classes) > 1
+    ids = ids[several[store.class_ids[ids]]]
+    if not len(ids):
+        return None
+    means, targets = GroupMeans(store, store.class_ids, store.class_ids[ids]), pixels_of(store, ids)
+
+    def guess(positions: Tensor) -> Tensor:
+        return means.without(targets(positions), store.class_ids[ids[positions]])
+
+    return psnr(compare(guess, targets, len(ids), None))
 
 
 def _probes(

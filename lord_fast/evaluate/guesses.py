@@ -52,8 +52,8 @@ class Guesses:
     def __init__(self, store: ImageStore, codes: CodeSource, wanted: Wanted, seed: int):
         self.store, self.codes, self.wanted = store, codes, wanted
         contents, asked = combinations(store)[0], torch.from_numpy(wanted.combination)
-        self._classes = _Means(store, store.class_ids, wanted.class_)
-        self._contents = _Means(store, torch.from_numpy(contents), asked)
+        self._classes = GroupMeans(store, store.class_ids, wanted.class_)
+        self._contents = GroupMeans(store, torch.from_numpy(contents), asked)
         self._nearest = self._retrieve(seed)
 
     def all(self) -> dict[str, Images]:
@@ -100,8 +100,14 @@ class Guesses:
         return found
 
 
-class _Means:
-    """Means of the images of groups, with or without one of the images."""
+class GroupMeans:
+    """Means of the images of groups, with or without one of the images.
+
+    Args:
+        store: The images.
+        groups: Group of each image of the store, int64 [num_images].
+        asked: The groups whose means are needed, int64 [any].
+    """
 
     def __init__(self, store: ImageStore, groups: Tensor, asked: Tensor):
         shape = (store.channels, store.size, store.size)

@@ -45,6 +45,7 @@ def evaluate_run(run: Path, config: EvaluateConfig, progress: Progress = silent)
     values, store = measure(run, config, progress)
     if config.codes != "fit":
         progress(PARTS, PARTS)
+    values["store"]["path"] = str(store.path.resolve())  # The report shows its images.
     _, data = load_config(run / "config.yaml")
     file = run / file_name(config.codes, None if store.sha256 == data["sha256"] else store)
     return save_metrics(file, values)

@@ -1,18 +1,24 @@
-"""Exports a trained run to files that do not need lord-fast (safetensors, ONNX, a model card)."""
+"""Exports a trained run to files that others can use (safetensors, ONNX, a model card)."""
 
+import contextlib
 import json
+import logging
+import os
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lord_fast import __version__
-from lord_fast.atomic import atomic_folder, refuse_overlap
+from lord_fast.atomic import atomic_folder, let_others_read, refuse_overlap
+from lord_fast.grid import draw, save_png
+from lord_fast.interchange.card import PICTURE, card
 from lord_fast.lord import Lord
-from lord_fast.run.codes import Stage
-from lord_fast.run.config import as_plain
-from lord_fast.run.metrics import Metrics, read_metrics
+from lord_fast.lord.read import CONFIG, TENSORS
+from lord_fast.run.exported import as_exported
+from lord_fast.run.folder import write_class_names
 from lord_fast.run.tensors import write_tensors
 
 TOLERANCE = 1e-4
@@ -20,16 +26,25 @@ TOLERANCE = 1e-4
 LATENT = {"decoder": ["content_codes", "class_codes"]}
 ENCODERS = {"encoders_decoder": ["encoders"]}
 """Name of a decoder -> tensors or networks that its codes come from."""
+ROWS, COLUMNS = 6, 10
+"""Numbers of classes and contents in the picture of the card."""
+UNKNOWN = "unknown"
+"""The Hub's identifier of a licence that nobody has stated."""
 
 
-def export(lord: Lord, run: Path, out: Path, onnx: bool) -> dict[str, float]:
-    """Write a folder with model.safetensors, config.json, README.md and ONNX networks.
+def export(
+    lord: Lord, out: Path, onnx: bool, licence: str = UNKNOWN, name: str | None = None
+) -> dict[str, float]:
+    """Write a folder that `Lord` loads, with a model card, a picture and ONNX networks.
+
+    No file names a path of this machine.
 
     Args:
-        lord: The model to export.
-        run: The folder of its run, which has the metrics for the model card.
+        lord: The model to export. The metrics of its run go into the card.
         out: The folder to create.
         onnx: Whether to write the networks as ONNX too.
+        licence: Identifier of the licence, such as apache-2.0, for the card.
+        name: Title of the card. Defaults to the name of the model's folder.
 
     Returns:
         Name of each ONNX file -> largest difference to PyTorch over two batch sizes.
@@ -39,19 +54,37 @@ def export(lord: Lord, run: Path, out: Path, onnx: bool) -> dict[str, float]:
             network differs from PyTorch by more than `TOLERANCE`, or a metrics*.json of the run is
             damaged.
     """
-    refuse_overlap(run, out)
+    refuse_overlap(lord.run, out)
     with atomic_folder(out) as partial:
-        write_tensors(partial / "model.safetensors", _tensors(lord))
+        write_tensors(partial / TENSORS, _tensors(lord))
         decoders = LATENT if lord.encoders is None else LATENT | ENCODERS
-        config = {
-            **as_plain(lord.config), "data": lord.data, "steps": lord.steps, "decoders": decoders,
-        }  # fmt: skip
-        (partial / "config.json").write_text(json.dumps(config, indent=1) + "\n")
-        (partial / "README.md").write_text(_card(lord, run))
+        encoder_config = None if lord.encoders is None else lord.encoder_config
+        config = as_exported(lord.config, encoder_config, lord.data, lord.steps, decoders)
+        (partial / CONFIG).write_text(json.dumps(config, indent=1) + "\n")
+        if lord.has_class_names:
+            write_class_names(partial, lord.class_names)
+        save_png(partial / PICTURE, _picture(lord))
+        (partial / "README.md").write_text(card(lord, name or lord.run.resolve().name, licence))
         return {
             file: _onnx(network, inputs, names, partial / file)
             for file, (network, inputs, names) in (_networks(lord) if onnx else {}).items()
         }
+
+
+def _picture(lord: Lord) -> np.ndarray:
+    """Draw classes of training with contents of training, uint8 [height, width, 3]."""
+    generator = torch.Generator().manual_seed(0)
+    rows, columns = (
+        torch.randperm(len(codes), generator=generator)[:most].sort().values
+        for codes, most in ((lord.class_codes, ROWS), (lord.content_codes, COLUMNS))
+    )
+    content = lord.content_codes[columns]
+    made = [
+        list(lord.decode(content, lord.class_codes[row].expand(len(content), -1), "latent"))
+        for row in rows
+    ]
+    names = [lord.class_names[row] if lord.has_class_names else f"class {row}" for row in rows]
+    return draw(made, [f"content {i}" for i in columns.tolist()], names, (), ())
 
 
 def _tensors(lord: Lord) -> dict[str, Tensor]:
@@ -65,8 +98,8 @@ def _tensors(lord: Lord) -> dict[str, Tensor]:
         if network is not None
         for key, value in network.state_dict().items()
     }
-    tensors |= {"content_codes": lord.content_codes, "class_codes": lord.class_codes}
-    return tensors
+    tensors |= {f"loss.{key}": value for key, value in lord.loss_state.items()}
+    return tensors | {"content_codes": lord.content_codes, "class_codes": lord.class_codes}
 
 
 def _networks(lord: Lord) -> dict[str, tuple[nn.Module, tuple[Tensor, ...], list[str]]]:
@@ -93,12 +126,15 @@ def _onnx(network: nn.Module, inputs: tuple[Tensor, ...], names: list[str], file
             f"--no-onnx"
         ) from error
     network = network.cpu().eval()
-    program = torch.onnx.export(
-        network, inputs, input_names=names[:-1], output_names=names[-1:],
-        dynamic_shapes=tuple({0: "batch"} for _ in inputs), dynamo=True, verbose=False,
-    )  # fmt: skip
+    with _quiet():
+        program = torch.onnx.export(
+            network, inputs, input_names=names[:-1], output_names=names[-1:],
+            dynamic_shapes=tuple({0: "batch"} for _ in inputs), dynamo=True, verbose=False,
+        )  # fmt: skip
     assert program is not None
+    _forget_paths(program.model)
     program.save(file)
+    let_others_read(file)
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     differences = []
     for count in (1, 5):
@@ -112,43 +148,24 @@ def _onnx(network: nn.Module, inputs: tuple[Tensor, ...], names: list[str], file
     return max(differences)
 
 
-def _card(lord: Lord, run: Path) -> str:
-    data = lord.data
-    lines = [
-        "---", "library_name: lord-fast", "tags: [disentanglement, lord]", "---", "",
-        f"# {run.resolve().name}", "",
-        "A LORD model (Gabbay & Hoshen, ICLR 2020) represents an image by a class code and a "
-        "content code.",
-        f"This one was trained on {data['num_images']} images of {data['num_classes']} classes, "
-        f"{data['size']} x {data['size']} x {data['channels']}, and exported by lord-fast "
-        f"{__version__}.", "",
-        "| in `model.safetensors` and as `.onnx` | description |", "|---|---|",
-        "| `content_codes`, `class_codes` | the codes of the training images and classes |",
-        f"| `decoder` | the decoder of these codes, from stage 1 ({lord.steps['latent']} steps) |",
-    ]  # fmt: skip
-    if lord.encoders is not None:
-        lines += [
-            "| `encoders` (`content_encoder`, `class_encoder`) | predict the codes of an image |",
-            f"| `encoders_decoder` | the decoder of the encoders' codes, from stage 2 "
-            f"({lord.steps['encoders']} steps) |",
-        ]
-    lines += [
-        "", "Use codes only with their own decoder. Images are float32 [B, C, H, W] in [0, 1]. "
-        "The networks take any batch size. `config.json` is the run's configuration.",
-        "",
-    ]  # fmt: skip
-    for metrics in read_metrics(run):
-        if _is_of(metrics, lord):
-            lines += [
-                f"## {metrics.file.stem}: {metrics.title}",
-                "",
-                "| metric | value | baseline |",
-            ]
-            lines += ["|---|---|---|", *(f"| {' | '.join(row)} |" for row in metrics.rows), ""]
-    return "\n".join(lines)
+def _forget_paths(model) -> None:
+    """Remove the stack traces of tracing, which name files of this machine."""
+    for node in model.graph.all_nodes():
+        node.metadata_props.clear()
 
 
-def _is_of(metrics: Metrics, lord: Lord) -> bool:
-    """Whether metrics belong to the exported checkpoint and not to an earlier one."""
-    stage: Stage = "encoders" if metrics.values["codes"] == "encoder" else "latent"
-    return metrics.values["step"] == lord.steps.get(stage)
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what torch.onnx and onnxscript log and warn about. Errors are still raised."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with (
+            warnings.catch_warnings(),
+            open(os.devnull, "w") as nowhere,
+            contextlib.redirect_stdout(nowhere),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

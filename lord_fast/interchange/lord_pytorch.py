@@ -1,9 +1,11 @@
 """Imports a checkpoint of the published lord-pytorch.
 
-The state dicts are read with `weights_only`. The pickled configuration is never opened, because the
-shapes of the tensors give all dimensions.
+The state dicts are read with `weights_only`. The shapes of the tensors give all dimensions but one.
+Only the pickled configuration tells a wide image from a square one. It is not loaded, but its codes
+are listed to find the size of the images.
 """
 
+import pickletools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,16 +16,20 @@ from torch import Tensor
 
 from lord_fast.atomic import atomic_folder, file_sha256
 from lord_fast.config import ENCODER_PRESETS, PRESETS, EncoderConfig, TrainConfig, replace
+from lord_fast.data.store import ImageStore
 from lord_fast.lord import fill
 from lord_fast.model.build import build_decoder, build_encoders, build_tables
 from lord_fast.run.checkpoint import State
-from lord_fast.run.config import save_config, save_encoder_config
+from lord_fast.run.config import MAX_CONFIG_BYTES, save_config, save_encoder_config
+from lord_fast.run.folder import write_class_names
 from lord_fast.run.segments import Tables
 from lord_fast.run.snapshot import save
 
 STEP = 1
 """Step number of an imported checkpoint. The published files do not contain the real one."""
 
+INTEGERS = {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1"}
+"""Codes of a pickle that put an integer on its stack."""
 SIZES = (32, 64)
 """Image sizes that can be imported. The published generator always has 4 AdaIN layers, which is
 lord-fast's number only at these sizes."""
@@ -47,24 +53,31 @@ ENCODER = {
 """Published name of a layer of an encoder -> its name in `Encoder`."""
 
 
-def import_published(folder: Path, run: Path) -> "Published":
+def import_published(folder: Path, run: Path, store: ImageStore | None = None) -> "Published":
     """Write a run with the published weights.
 
     Args:
         folder: With latent.pth, and amortized.pth if stage 2 was trained.
         run: The run's folder, which is created.
+        store: The images that the model was trained on, in the same order. With them the run can
+            be evaluated and its encoders trained.
 
     Returns:
         The imported model.
 
     Raises:
-        ValueError: `run` exists, or the files are not those of a model that lord-fast's can be.
+        ValueError: `run` exists, the files are not those of a model that lord-fast's can be, or the
+            store does not fit the model.
     """
     if run.exists():
         raise ValueError(f"{run}: exists already; give another --run")
     found = Published(folder, PRESETS["paper"])
+    if store is not None:
+        found.tie_to(store)
     with atomic_folder(run) as partial:
         save_config(partial / "config.yaml", found.config, found.data)
+        if store is not None:
+            write_class_names(partial, store.class_names)
         save(partial / "checkpoints", "latent", STEP, found.latent, found.tables())
         if found.encoders is not None and found.encoder_config is not None:
             save_encoder_config(partial / "encoders.yaml", found.encoder_config)
@@ -78,7 +91,10 @@ class Published:
     Attributes:
         config: Configuration with dimensions from the shapes and the published settings.
         encoder_config: Configuration of stage 2, or None if there is no amortized.pth.
-        data: The entry `data` of a run's configuration. Its path of the store is empty.
+        data: The entry `data` of a run's configuration. Its path of the store is empty until
+            `tie_to`.
+        is_square: Whether the published configuration says that the images are square. None means
+            that it does not tell, so that squares are assumed.
         latent: State of stage 1 without its tables.
         codes: The codes of stage 1, float32, as content [N, D] and class [C, E].
         encoders: State of stage 2, or None if there is no amortized.pth.
@@ -104,6 +120,13 @@ class Published:
         self.codes = content, class_ = tuple(_parameter(file, state, name) for name in TABLES)
         adain_dim = decoder["generator.body.0.weight"].shape[0]
         size = 16 * round((decoder["generator.head.2.weight"].shape[0] / adain_dim) ** 0.5)
+        sides = published_sides(folder / "config.pkl")
+        self.is_square = None if sides is None else sides[0] == sides[1]
+        if sides is not None and sides[0] != sides[1]:
+            raise ValueError(
+                f"{file}: this model makes images of {sides[0]} x {sides[1]} pixels, and lord-fast "
+                f"has only square images, so train it again with lord-fast"
+            )
         if size not in SIZES:
             raise ValueError(
                 f"{file}: this model makes images of {size} x {size} pixels or images that are not "
@@ -128,6 +151,24 @@ class Published:
         self.encoder_config: EncoderConfig | None = None
         if (folder / "amortized.pth").is_file():
             self._read_encoders(folder / "amortized.pth")
+
+    def tie_to(self, store: ImageStore) -> None:
+        """Record a store as the images that the model was trained on.
+
+        Raises:
+            ValueError: The store has another number of images or classes, or another size.
+        """
+        found = store.describe()
+        different = [
+            f"{name} {found[name]} instead of {self.data[name]}"
+            for name in ("num_images", "num_classes", "size", "channels")
+            if found[name] != self.data[name]
+        ]
+        if different:
+            raise ValueError(
+                f"--store {store.path}: not the images of this model ({', '.join(different)})"
+            )
+        self.data = found
 
     def tables(self) -> Tables:
         """Return tables that hold the codes at step `STEP`, without moments."""
@@ -168,6 +209,35 @@ class Published:
         with _prefix_errors(file):
             network = build_decoder(self.config, self.data["size"], self.data["channels"])
         fill(network, state, file)
+
+
+def published_sides(file: Path) -> tuple[int, int] | None:
+    """Return the height and the width of the images from a published configuration.
+
+    It is a pickle. It is not loaded: its codes are listed, and the first three integers that form a
+    tuple (height, width, 1 or 3) are taken.
+
+    Args:
+        file: config.pkl of a model directory.
+
+    Returns:
+        Height and width in pixels, or None if the file is missing, damaged or has no such tuple.
+    """
+    try:
+        if file.stat().st_size > MAX_CONFIG_BYTES:
+            return None
+        codes = [(code.name, value) for code, value, _ in pickletools.genops(file.read_bytes())]
+    except Exception:  # A damaged pickle raises exceptions of any type.
+        return None
+    numbers: list[int] = []
+    for name, value in codes:
+        if type(value) is int and name in INTEGERS:
+            numbers.append(value)
+            continue
+        if name in ("TUPLE", "TUPLE3") and len(numbers) >= 3 and numbers[-1] in (1, 3):
+            return numbers[-3], numbers[-2]
+        numbers = []
+    return None
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import KFold
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from lord_fast.progress import Parts, Progress, silent
 
@@ -53,6 +54,7 @@ class Density:
         )
 
 
+@threadpool_limits.wrap(limits=1)  # threads would only wait for each other
 def fit_density(
     codes: np.ndarray, seed: int, groups: np.ndarray | None = None, progress: Progress = silent
 ) -> Density:

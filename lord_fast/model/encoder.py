@@ -138,8 +138,11 @@ class Encoder(nn.Module):
             weight = torch.empty_like(layer.weight, device="cpu")
             nn.init.kaiming_normal_(weight, self.leaky_slope, generator=generator)
             layer.weight.copy_(weight)
+            assert layer.bias is not None
             layer.bias.zero_()
         first, spread = self.convs[0], codes.std(0, correction=0)
+        assert isinstance(first, nn.Conv2d)
+        assert first.bias is not None
         first.weight.div_(images.std().clamp_min(1e-6))
         first.bias.copy_(-images.mean() * first.weight.sum((1, 2, 3)))
         self.last.weight.mul_(spread[:, None])

@@ -1,28 +1,25 @@
 """The report of a run, a self-contained HTML page that makes no requests and works offline."""
 
 import html
-import io
 import json
 import platform
+import re
 from pathlib import Path
-
-import matplotlib
-import matplotlib.figure
 
 from lord_fast import __version__
 from lord_fast.atomic import atomic_write
 from lord_fast.data.store import ImageStore, open_store
 from lord_fast.lord import Lord
 from lord_fast.progress import Parts, Progress, silent
-from lord_fast.report import pictures
+from lord_fast.report import cards, pictures, strips
 from lord_fast.run.history import Command, read_history
 from lord_fast.run.metrics import Metrics, read_metrics
 from lord_fast.run.stats import read_stats
 from lord_fast.system import package_version
 
-TEMPLATE = Path(__file__).with_name("page.html")
-POINTS = 300
-"""Maximum number of points of a curve."""
+HERE = Path(__file__).parent
+PARTS = 7
+"""Number of parts of a page that take time."""
 
 
 def write_report(
@@ -45,8 +42,9 @@ def write_report(
     Raises:
         ValueError: there is no stage 1 yet, its store is gone, or a file of the run is damaged.
     """
-    lord = Lord.load(run, stage="latent")
+    lord = Lord.load(run)
     images, page = open_store(run, lord.data, store), run / "report.html"
+    lord.data["store"] = str(images.path.resolve())  # The density reads labels from the store.
     if command is not None:
         command.record(run)
     atomic_write(page, render(run, lord, images, progress))
@@ -58,7 +56,7 @@ def render(run: Path, lord: Lord, store: ImageStore, progress: Progress = silent
 
     Args:
         run: The run's folder.
-        lord: The model of the run, with stage 1 loaded.
+        lord: The model of the run.
         store: The store that it was trained on.
         progress: Is told of the pictures that are drawn.
 
@@ -69,29 +67,83 @@ def render(run: Path, lord: Lord, store: ImageStore, progress: Progress = silent
         ValueError: A metrics*.json or the stats.jsonl of the run is damaged.
     """
     measured = read_metrics(run)
-    part = Parts(progress, 5)
-    swaps = part(pictures.swaps(lord, store))
-    data = {"swaps": swaps, "plane": part(pictures.plane(lord, store))}
-    parts = {
+    part = Parts(progress, PARTS)
+    stats = run / "stats.jsonl"
+    swaps, plane = part(pictures.swaps(lord, store)), part(pictures.plane(lord, store))
+    sheets = {**swaps.pop("pictures"), "points": plane.pop("picture")}
+    curves = pictures.curves(read_stats(stats)) if stats.is_file() else {}
+    return _fill("page.html", {
         "TITLE": html.escape(run.resolve().name),
         "SUMMARY": html.escape(
             f"{store.num_images} images of {store.num_classes} classes, {store.size} x "
-            f"{store.size} pixels, {lord.step} steps of stage 1"
+            f"{store.size} pixels, {lord.steps['latent']} steps of stage 1"
+            + (f", {lord.steps['encoders']} of stage 2" if lord.encoders else "")
         ),
-        **{f"SPRITE_{name.upper()}": uri for name, uri in swaps.pop("pictures").items()},
-        "TRAVERSALS": part(pictures.traversals(lord)),
-        "INTERPOLATIONS": part(pictures.class_interpolations(lord, store)),
+        "STYLE": (HERE / "page.css").read_text(),
+        "SHEETS": "".join(f"--{name}: url({uri}); " for name, uri in sheets.items()),
+        "CARDS": cards.cards(measured),
+        "MEANINGS": cards.meanings(),
+        **_drawn(part, lord, store, measured),
         "METRICS": _metrics(measured),
-        "CURVES": part(_curves(run / "stats.jsonl")),
         "CONFIG": html.escape(_configuration(run)),
         "COMMANDS": html.escape("\n".join((*read_history(store.path), *read_history(run)))),
         "VERSIONS": html.escape(_versions()),
-        "DATA": json.dumps(data).replace("<", "\\u003c"),
+        "DATA": _json({"swaps": swaps, "plane": plane, "curves": curves}),
+        "CHART": (HERE / "chart.umd.min.js").read_text(),
+        "SCRIPT": (HERE / "page.js").read_text(),
+    })  # fmt: skip
+
+
+def _drawn(part: Parts, lord: Lord, store: ImageStore, measured: list[Metrics]) -> dict[str, str]:
+    """Render the pictures that do not change."""
+    rows = "Top: images of training. Below: decoded from their codes of stage 1"
+    rows += ", and from the codes that the encoders predict." if lord.encoders else "."
+    return {
+        "RECONSTRUCTIONS": _figure(part(strips.reconstructions(lord, store)), rows),
+        "HELD_OUT": part(_held_out(lord, measured)),
+        "SAMPLES": _figure(
+            part(strips.samples(lord)),
+            "New images. Their content is drawn from a density of the content codes, and their "
+            "classes are those of training.",
+        ),
+        "TRAVERSALS": _figure(
+            part(strips.traversals(lord)),
+            "All images have the same class. Each row moves along one principal direction of the "
+            "content codes, from two standard deviations below the mean to two above it.",
+        ),
+        "INTERPOLATIONS": _figure(
+            part(strips.class_interpolations(lord, store)),
+            "Each row goes from one class to another and keeps its content.",
+        ),
     }
-    page = TEMPLATE.read_text()
-    for name, value in parts.items():
-        page = page.replace("{{" + name + "}}", value)
-    return page
+
+
+def _held_out(lord: Lord, measured: list[Metrics]) -> str:
+    """Render a swap grid of the held-out images that `evaluate` has measured last."""
+    if lord.encoders is None:
+        return "<p>Train the encoders to see images that training has not seen.</p>"
+    paths = [
+        Path(metrics.values["store"]["path"])
+        for metrics in measured
+        if metrics.values["codes"] == "encoder" and "path" in metrics.values["store"]
+    ]
+    for path in reversed(paths):
+        try:
+            store = ImageStore(path)
+        except ValueError as error:
+            return f"<p>The held-out images cannot be shown: {html.escape(str(error))}</p>"
+        if store.sha256 != lord.data["sha256"]:
+            text = f"Images of {path.name}, through the encoders. Left: class. Above: content."
+            return _figure(strips.held_out(lord, store), text)
+    return (
+        "<p>None were measured. Hold some out with <code>lord-fast split</code>, and measure them "
+        "with <code>lord-fast evaluate RUN --codes encoder --store HELDOUT</code>.</p>"
+    )
+
+
+def _figure(uri: str, caption: str) -> str:
+    text = html.escape(caption)
+    return f'<figure><img alt="{text}" src="{uri}"><figcaption>{text}</figcaption></figure>'
 
 
 def _metrics(measured: list[Metrics]) -> str:
@@ -106,31 +158,13 @@ def _metrics_table(metrics: Metrics) -> str:
         + f"</td><td>{html.escape(row[2])}</td></tr>"
         for row in metrics.rows
     )  # fmt: skip
+    name = html.escape(f"{metrics.file.name}: {cards.subject(metrics)}")
     return (
-        f"<table><caption>{html.escape(metrics.file.name)}: {html.escape(metrics.title)}</caption>"
+        f'<details><summary>{name}</summary><div class="scroll"><table><caption>'
+        f"{html.escape(metrics.title)}</caption>"
         f"<tr><th scope=col>metric<th scope=col>value [95 % interval]<th scope=col>chance or "
-        f"baseline</tr>{body}</table>"
+        f"baseline</tr>{body}</table></div></details>"
     )
-
-
-def _curves(file: Path) -> str:
-    if not file.is_file():
-        return "<p>No steps yet.</p>"
-    logged = read_stats(file)
-    figure = matplotlib.figure.Figure(figsize=(8, 3), layout="constrained")
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "lord-fast"}):
-        for axes, name in zip(figure.subplots(1, 2), ("reconstruction", "lr"), strict=True):
-            for stage in dict.fromkeys(row["stage"] for row in logged):
-                points = [(row["step"], row[name]) for row in logged if row["stage"] == stage]
-                points = points[:: -(-len(points) // POINTS)]
-                axes.plot(*zip(*points, strict=True), label=stage)
-            axes.set_yscale("log")
-            axes.set_xlabel("step")
-            axes.set_title(name)
-            axes.legend()
-        stream = io.StringIO()
-        figure.savefig(stream, format="svg", metadata={"Date": None})
-    return stream.getvalue()[stream.getvalue().index("<svg") :]
 
 
 def _configuration(run: Path) -> str:
@@ -142,3 +176,12 @@ def _versions() -> str:
     packages = ("torch", "numpy", "pillow", "scikit-learn")
     found = [f"{name} {package_version(name) or '(unknown)'}" for name in packages]
     return ", ".join((f"lord-fast {__version__}", f"Python {platform.python_version()}", *found))
+
+
+def _json(data: dict) -> str:
+    return json.dumps(data).replace("<", "\\u003c")
+
+
+def _fill(template: str, parts: dict[str, str]) -> str:
+    """Replace every {{NAME}} of a template once, so that values may contain braces."""
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], (HERE / template).read_text())

@@ -1,8 +1,7 @@
-"""Draws swaps, traversals, interpolations and a plot of the content codes for a report."""
+"""Computes the pictures and values that a report shows when one points at them."""
 
 import base64
 import io
-import itertools
 
 import numpy as np
 import torch
@@ -12,79 +11,76 @@ from sklearn.decomposition import PCA
 from torch import Tensor
 
 from lord_fast.data.store import ImageStore, as_float
-from lord_fast.grid import tile, to_pixels
+from lord_fast.grid import to_pixels
 from lord_fast.lord import Lord
+from lord_fast.run.codes import Stage
 
 CLASSES, CONTENTS = 12, 16
 LARGEST_TILE = 64
-STEPS = 7
-DIRECTIONS = 4
-POINTS = 600
-MOST_LABELS = 20
-"""Maximum number of labels with a colour each. Factors with more labels get a colour ramp."""
+POINTS = 400
+"""Maximum number of points of the plot of content codes."""
+SMALLEST_TILE = 32
+"""Side in pixels of the picture of a point."""
+CURVE_POINTS = 300
+"""Maximum number of points of a curve."""
+CURVES = ("reconstruction", "images_per_second", "lr")
 
 
 def swaps(lord: Lord, store: ImageStore) -> dict:
     """Combine every class of a selection with every content of a selection.
 
     Returns:
-        A dictionary with these keys. `classes` and `contents` are names. `side` is the side of a
-        tile in pixels. `errors` is the PSNR to the true image in dB, [classes][contents], or None
-        if there is no true image. `pictures` maps made, true, contents and classes to data URIs of
-        the generated images, the true images, the content sources and the class sources.
+        A dictionary with these keys. `classes` and `contents` are names. `errors` maps latent, and
+        encoders if there is a stage 2, to the PSNR to the true image in dB, [classes][contents],
+        or None if there is no true image. `pictures` maps latent, encoders, true, contents and
+        classes to data URIs of the generated images of each stage, the true images, the content
+        sources and the class sources.
     """
     class_ids, content_ids, truth = _choose(store)
-    sources = [
+    above, left = (
         as_float(store.images(ids)) for ids in (content_ids, class_sources(store, class_ids))
-    ]
-    content, class_ = lord.content_codes[content_ids], lord.class_codes[class_ids]
-    made = torch.cat([lord.decode(content, code.expand(len(content), -1)).cpu() for code in class_])
-    known = (truth >= 0).flatten()
-    true = torch.ones_like(made)
-    true[known] = as_float(store.images(truth.flatten()[known]))
-    mse = (made - true).square().mean((1, 2, 3)).clamp(min=1e-10)
-    errors = [
-        round(float(-10 * m.log10()), 2) if k else None for m, k in zip(mse, known, strict=True)
-    ]
+    )
     columns = len(content_ids)
+    made = _swapped(lord, class_ids, content_ids, above, left)
+    known = (truth >= 0).flatten()
+    true = torch.ones_like(made["latent"])
+    true[known] = as_float(store.images(truth.flatten()[known]))
+    sheets = [("true", true), *made.items()]
     return {
-        "side": min(store.size, LARGEST_TILE),
         "classes": [store.class_names[i] for i in class_ids],
         "contents": [content_label(store, int(i)) for i in content_ids],
-        "errors": [errors[i : i + columns] for i in range(0, len(errors), columns)],
+        "errors": {stage: _errors(images, true, known, columns) for stage, images in made.items()},
         "pictures": {
-            "made": picture(sprite(made, columns)),
-            "true": picture(sprite(true, columns)),
-            "contents": picture(sprite(sources[0], columns)),
-            "classes": picture(sprite(sources[1], len(class_ids))),
+            **{name: data_uri(sprite(images, columns)) for name, images in sheets},
+            "contents": data_uri(sprite(above, columns)),
+            "classes": data_uri(sprite(left, len(class_ids))),
         },
     }
 
 
-def traversals(lord: Lord) -> str:
-    """A picture with one principal direction of the content codes per row, for one class.
+def _swapped(
+    lord: Lord, class_ids: Tensor, content_ids: Tensor, above: Tensor, left: Tensor
+) -> dict[Stage, Tensor]:
+    """Generate all combinations with the codes of each stage, [classes * contents, C, H, W]."""
+    codes: dict[Stage, tuple[Tensor, Tensor]] = {
+        "latent": (lord.content_codes[content_ids], lord.class_codes[class_ids])
+    }
+    if lord.encoders is not None:
+        codes["encoders"] = lord.encode(above)[0], lord.encode(left)[1]
+    return {
+        stage: lord.decode(
+            content.repeat(len(class_), 1), class_.repeat_interleave(len(content), 0), stage
+        ).cpu()
+        for stage, (content, class_) in codes.items()
+    }
 
-    Each row goes from -2 to 2 standard deviations around the mean.
-    """
-    codes = lord.content_codes.cpu()
-    pca = PCA(min(DIRECTIONS, *codes.shape)).fit(codes.numpy())
-    steps = torch.linspace(-2, 2, STEPS)
-    lines = [
-        codes.mean(0) + steps[:, None] * (torch.from_numpy(axis).float() * float(variance) ** 0.5)
-        for axis, variance in zip(pca.components_, pca.explained_variance_, strict=True)
+
+def _errors(made: Tensor, true: Tensor, known: Tensor, columns: int) -> list[list[float | None]]:
+    mse = (made - true).square().mean((1, 2, 3)).clamp(min=1e-10)
+    errors = [
+        round(float(-10 * m.log10()), 2) if k else None for m, k in zip(mse, known, strict=True)
     ]
-    return _strips(lord, torch.cat(lines), lord.class_codes[:1].expand(len(lines) * STEPS, -1))
-
-
-def class_interpolations(lord: Lord, store: ImageStore) -> str:
-    """A picture whose rows go from one class to another, each with the content of one image."""
-    classes = torch.linspace(0, store.num_classes - 1, DIRECTIONS + 1).long().unique()
-    lines = [
-        lord.interpolate(lord.class_codes[a], lord.class_codes[b], STEPS)
-        for a, b in itertools.pairwise(classes)
-    ]
-    content = lord.content_codes[class_sources(store, classes[:-1])]
-    return _strips(lord, content.repeat_interleave(STEPS, 0), torch.cat(lines))
+    return [errors[i : i + columns] for i in range(0, len(errors), columns)]
 
 
 def plane(lord: Lord, store: ImageStore) -> dict:
@@ -92,8 +88,8 @@ def plane(lord: Lord, store: ImageStore) -> dict:
 
     Returns:
         A dictionary with these keys. `points` is a list [POINTS][2]. `labels` maps each factor to
-        one label per point. `ramps` maps each factor with more than `MOST_LABELS` labels to their
-        number.
+        one label per point, and `names` maps it to the names of these labels. `picture` is a data
+        URI of the images in rows of `columns`.
     """
     drawn = np.random.default_rng(0).permutation(store.num_images)[:POINTS]
     codes = lord.content_codes.cpu().numpy()
@@ -103,9 +99,33 @@ def plane(lord: Lord, store: ImageStore) -> dict:
     labels = {"class": store.class_ids.numpy()[drawn].tolist()}
     for column, name in enumerate(store.factors):
         labels[name] = store.content_ids[drawn, column].tolist()
-    ramps = {name: len(values) for name, values in store.factors.items()}
-    ramps = {name: count for name, count in ramps.items() if count > MOST_LABELS}
-    return {"points": points.round(3).tolist(), "labels": labels, "ramps": ramps}
+    images = as_float(store.images(torch.from_numpy(drawn))).cpu()
+    columns = min(20, len(drawn))
+    blank = torch.zeros(-len(drawn) % columns, *images.shape[1:])
+    return {
+        "points": points.round(3).tolist(),
+        "labels": labels,
+        "names": {"class": store.class_names, **store.factors},
+        "columns": columns,
+        "picture": data_uri(sprite(torch.cat((images, blank)), columns, SMALLEST_TILE), 60),
+    }
+
+
+def curves(logged: list[dict]) -> dict[str, dict[str, list]]:
+    """Return the values of each curve by stage, [POINTS][2] with the step first.
+
+    Args:
+        logged: The rows of stats.jsonl.
+    """
+    stages = dict.fromkeys(row["stage"] for row in logged)
+    found: dict[str, dict[str, list]] = {}
+    for name in CURVES:
+        found[name] = {}
+        for stage in stages:
+            rows = [row for row in logged if row["stage"] == stage and name in row]
+            rows = rows[:: -(-len(rows) // CURVE_POINTS) or 1]
+            found[name][stage] = [[row["step"], float(f"{row[name]:.4g}")] for row in rows]
+    return found
 
 
 def class_sources(store: ImageStore, class_ids: Tensor) -> Tensor:
@@ -121,27 +141,26 @@ def content_label(store: ImageStore, image_id: int) -> str:
     return ", ".join(values) or f"image {image_id}"
 
 
-def sprite(images: Tensor, columns: int) -> np.ndarray:
-    """Tile images [N, C, H, W] without gaps in rows of `columns`, uint8 [height, width, 3]."""
-    if images.shape[-1] > LARGEST_TILE:
-        images = F.interpolate(images, LARGEST_TILE, mode="area")
+def sprite(images: Tensor, columns: int, largest: int = LARGEST_TILE) -> np.ndarray:
+    """Tile images [N, C, H, W] without gaps in rows of `columns`, uint8 [height, width, 3].
+
+    Args:
+        images: The images, in [0, 1].
+        columns: Number of images in a row, which divides N.
+        largest: Larger images are scaled to this side in pixels.
+    """
+    if images.shape[-1] > largest:
+        images = F.interpolate(images, largest, mode="area")
     pixels = np.stack([to_pixels(image) for image in images])
     rows = [np.concatenate(list(row), axis=1) for row in np.split(pixels, len(pixels) // columns)]
     return np.concatenate(rows)
 
 
-def picture(pixels: np.ndarray) -> str:
-    """Encode uint8 [H, W, 3] as a data URI."""
+def data_uri(pixels: np.ndarray, quality: int = 80) -> str:
+    """Encode uint8 [H, W, 3 or 4] as a data URI of a WebP file. A fourth channel is opacity."""
     stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, format="WEBP", quality=80, method=6)
+    Image.fromarray(pixels).save(stream, format="WEBP", quality=quality, method=6)
     return "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode()
-
-
-def _strips(lord: Lord, content: Tensor, class_: Tensor) -> str:
-    images = lord.decode(content, class_).cpu()
-    if images.shape[-1] > LARGEST_TILE:
-        images = F.interpolate(images, LARGEST_TILE, mode="area")
-    return picture(tile([list(row) for row in images.split(STEPS)], sources=False))
 
 
 def _choose(store: ImageStore) -> tuple[Tensor, Tensor, Tensor]:

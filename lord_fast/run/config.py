@@ -32,12 +32,17 @@ MAX_CONFIG_BYTES = 1 << 20
 AnyStage = TypeVar("AnyStage", bound=StageConfig)
 
 FIRST_LINE = "# sha256 {} of this content; delete this line if you edit it"
+SWITCHES = ("cache_target_features", "compile", "cuda_graph", "cudnn_benchmark")
+"""Options that were true or false in older versions. YAML also reads `on` and `off` as these."""
 ADDED: dict[str, Any] = {
-    "cache_target_features": False,
+    "cache_target_features": "off",
+    "cudnn_benchmark": "off",
     "keep": 2,
     "extended_from": (),
     "table_device": "auto",
     "table_folder": None,
+    "logger": (),
+    "init_from": None,
     "virtual_ranks": 1,
     "timeout": 60.0,
     "encoder_init": "linear",
@@ -74,8 +79,8 @@ def load_config(path: Path) -> tuple[TrainConfig, dict[str, Any]]:
         raise ValueError(f"{path.parent}: not a run of lord-fast (no {path.name})") from error
     except KeyError as error:
         raise ValueError(f"{path}: not the configuration of a run (no {error})") from error
-    config = _from_plain(path, values, TrainConfig())
-    _check_data(path, data)
+    config = from_plain(path, values, TrainConfig())
+    check_data(path, data)
     return config, data
 
 
@@ -102,7 +107,7 @@ def options_from(path: Path, preset: str | None = None) -> TrainConfig:
     if unknown:
         raise ValueError(f"{path}: no option of train: {unknown}; see lord-fast train --help")
     values["preset"] = named
-    whole = options(_from_plain(path, {**as_plain(start), **values}, start))
+    whole = options(from_plain(path, {**as_plain(start), **values}, start))
     return replace(start, **{name: whole[name] for name in values})
 
 
@@ -118,7 +123,7 @@ def load_encoder_config(path: Path) -> EncoderConfig:
         ValueError: The file is not YAML, or has unknown, missing or damaged keys.
         FileNotFoundError: The file does not exist.
     """
-    return _from_plain(path, _read(path), EncoderConfig())
+    return from_plain(path, _read(path), EncoderConfig())
 
 
 def as_plain(config: Checked) -> dict[str, Any]:
@@ -143,17 +148,30 @@ def differences(old: StageConfig, new: StageConfig) -> list[str]:
     ]
 
 
-def _from_plain(path: Path, values: dict[str, Any], default: AnyStage) -> AnyStage:
+def from_plain(path: Path, values: dict[str, Any], default: AnyStage) -> AnyStage:
+    """Build a configuration from the values of a file, see `as_plain`.
+
+    Args:
+        path: The file, for error messages.
+        values: Every option by name.
+        default: A configuration of the same kind.
+
+    Raises:
+        ValueError: An option is unknown or missing, or a value is wrong.
+    """
     known = options(default)
-    values = {name: value for name, value in ADDED.items() if name in known} | values
+    values = {**{name: value for name, value in ADDED.items() if name in known}, **values}
+    for name in SWITCHES:
+        if isinstance(values.get(name), bool):
+            values[name] = "on" if values[name] else "off"
     if set(values) != set(known):
         odd = ", ".join(sorted(map(str, set(values) ^ set(known))))
         raise ValueError(f"{path}: written by another version of lord-fast (keys: {odd})")
     for name, default_value in known.items():
         if isinstance(default_value, tuple) and isinstance(values[name], list):
             values[name] = tuple(values[name])
-    for name in ("perceptual_weights", "table_folder"):
-        if isinstance(values[name], str):
+    for name in ("perceptual_weights", "table_folder", "init_from"):
+        if isinstance(values.get(name), str):
             values[name] = Path(values[name])
     _check_types(path, values, default)
     try:
@@ -219,7 +237,7 @@ def _digest(values: Any) -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def _check_data(path: Path, data: Any) -> None:
+def check_data(path: Path, data: Any) -> None:
     """Check the key `data`. Its crop and perceptual_sha256 are missing in files of older versions.
 
     Raises:

@@ -1,11 +1,13 @@
 """A run's folder. It is checked when it is used again, and only one process may train in it."""
 
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from lord_fast.atomic import atomic_write
 from lord_fast.config import Default, EncoderConfig, StageConfig, TrainConfig, replace
 from lord_fast.distributed.shards import block
 from lord_fast.lock import LOCK, folder_lock
@@ -14,7 +16,10 @@ from lord_fast.run.codes import Stage as StageName
 from lord_fast.run.config import differences, load_config, load_encoder_config, save_config
 
 AnyStage = TypeVar("AnyStage", bound=StageConfig)
-LEFTOVER = re.compile(r"\.((config|encoders)\.yaml|stats\.jsonl|[a-z]+-\d{9}\.png)\.\w+\.partial")
+CLASS_NAMES = "class_names.json"
+LEFTOVER = re.compile(
+    r"\.((config|encoders)\.yaml|class_names\.json|stats\.jsonl|[a-z]+-\d{9}\.png)\.\w+\.partial"
+)
 """Names of the temporary files that `atomic_write` leaves if training is killed."""
 
 
@@ -157,10 +162,36 @@ def check_weights(run: Path, sha256: str | None) -> None:
         )
 
 
-def write_run(run: Path, config: TrainConfig, data: dict[str, Any]) -> None:
-    """Write config.yaml to a run's folder, which is created if it does not exist."""
+def write_run(
+    run: Path, config: TrainConfig, data: dict[str, Any], class_names: Sequence[str]
+) -> None:
+    """Write config.yaml and the names of the classes to a run's folder, which is created."""
     run.mkdir(parents=True, exist_ok=True)
     save_config(run / "config.yaml", config, data)
+    write_class_names(run, class_names)
+
+
+def write_class_names(folder: Path, class_names: Sequence[str]) -> None:
+    """Write the names of the classes to a run or an exported model."""
+    atomic_write(folder / CLASS_NAMES, json.dumps(list(class_names), indent=0) + "\n")
+
+
+def read_class_names(folder: Path) -> list[str] | None:
+    """Read the names of the classes. The result is None if an older version wrote the folder.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
+    file = folder / CLASS_NAMES
+    if not file.is_file():
+        return None
+    try:
+        names = json.loads(file.read_text())
+    except ValueError as error:
+        raise ValueError(f"{file}: damaged ({error}); take it from a copy, or remove it") from error
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{file}: damaged; take it from a copy, or remove it")
+    return names
 
 
 def check_encoders(run: Path, config: EncoderConfig) -> None:

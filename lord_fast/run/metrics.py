@@ -7,13 +7,11 @@ from typing import Any
 
 from lord_fast.atomic import atomic_write
 from lord_fast.run.field_rows import consistency_rows, field_rows
+from lord_fast.run.verdict import PROBE_NAMES, Card, judge
 from lord_fast.seal import seal, unseal
 
 Row = tuple[str, str, str]
 """A metric's name, its value with the 95 % interval, and its chance level or baseline."""
-
-PROBE_NAMES = {"accuracy": "linear", "mlp_accuracy": "MLP", "centroid_accuracy": "centroids"}
-"""Maps the key of an accuracy to the name of the probe."""
 
 
 @dataclass(frozen=True)
@@ -25,18 +23,20 @@ class Metrics:
         values: Content of the file.
         title: Describes the codes and the images that were evaluated.
         rows: The metrics in readable form.
+        cards: The verdict, see `lord_fast.run.verdict`.
     """
 
     file: Path
     values: dict[str, Any]
     title: str
     rows: list[Row]
+    cards: list[Card]
 
 
 def save_metrics(file: Path, values: dict[str, Any]) -> Metrics:
     """Write a metrics*.json."""
     atomic_write(file, json.dumps(seal(values), indent=1) + "\n")
-    return Metrics(file, values, title(values), rows(values))
+    return _of(file, values)
 
 
 def read_metrics(run: Path) -> list[Metrics]:
@@ -50,13 +50,17 @@ def read_metrics(run: Path) -> list[Metrics]:
     for file in files:
         try:
             values = unseal(json.loads(file.read_text()), file)
-            found.append(Metrics(file, values, title(values), rows(values)))
+            found.append(_of(file, values))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(
                 f"{file}: damaged, or of another version of lord-fast ({error!r}); remove it, or "
                 f"measure again with lord-fast evaluate"
             ) from error
     return found
+
+
+def _of(file: Path, values: dict[str, Any]) -> Metrics:
+    return Metrics(file, values, title(values), rows(values), judge(values))
 
 
 def title(metrics: dict) -> str:
@@ -83,7 +87,7 @@ def rows(metrics: dict) -> list[Row]:
             f"repeat lord-fast evaluate"
         )
     return [
-        ("reconstruction", _images(metrics["reconstruction"]), ""),
+        _reconstruction(metrics["reconstruction"]),
         *probe_rows(metrics),
         *_content_labels(metrics.get("content_labels")),
         *_transfer(metrics["transfer"], "transfer"),
@@ -91,6 +95,11 @@ def rows(metrics: dict) -> list[Row]:
         *_samples(metrics.get("samples")),
         *_nearest(metrics.get("nearest_training")),
     ]
+
+
+def _reconstruction(found: dict) -> Row:
+    mean = found.get("class_mean_psnr")
+    return "reconstruction", _images(found), "" if mean is None else f"class mean {mean:.2f} dB"
 
 
 def probe_rows(metrics: dict) -> list[Row]:

@@ -172,7 +172,8 @@ class EncoderStage(Stage):
         )  # fmt: skip
         self.content_codes, self.class_codes = codes
         self.start_encoders()
-        self.features = self.cache_features() if config.machine.cache_target_features else None
+        self.keep_frozen_weights()
+        self.features = self.cache_features() if self.form.cache_target_features.on else None
 
     def start_encoders(self) -> None:
         """Give the encoders the known codes and their initial weights."""
@@ -200,7 +201,7 @@ class EncoderStage(Stage):
         return self.group.select(found, image_ids)
 
     def update(
-        self, image_ids: Tensor, class_ids: Tensor, now: Tensor, pixels: Tensor
+        self, image_ids: Tensor, class_ids: Tensor, now: Tensor, pixels: Tensor, by_class: Tensor
     ) -> dict[str, Tensor]:
         """See `Stage.update`."""
         parts = self.shards.split(self.shards.local(image_ids), class_ids, pixels)

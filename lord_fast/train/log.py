@@ -1,9 +1,8 @@
-"""Logs the steps of a stage to the console, to stats.jsonl and optionally to TensorBoard.
+"""Logs the steps of a stage to the console, to stats.jsonl and to the loggers of the user.
 
 All processes add up the same scalars. Only the first one writes them.
 """
 
-import importlib.util
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from lord_fast.run.stats import append_stats, forget_after
+from lord_fast.train.loggers import open_loggers
 from lord_fast.train.stage import Stage
 
 MOST_UNSEEN = 1000
@@ -47,10 +47,8 @@ class Log:
     def __init__(self, stage: Stage, run: Path, console: Console):
         self.stage, self.console = stage, console
         self.file = run / "stats.jsonl"
-        logging = stage.config.logging
         self.first = stage.group.first
-        wanted = logging.tensorboard and self.first
-        self.writer = _tensorboard(run / "tensorboard") if wanted else None
+        self.loggers = open_loggers(run, stage.name, stage.config) if self.first else []
         self.sums: dict[str, Tensor] = {}
         self.losses: list[tuple[int, Tensor]] = []
         self.count, self.last_line = 0, 0
@@ -69,8 +67,8 @@ class Log:
 
     def __exit__(self, *error) -> None:
         self.progress.stop()
-        if self.writer:
-            self.writer.close()
+        for logger in self.loggers:
+            logger.close()
 
     def go_to(self, step: int, state: dict[str, Tensor] | None) -> None:
         """Continue after `step` steps, with the sums from a checkpoint.
@@ -97,9 +95,11 @@ class Log:
         """Return whether the stage has trained for a while and has no grid yet."""
         return not self.has_picture and time.perf_counter() - self.started >= FIRST_PICTURE
 
-    def show_picture(self, file: Path) -> None:
-        """Print the path of a new grid."""
+    def show_picture(self, done: int, file: Path) -> None:
+        """Print the path of a new grid, and send it to the loggers."""
         self.has_picture = True
+        for logger in self.loggers:
+            logger.picture(done, file)
         self.console.print(f"picture: {file}")
 
     def state(self) -> dict[str, Tensor]:
@@ -166,29 +166,9 @@ class Log:
 
     def _show(self, row: dict, names: list[str]) -> None:
         done = row["step"]
-        if self.writer:
-            for name in names:
-                self.writer.add_scalar(f"{self.stage.name}/{name}", row[name], done)
+        for logger in self.loggers:
+            logger.scalars(done, {name: row[name] for name in names})
         note = f"loss {row['loss']:.4f}  {row['images_per_second']:.0f} images/s"
         self.progress.update(self.task, note=note)
         if not self.console.is_terminal:
             self.console.print(f"{self.stage.name} {done}/{self.stage.total_steps}  {note}")
-
-
-def check_writer() -> None:
-    """Check that TensorBoard is installed.
-
-    Raises:
-        ValueError: TensorBoard is missing.
-    """
-    if importlib.util.find_spec("tensorboard") is None:
-        raise ValueError(
-            "--tensorboard: the package is missing; pip install 'lord-fast[tensorboard]'"
-        )
-
-
-def _tensorboard(folder: Path):
-    check_writer()
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(folder)

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from lord_fast.errors import Interrupted
 from lord_fast.grid import save_png
+from lord_fast.train.callbacks import NONE, Callbacks
 from lord_fast.train.log import Log, NotFinite
 from lord_fast.train.recovery import Recovery
 from lord_fast.train.stage import Stage
@@ -17,7 +18,13 @@ SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
 """Sent by Ctrl-C, by `kill`, by a closed terminal and by Slurm. Windows lacks the last two."""
 
 
-def run_stage(stage: Stage, run: Path, console: Console, from_step: int | None = None) -> None:
+def run_stage(
+    stage: Stage,
+    run: Path,
+    console: Console,
+    from_step: int | None = None,
+    callbacks: Callbacks = NONE,
+) -> None:
     """Run a stage to its end, from its last checkpoint if it has one.
 
     Args:
@@ -25,6 +32,7 @@ def run_stage(stage: Stage, run: Path, console: Console, from_step: int | None =
         run: The run's folder.
         console: Shows the progress.
         from_step: Go back to the checkpoint of this step. 0 starts the stage again.
+        callbacks: Functions to call after every step and every save.
 
     Raises:
         Interrupted: The process received one of `SIGNALS`. A checkpoint of the last step was
@@ -33,14 +41,16 @@ def run_stage(stage: Stage, run: Path, console: Console, from_step: int | None =
             checkpoint is damaged.
     """
     log = Log(stage, run, console)
-    recovery = Recovery(stage, run, log, console)
+    recovery = Recovery(stage, run, log, console, callbacks.on_save)
     with _signals() as caught, log, recovery.writer:
         done = recovery.restore(from_step)
         while done < stage.total_steps:
             step, done = done, done + 1
             try:
                 if done not in recovery.skipped:
-                    log.add(done, stage.step(step))
+                    scalars = stage.step(step)
+                    log.add(done, scalars)
+                    callbacks.on_step(done, scalars)
                 signum = _after_step(stage, run, log, recovery, done, caught)
             except NotFinite as found:
                 signum = stage.group.agree(caught[:1] or [0])[0]
@@ -71,7 +81,7 @@ def _after_step(
         image = stage.grid(done)
         if stage.group.first:
             save_png(picture, image)
-        log.show_picture(picture)
+        log.show_picture(done, picture)
     if done % config.save_every == 0 or last or signum:
         recovery.save(done)
     if last or signum:

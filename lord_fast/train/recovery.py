@@ -14,9 +14,11 @@ from typing import TypeVar, cast
 import torch
 from rich.console import Console
 
+from lord_fast.distributed.group import Group
 from lord_fast.run import checkpoint, snapshot
 from lord_fast.run.parts import own_part
 from lord_fast.run.tensors import NotFiniteError
+from lord_fast.train.callbacks import NONE
 from lord_fast.train.log import Log, NotFinite
 from lord_fast.train.replicas import check_replicas
 from lord_fast.train.stage import Stage
@@ -36,6 +38,7 @@ class Recovery:
         run: The run's folder.
         log: The stage's log. Its sums are part of every checkpoint.
         console: Shows what is restored and what is left out.
+        on_save: Called with the step and the folder of each complete checkpoint.
 
     Attributes:
         skipped: Steps that are left out, counted from 1.
@@ -44,8 +47,15 @@ class Recovery:
         writer: Writes checkpoints while training goes on.
     """
 
-    def __init__(self, stage: Stage, run: Path, log: Log, console: Console):
-        self.stage, self.log, self.console = stage, log, console
+    def __init__(
+        self,
+        stage: Stage,
+        run: Path,
+        log: Log,
+        console: Console,
+        on_save: Callable[[int, Path], object] = NONE.on_save,
+    ):
+        self.stage, self.log, self.console, self.on_save = stage, log, console, on_save
         self.folder = run / "checkpoints"
         self.skipped: list[int] = []
         self.good: Path | None = None
@@ -125,15 +135,20 @@ class Recovery:
         taken = self._all_finite(done, lambda: snapshot.take(name, done, *part, previous))
         try:
             write = partial(snapshot.write, self.folder, taken, keep, self._once("remove"))
+            job = partial(self._write, done, write, self.folder / taken.name)
             if group.world > 1:
-                write(group)  # The exchanges of all processes stay in one order.
+                job(group)  # The exchanges of all processes stay in one order.
             elif taken.in_memory:
-                self.writer.start(write)
+                self.writer.start(job)
             else:
-                write()
+                job()
         except NotFiniteError as found:
             raise NotFinite(done, found.what) from found
         self.good, self.good_step = self.folder / taken.name, done
+
+    def _write(self, done: int, write: Callable[..., object], folder: Path, *group: Group) -> None:
+        write(*group)
+        self.on_save(done, folder)
 
     def check(self, done: int) -> None:
         """Check whether saving has failed, and a step that is being repeated.

@@ -39,16 +39,20 @@ from lord_fast.run.folder import (
     check_run,
     check_weights,
     extend,
+    has_begun,
     hold_run,
     recorded,
     write_run,
 )
 from lord_fast.run.history import Command
+from lord_fast.train.callbacks import NONE, Callbacks
 from lord_fast.train.encoders import EncoderStage
+from lord_fast.train.form import RECORDED
 from lord_fast.train.latent import LatentStage
-from lord_fast.train.log import check_writer
+from lord_fast.train.loggers import check_loggers
 from lord_fast.train.loop import run_stage
 from lord_fast.train.stage import Stage
+from lord_fast.train.warm_start import start_from
 
 AnyStage = TypeVar("AnyStage", bound=StageConfig)
 QUIET = Console(quiet=True)
@@ -61,6 +65,7 @@ def train_latent(
     console: Console = QUIET,
     command: Command | None = None,
     from_step: int | None = None,
+    callbacks: Callbacks = NONE,
 ) -> int | None:
     """Train stage 1 to its end, from its last checkpoint if it has one.
 
@@ -72,6 +77,7 @@ def train_latent(
         console: Shows the header and the progress.
         command: Command to record in the run's history before the first step.
         from_step: Go back to the checkpoint of this step. 0 starts the stage again.
+        callbacks: Functions to call after every step and every save.
 
     Returns:
         Number of steps of the stage, or None if it was finished before.
@@ -89,27 +95,39 @@ def train_latent(
     end = config.total_steps(store.num_images)
     if _is_done(run, "latent", end, from_step):
         if launch.rank == 0:
-            _remember_path(run, data)
+            _remember_path(run, store)
         return None
     machine, config = prepare(config, store, recorded(run, "latent"))
     group = open_group(launch, config.virtual_ranks, machine.device, config.machine.timeout)
     stage = LatentStage(config, store, machine, group, run)
+    config = replace(config, **stage.form.recorded())
+    begun = has_begun(run, "latent") and from_step != 0
+    start = None
+    if config.init_from is not None and not begun:
+        start = start_from(stage, config.init_from)
     sha256 = _weights_of(stage)
     check_weights(run, sha256)
 
     def begin() -> None:
         check_run(run, config, data)  # Another process may have changed it before the lock.
-        write_run(run, config, {**data, "perceptual_sha256": sha256})
+        write_run(run, config, {**data, "perceptual_sha256": sha256}, store.class_names)
         _record(command, run)
         console.print(header(stage, run, config.preset, PRESETS[config.preset]))
+        if start:
+            console.print(f"start:   {start}")
 
     with closing(stage):
-        _run(stage, run, begin, console, from_step)
+        _run(stage, run, begin, console, from_step, callbacks)
     return end
 
 
 def _run(
-    stage: Stage, run: Path, begin: Callable[[], None], console: Console, from_step: int | None
+    stage: Stage,
+    run: Path,
+    begin: Callable[[], None],
+    console: Console,
+    from_step: int | None,
+    callbacks: Callbacks,
 ) -> None:
     """Run a stage in all processes. The first one locks the folder and writes the configuration."""
     with stage.group as group, ExitStack() as held:
@@ -120,7 +138,7 @@ def _run(
 
         group.alone(claim)
         with fitting(stage.config.batch_size):
-            run_stage(stage, run, console, from_step)
+            run_stage(stage, run, console, from_step, callbacks)
 
 
 def train_encoders(
@@ -130,6 +148,7 @@ def train_encoders(
     console: Console = QUIET,
     command: Command | None = None,
     from_step: int | None = None,
+    callbacks: Callbacks = NONE,
 ) -> int | None:
     """Train stage 2 to its end, from its last checkpoint if it has one.
 
@@ -141,6 +160,7 @@ def train_encoders(
         console: Shows the header and the progress.
         command: Command to record in the run's history before the first step.
         from_step: Go back to the checkpoint of this step. 0 starts the stage again.
+        callbacks: Functions to call after every step and every save.
 
     Returns:
         Number of steps of the stage, or None if it was finished before.
@@ -165,6 +185,7 @@ def train_encoders(
     group = open_group(launch, config.virtual_ranks, machine.device, config.machine.timeout)
     codes = _codes_of(latent, run_config, store, group, machine)
     stage = EncoderStage(config, run_config, store, latent.state, codes, machine, group)
+    config = replace(config, **stage.form.recorded())
     check_weights(run, _weights_of(stage))
 
     def begin() -> None:
@@ -173,7 +194,7 @@ def train_encoders(
         _record(command, run)
         console.print(header(stage, run, run_config.preset, encoder_defaults(run_config)))
 
-    _run(stage, run, begin, console, from_step)
+    _run(stage, run, begin, console, from_step, callbacks)
     return end
 
 
@@ -263,6 +284,7 @@ def header(stage: Stage, run: Path, preset: str, defaults: StageConfig) -> str:
         f"lord-fast {__version__}, stage {number}",
         f"data:    {store.path}: {store.num_images} images of {store.num_classes} classes, {shape}",
         f"device:  {machine.describe()}",
+        f"form:    {stage.form.describe(machine.device.type == 'cuda')}",
         f"kernels: {kernels.live(machine.device.type)}",
         *([f"tables:  {tables}"] if tables else []),
         f"length:  {length}",
@@ -295,7 +317,7 @@ def changed_options(config: StageConfig, defaults: StageConfig) -> list[str]:
     return [
         _as_typed(name, value)
         for name, value in options(config).items()
-        if name not in ("precision", "virtual_ranks") and value != usual[name]
+        if name not in (*RECORDED, "virtual_ranks") and value != usual[name]
     ]
 
 
@@ -313,37 +335,40 @@ def prepare(
     Args:
         config: The stage's configuration.
         store: The stage's images.
-        before: Configuration of the stage's earlier steps, or None before the first step.
+        before: Configuration of the stage's earlier steps, or None before the first step. Its
+            choices replace `auto`, see `form.RECORDED`.
 
     Returns:
-        The machine, and the configuration with the chosen precision. The precision is recorded so
-        that it stays the same when training resumes on another machine. With several virtual ranks
-        the number of threads is recorded too.
+        The machine, and the configuration with the kept choices and the chosen precision. The
+        precision is recorded so that it stays the same when training resumes on another machine.
+        With several virtual ranks the number of threads is recorded too.
 
     Raises:
         ValueError: An option is not available on this machine.
     """
     if before is not None:
-        config = replace(config, precision=before.machine.precision)
+        asked, kept = options(config.machine), options(before.machine)
+        config = replace(config, **{n: kept[n] for n in RECORDED if asked[n] == "auto"})
         if config.virtual_ranks > 1:
             config = replace(config, threads=before.machine.threads)
-    if config.logging.tensorboard:
-        check_writer()
+    check_loggers(config.logging)
     machine = set_up_for(config.machine)
     store.decode_with(config.machine.decoder, machine.device.type, machine.threads)
     store.place(config.machine.store_device, machine.device)
     kernels.use(config.machine.kernels, machine.device.type)
+    kernels.probe(machine.device.type)
     if config.virtual_ranks > 1:
         config = replace(config, threads=machine.threads)
     return machine, replace(config, precision=machine.precision)
 
 
-def _remember_path(run: Path, data: dict[str, Any]) -> None:
+def _remember_path(run: Path, store: ImageStore) -> None:
     """Write the path of a store that has moved into a finished run."""
     config, trained_on = load_config(run / "config.yaml")
-    if trained_on["store"] != data["store"]:
+    path = store.describe()["store"]
+    if trained_on["store"] != path:
         with hold_run(run):
-            write_run(run, config, {**trained_on, "store": data["store"]})
+            write_run(run, config, {**trained_on, "store": path}, store.class_names)
 
 
 def _record(command: Command | None, run: Path) -> None:

@@ -1,5 +1,6 @@
 """Implements `lord_fast.data.decode.contract.Decoder` with Pillow."""
 
+import importlib.util
 import io
 import threading
 import warnings
@@ -19,9 +20,13 @@ if TYPE_CHECKING:
 
 GREY_MODES = {"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "F"}
 Image.init()
+if importlib.util.find_spec("pillow_heif"):
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
 FORMATS = sorted(
-    {"AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM", "SGI", "TGA", "TIFF",
-     "WEBP"} & set(Image.OPEN)
+    {"AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM", "SGI", "TGA",
+     "TIFF", "WEBP"} & set(Image.OPEN)
 )  # fmt: skip
 """Pillow's names of the formats that are read. EPS is excluded, because Pillow would start another
 program to read it."""

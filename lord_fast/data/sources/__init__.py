@@ -41,9 +41,26 @@ def _format(path: Path) -> str:
     if str(path) == "glyphs":
         return "glyphs"
     if path.is_dir():
+        _refuse_published(path)
         return "folder"
     if path.suffix == ".npz":
         return "npz"
     if is_archive(path) or not path.exists():
         return "archive"
     raise ValueError(f"{path}: neither a folder, an archive nor an .npz file; see --format")
+
+
+def _refuse_published(path: Path) -> None:
+    """Check that a folder does not look like a published data set, which has its own format.
+
+    Raises:
+        ValueError: It does. The error names the format.
+    """
+    for form in formats().values():
+        for sign in form.signs:
+            found = next(path.glob(sign), None)
+            if found is not None:
+                raise ValueError(
+                    f"{path}: looks like {form.about}, because it holds {found.relative_to(path)}; "
+                    f"use --format {form.name}, or --format folder for a folder of class folders"
+                )

@@ -20,7 +20,7 @@ from lord_fast.data.formats import register
 from lord_fast.data.options import PackConfig
 from lord_fast.data.records import Record, Source
 from lord_fast.data.sources.labels import Stem, image_extensions, printable, refuse
-from lord_fast.data.sources.layout import nested
+from lord_fast.data.sources.layout import Others, check_matched, is_junk, nested
 
 TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 MAX_HEADER = 1 << 20
@@ -50,25 +50,35 @@ class Archive(Source):
     Args:
         path: A zip or tar file. A tar may be compressed.
         content_pattern: See `Folder`.
+        unlabelled: See `Folder`.
 
     Raises:
         ValueError: The file is not an archive, it has no images in class folders, the class
-            folders have different parents, or the pattern is not valid.
+            folders have different parents, images need a package that is missing, or the pattern
+            is not valid.
     """
 
-    def __init__(self, path: Path, content_pattern: str | None = None):
-        self.path, self.stem = path, Stem(content_pattern)
+    def __init__(self, path: Path, content_pattern: str | None = None, unlabelled: bool = False):
+        self.path, self.stem = path, Stem(content_pattern, unlabelled)
         self.extensions = image_extensions()
+        self.others = Others(path)
+        self.unmatched: list[str] = []
         self.count, top = 0, None
-        for member in members(path, self._is_image, read=False):
+        for member in members(path, self._is_file, read=False):
+            if not self._is_image(member.name):
+                self.others.add(PurePosixPath(printable(member.name)))
+                continue
             self.count += 1
             if member.refused is None:
                 image = PurePosixPath(member.name)
+                if self.stem.content(printable(image.stem)) is None:
+                    self.unmatched.append(printable(member.name))
                 top = image.parent.parent if top is None else top
                 if image.parent.parent != top:
                     raise nested(path, PurePosixPath(printable(member.name)))
+        self.others.check()
         if not self.count:
-            raise ValueError(f"{path}: no images; they must lie at CLASS/NAME.png in the archive")
+            raise self.others.nothing()
 
     def __len__(self) -> int:
         return self.count
@@ -76,11 +86,17 @@ class Archive(Source):
     def __iter__(self) -> Iterator[Record]:
         for member in members(self.path, self._is_image):
             file, shown = PurePosixPath(member.name), printable(member.name)
-            class_name = printable(file.parent.name)
-            labels = {}
+            class_name, image, labels = printable(file.parent.name), member.content, {}
             if member.refused is None:
-                labels = self.stem.content(printable(file.stem), shown)
-            yield Record(shown, class_name, labels, member.content, member.size)
+                content = self.stem.content(printable(file.stem))
+                labels = content or {}
+                if content is None:
+                    image = functools.partial(refuse, self.stem.refusal())
+            yield Record(shown, class_name, labels, image, member.size)
+
+    def notes(self) -> list[str]:
+        """See `Source`."""
+        return self.others.notes()
 
     def describe(self) -> dict:
         """Return format, file and pattern."""
@@ -90,16 +106,21 @@ class Archive(Source):
             "content_pattern": self.stem.describe(),
         }
 
+    def _is_file(self, name: str) -> bool:
+        return not is_junk(PurePosixPath(name))
+
     def _is_image(self, name: str) -> bool:
         member = PurePosixPath(name)
-        hidden = member.name.startswith(".") or "__MACOSX" in member.parts
-        return not hidden and member.suffix.lower() in self.extensions and len(member.parts) > 1
+        in_class = len(member.parts) > 1 and not is_junk(member)
+        return in_class and member.suffix.lower() in self.extensions
 
 
 @register("archive", "a zip or tar file with images at CLASS/NAME.png")
 def open_archive(path: Path, config: PackConfig) -> Source:
     """Open the source at a path."""
-    return Archive(path, config.content_pattern)
+    source = Archive(path, config.content_pattern, config.content_labels == "none")
+    check_matched(path, source.unmatched, config.max_bad, config.content_pattern)
+    return source
 
 
 @dataclass(frozen=True)

@@ -151,7 +151,10 @@ class Cars3dNpz(Source):
         return _describe(self.path, self.labels)
 
 
-@register("cars3d", "Cars3D (nips2015-analogy-data.tar.gz, its folder, or cars3d.npz)")
+@register(
+    "cars3d", "Cars3D (nips2015-analogy-data.tar.gz, its folder, or cars3d.npz)",
+    signs=("data/cars/*_mesh.mat", "nips2015-analogy-data.tar.gz", "cars3d.npz"),
+)  # fmt: skip
 def open_cars3d(path: Path, config: PackConfig) -> Source:
     """Open the source at a path, in either form."""
     form = Cars3dNpz if path.suffix == ".npz" else Cars3dMeshes

@@ -16,6 +16,8 @@ from lord_fast.data.sources.named import NamedFiles, groups
 
 IDENTITIES = "identity_CelebA.txt"
 ALIGNED = "img_align_celeba"
+HEADER = re.compile(r"\s*(\d+|[A-Za-z_]+[ \t,]+[A-Za-z_]+)\s*")
+"""A line before the identities, with their number or with the names of two columns."""
 
 
 class CelebA(Source):
@@ -64,21 +66,26 @@ class CelebA(Source):
         raise ValueError(f"{self.path}: no {ALIGNED}/ or {ALIGNED}.zip in it or in its Img/")
 
 
-@register("celeba", "CelebA (identity_CelebA.txt and the aligned images)")
+@register(
+    "celeba", "CelebA (identity_CelebA.txt and the aligned images)",
+    signs=(IDENTITIES, f"Anno/{IDENTITIES}", ALIGNED),
+)  # fmt: skip
 def open_celeba(path: Path, config: PackConfig) -> Source:
     """Open the source at a path."""
     return CelebA(path)
 
 
 def read_identities(path: Path) -> dict[str, str]:
-    """Read the identity of each file name.
+    """Read the identity of each file name. The first lines may be a count or names of columns.
 
     Raises:
         ValueError: A line is damaged, or a name is not a plain file name.
     """
-    identities = {}
+    identities: dict[str, str] = {}
     for number, line in enumerate(path.read_text(errors="replace").splitlines(), start=1):
-        match = re.fullmatch(r"([\w-]+\.(?:jpg|png)) +(\d+)\s*", line)
+        match = re.fullmatch(r"([\w-]+\.(?:jpg|png))[ \t,]+(\d+)\s*", line)
+        if match is None and not identities and HEADER.fullmatch(line):
+            continue
         if match is None:
             raise ValueError(f"{path}, line {number}: must be a file's name and a number: {line!r}")
         identities[match[1]] = match[2]
@@ -139,7 +146,10 @@ class Rafd(NamedFiles):
         return groups(RAFD.match(file.stem))
 
 
-@register("rafd", "RaFD (Rafd090_01_Caucasian_female_angry_frontal.jpg)", names_are_paths=True)
+@register(
+    "rafd", "RaFD (Rafd090_01_Caucasian_female_angry_frontal.jpg)", names_are_paths=True,
+    signs=("Rafd???_??_*.jpg",),
+)  # fmt: skip
 def open_rafd(path: Path, config: PackConfig) -> Source:
     """Open the source at a path."""
     return Rafd(path, config.class_factors)

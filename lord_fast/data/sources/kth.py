@@ -97,7 +97,10 @@ class Kth(Source):
         return self.labels.split(match.groupdict())
 
 
-@register("kth", "KTH actions (videos, or folders of frames)", KthOptions, names_are_paths=True)
+@register(
+    "kth", "KTH actions (videos, or folders of frames)", KthOptions, names_are_paths=True,
+    signs=("person??_*_d?_uncomp.avi",),
+)  # fmt: skip
 def open_kth(path: Path, config: PackConfig, options: KthOptions) -> Source:
     """Open the source at a path."""
     return Kth(path, config.class_factors, options.every)

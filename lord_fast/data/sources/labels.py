@@ -62,32 +62,34 @@ class Stem:
     Args:
         content_pattern: A regular expression that is searched in the stem. Its named groups become
             the labels. None uses the whole stem as the only label.
+        unlabelled: Whether files have no content labels. It cannot go with a pattern.
 
     Raises:
         ValueError: The pattern is not valid.
     """
 
-    def __init__(self, content_pattern: str | None):
+    def __init__(self, content_pattern: str | None, unlabelled: bool = False):
         self.pattern = None if content_pattern is None else _compile(content_pattern)
+        self.unlabelled = unlabelled
 
-    def content(self, stem: str, name: str) -> dict[str, str]:
-        """Return the content labels of a file.
+    def content(self, stem: str) -> dict[str, str] | None:
+        """Return the content labels of a file by the stem of its name.
 
-        Args:
-            stem: The stem of the file name.
-            name: Name of the file for the error message.
-
-        Raises:
-            ValueError: The pattern does not match.
+        The result is None if the pattern does not match.
         """
+        if self.unlabelled:
+            return {}
         if self.pattern is None:
             return {"content": stem}
         match = self.pattern.search(stem)
         if match is None:
-            raise ValueError(
-                f"--content-pattern {self.pattern.pattern}: does not match the name of {name}"
-            )
+            return None
         return {name: label or "" for name, label in match.groupdict().items()}
+
+    def refusal(self) -> str:
+        """Return the reason why a file is left out whose name does not match the pattern."""
+        assert self.pattern is not None
+        return f"its name does not match --content-pattern {self.pattern.pattern}"
 
     def describe(self) -> str | None:
         """Return the pattern, or None."""

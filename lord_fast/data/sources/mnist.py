@@ -69,7 +69,7 @@ class Mnist(Source):
         }
 
 
-@register("mnist", "MNIST (train-images-idx3-ubyte and so on)")
+@register("mnist", "MNIST (train-images-idx3-ubyte and so on)", signs=("*-images[-.]idx3-ubyte*",))
 def open_mnist(path: Path, config: PackConfig) -> Source:
     """Open the source at a path."""
     return Mnist(path)
@@ -116,4 +116,7 @@ def _opened(path: Path) -> io.BufferedIOBase:
 
 
 def _find(path: Path, split: str, kind: str) -> Path | None:
-    return next(iter(sorted(path.glob(f"{split}-{kind}[-.]idx?-ubyte*"))), None)
+    """Find an idx file in the folder, or in a folder of the same name in it."""
+    name = f"{split}-{kind}[-.]idx?-ubyte*"
+    found = (*sorted(path.glob(name)), *sorted(path.glob(f"{name}/{name}")))
+    return next((file for file in found if file.is_file()), None)

@@ -101,7 +101,7 @@ def _read(path: Path, images, start: int, stop: int) -> np.ndarray:
         return images[start:stop]
 
 
-@register("shapes3d", "3D Shapes (3dshapes.h5)")
+@register("shapes3d", "3D Shapes (3dshapes.h5)", signs=("3dshapes.h5",))
 def open_shapes3d(path: Path, config: PackConfig) -> Source:
     """Open the source at a path."""
     return Shapes3d(path, config.class_factors)

@@ -195,7 +195,10 @@ class SmallNorbJpg(NamedFiles):
         return {"category": category, "instance": instance, **groups(JPG.search(file.name))}
 
 
-@register("smallnorb", "SmallNORB (the .mat files, or their images as JPEG)", names_are_paths=True)
+@register(
+    "smallnorb", "SmallNORB (the .mat files, or their images as JPEG)", names_are_paths=True,
+    signs=("smallnorb-*-dat.mat*",),
+)  # fmt: skip
 def open_smallnorb(path: Path, config: PackConfig) -> Source:
     """Open the source in a folder, in either form."""
     original = any(path.glob("*-dat.mat*"))
