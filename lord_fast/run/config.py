@@ -34,7 +34,7 @@ AnyStage = TypeVar("AnyStage", bound=StageConfig)
 FIRST_LINE = "# sha256 {} of this content; delete this line if you edit it"
 SWITCHES = ("cache_target_features", "compile", "cuda_graph", "cudnn_benchmark")
 """Options that were true or false in older versions. YAML also reads `on` and `off` as these."""
-ADDED = {
+ADDED: dict[str, Any] = {
     "cache_target_features": "off",
     "cudnn_benchmark": "off",
     "keep": 2,

@@ -45,6 +45,9 @@ class EncoderGraph(nn.Module):
         super().__init__()
         self.encoders, self.decoder, self.reconstruction = encoders, decoder, reconstruction
         self.config, self.dtype = config, dtype
+        # torch.compile would trace the weights as symbols, on which it cannot branch.
+        self.tunes_decoder = config.reconstruction_weight > 0
+        self.tells_classes = config.class_cross_entropy > 0
 
     def forward(
         self,
@@ -90,7 +93,7 @@ class EncoderGraph(nn.Module):
             "content_error": content_error,
             "class_error": class_error,
         }
-        if config.class_cross_entropy:
+        if self.tells_classes:
             assert self.encoders.class_.known is not None
             logits = self.encoders.class_.known.logits(class_)
             wanted_id = torch.cat([class_ids.roll(by, 0) for by in rolled])
@@ -116,12 +119,11 @@ class EncoderGraph(nn.Module):
         self, content: Tensor, class_: Tensor, targets: Tensor, wanted: list[Tensor] | None
     ) -> Tensor:
         """Compute the reconstruction loss. If it is not trained, a few images suffice."""
-        trained = self.config.reconstruction_weight > 0
-        some = slice(None if trained else MOST_WATCHED)
+        some = slice(None if self.tunes_decoder else MOST_WATCHED)
         content = self.encoders.content.refine(content[some])
         class_ = self.encoders.class_.refine(class_[some])
         wanted = None if wanted is None else [feature[some] for feature in wanted]
-        with torch.set_grad_enabled(trained):
+        with torch.set_grad_enabled(self.tunes_decoder):
             return self.reconstruction(self.decoder(content, class_), targets[some], wanted)
 
 
