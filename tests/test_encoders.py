@@ -57,9 +57,11 @@ def stage_of(run, **changes) -> EncoderStage:
     store, machine = ImageStore(Path(data["store"])), set_up("cpu", "float32", 1)
     counts = store.num_images, store.num_classes
     codes = stored_codes(latent.tables, latent.step, config, *counts, machine.device)
-    return EncoderStage(
+    stage = EncoderStage(
         replace(SMALL, **changes), config, store, latent.state, ({0: codes[0]}, codes[1]), machine
     )
+    stage.begin()
+    return stage
 
 
 def test_the_encoder_has_the_published_layers():

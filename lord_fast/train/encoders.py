@@ -171,12 +171,11 @@ class EncoderStage(Stage):
             adam=run_config.adam, lr=config.lr, min_lr=config.min_lr,
         )  # fmt: skip
         self.content_codes, self.class_codes = codes
-        self.start_encoders()
         self.keep_frozen_weights()
         self.features = self.cache_features() if self.form.cache_target_features.on else None
 
-    def start_encoders(self) -> None:
-        """Give the encoders the known codes and their initial weights."""
+    def begin(self) -> None:
+        """See `Stage.begin`. Give the encoders the known codes and their initial weights."""
         order = permutation(self.store.num_images, self.seed, 0)[:MOST_KNOWN]
         codes = self.codes_of(order.to(self.device, torch.int64))
         config, content, class_ = self.config, self.encoders.content, self.encoders.class_

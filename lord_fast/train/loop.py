@@ -40,6 +40,7 @@ def run_stage(
         ValueError: Too many steps are not finite (see `lord_fast.train.recovery`), or every
             checkpoint is damaged.
     """
+    stage.begin()
     log = Log(stage, run, console)
     recovery = Recovery(stage, run, log, console, callbacks.on_save)
     with _signals() as caught, log, recovery.writer:

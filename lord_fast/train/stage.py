@@ -114,6 +114,9 @@ class Stage(ABC):
         graph = self.form.cuda_graph
         return CudaGraph(self.update, self.changed, graph.set) if graph.on else self.update
 
+    def begin(self) -> None:
+        """Prepare what needs the other processes, once before the first step or a restored one."""
+
     def step(self, step: int) -> dict[str, Tensor]:
         """Train one step without waiting for the device.
 
