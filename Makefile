@@ -35,7 +35,7 @@ format: $(VENV)/.tested
 	$(BIN)/clang-format -i $(CXX_FILES)
 
 docs: $(VENV)/.documented
-	DISABLE_MKDOCS_2_WARNING=true NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+	DISABLE_MKDOCS_2_WARNING=true NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 bench: $(VENV)/.tested
 	$(BIN)/python -m pytest bench --benchmark-only

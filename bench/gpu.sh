@@ -5,8 +5,10 @@
 #   bench/gpu.sh [REPORT_FOLDER]
 #
 # It runs the GPU tests, compares the kernels with the roofline, compares all forms of a step with
-# the published step, trains 300 steps and compares the bits of several processes (two on one GPU
-# with gloo, and one a GPU with NCCL if there are several). Without a GPU everything runs on the CPU, and the report
+# the published step, times the saves, trains 300 steps and compares the bits of several processes
+# (two on one GPU with gloo, and one a GPU with NCCL if there are several). Kernels are timed by
+# events from a CUDA graph with a cold L2 cache, steps by events without waiting between them.
+# Without a GPU everything runs on the CPU, and the report
 # says so. These environment variables change it:
 #
 #   PYTHON                  interpreter with lord-fast[dev,triton] and a CUDA build of torch
@@ -50,7 +52,7 @@ echo >>"$report"
 section "Machine" doctor.txt lord_fast doctor
 command -v nvidia-smi >/dev/null && section "GPU" nvidia-smi.txt nvidia-smi
 section "Tests on the GPU" tests.txt "$python" -m pytest -q -rs \
-  tests/test_latent_cuda.py tests/test_step_cuda.py tests/test_dali.py
+  tests/test_latent_cuda.py tests/test_adain_cuda.py tests/test_step_cuda.py tests/test_dali.py
 section "Kernels against the roofline" roofline.txt "$python" bench/roofline.py
 section "Kernels against other optimizers" latent.txt \
   lord_fast bench latent --json "$out/latent.json" --plot "$out/latent.png"

@@ -30,7 +30,11 @@ def copy_speed(device: torch.device) -> float:
     source = torch.ones(COPY_BYTES // 4, device=device)
     target = torch.empty_like(source)
     case = Case("copy", "copy", {}, lambda: lambda: target.copy_(source))
-    return 2 * COPY_BYTES / (rows_of([case], measure([case], 5, device))[0].median_ms / 1e3)
+    return (
+        2
+        * COPY_BYTES
+        / (rows_of([case], measure([case], 5, device, kernels_only=True))[0].median_ms / 1e3)
+    )
 
 
 def operator_cases(one: Ours, batch: int, device: torch.device) -> list[Case]:
@@ -65,7 +69,7 @@ def main() -> None:
     for batch in BATCHES:
         cases = operator_cases(one, batch, device)
         for row, moved in zip(
-            rows_of(cases, measure(cases, ROUNDS, device)),
+            rows_of(cases, measure(cases, ROUNDS, device, kernels_only=True)),
             (GATHER_BYTES, SCATTER_BYTES),
             strict=True,
         ):

@@ -191,7 +191,10 @@ def main() -> None:
     console.print(out)
     often = INTERVAL // CONFIG.logging.log_every
     console.print(f"a line of the log: {1e3 * line:.2f} ms, {shares(often * line, given)}")
-    console.print(f"a swap grid: {1e3 * grid:.0f} ms, {shares(grid, given)}")
+    console.print(
+        f"a grid: {1e3 * grid:.0f} ms, {100 * grid / (INTERVAL * given.cpu_step):.3f} % (CPU). "
+        f"On a GPU it is the decoder's forward pass of 80 images, less than one step in {INTERVAL}"
+    )
     console.print(
         f"assumed: a step of {BATCH} images takes {given.cpu_step} s on this CPU and "
         f"{given.gpu_step} s on an A100, a save every {INTERVAL} steps"

@@ -3,7 +3,8 @@
 `ops` defines what they compute. `dispatch` selects the implementation that runs.
 """
 
-from .dispatch import Choice, Live, live, use
+from .adain import fuses_adain, leaky_adain
+from .dispatch import Choice, Live, live, probe, use
 from .ops import Adam, Table, gather, replay_terms, scatter_adam_
 
 __all__ = [
@@ -11,8 +12,11 @@ __all__ = [
     "Choice",
     "Live",
     "Table",
+    "fuses_adain",
     "gather",
+    "leaky_adain",
     "live",
+    "probe",
     "replay_terms",
     "scatter_adam_",
     "use",

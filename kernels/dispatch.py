@@ -14,13 +14,15 @@ from typing import Literal, NamedTuple, get_args
 import torch
 
 from . import native, reference
+from .ops import Adam, Table, gather, scatter_adam_
 
 Choice = Literal["auto", "reference", "native", "triton"]
 
-_OPERATORS = ("gather", "scatter_adam_")
+_LATENT = ("gather", "scatter_adam_")
+_OPERATORS = {"native": _LATENT, "triton": (*_LATENT, "leaky_adain", "leaky_adain_backward")}
 _DEVICES = {"native": "cpu", "triton": "cuda"}
 _reference = torch.library.Library("lord_fast", "IMPL", "CompositeExplicitAutograd")
-for _name in _OPERATORS:
+for _name in _OPERATORS["triton"]:
     _reference.impl(_name, getattr(reference, _name))
 
 
@@ -76,13 +78,29 @@ def use(choice: Choice, device: str | None = None) -> None:
             _live[where] = Live("reference", f"no {name} kernels: {missing[name]}")
         else:
             _override(name, where)
-    if missing.get("native") and "native" not in _told:
-        _told.add("native")
-        warnings.warn(
-            f"using the slow reference kernels on the CPU: {missing['native']}",
-            RuntimeWarning,
-            stacklevel=2,
-        )
+    _warn_once("native", "the CPU", missing)
+    if device == "cuda":
+        _warn_once("triton", "CUDA", missing)
+
+
+def probe(device: str) -> None:
+    """Launch both operators once on a small table, if Triton runs on this device type.
+
+    Triton builds C code at its first launch. Without a compiler that would fail at the first step.
+
+    Raises:
+        ValueError: The launch fails. The error says what to install.
+    """
+    if device == "cuda" and live(device).name == "triton":
+        weight, exp_avg, exp_avg_sq = torch.zeros(3, 2, 4, device=device)
+        state = Table(weight, exp_avg, exp_avg_sq, _integers(0, 0))
+        lr, step = torch.ones(2, device=device), _integers(0)[0]
+        codes = gather(state, _integers(0, 1), lr, step, adam=Adam(), std=1.0)
+        scatter_adam_(state, _integers(1, 1), codes, lr, step, adam=Adam())
+
+
+def _integers(*values: int) -> torch.Tensor:
+    return torch.tensor(values, device="cuda")
 
 
 def live(device: str) -> Live:
@@ -102,9 +120,19 @@ def _missing(name: str) -> str:
     return ""
 
 
+def _warn_once(name: str, where: str, missing: dict[str, str]) -> None:
+    if missing.get(name) and name not in _told:
+        _told.add(name)
+        warnings.warn(
+            f"using the slow reference kernels on {where}: {missing[name]}",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+
+
 def _override(name: str, device: str) -> None:
     library = torch.library.Library("lord_fast", "IMPL", device.upper())
-    for operator in _OPERATORS:
+    for operator in _OPERATORS[name]:
         function = getattr(native, operator) if name == "native" else _triton(operator)
         library.impl(operator, function)
     _overrides[device] = library

@@ -1,4 +1,4 @@
-"""The two operators on a latent table, with their schemas, shapes, registration and public API.
+"""The two operators on a latent table, with their shapes and public API, and all schemas.
 
 Dense Adam (Kingma & Ba, 2015, algorithm 1) moves every row at every step, because a row outside
 the batch still follows its decaying momentum. These operators give the same result but touch only
@@ -12,6 +12,7 @@ and Triton overrides it on CUDA (see `lord_fast.kernels.use`).
 
 import functools
 import math
+import os
 from typing import NamedTuple
 
 import torch
@@ -25,11 +26,24 @@ GATHER = (
 SCATTER_ADAM = (
     "scatter_adam_(Tensor(a!) weight, Tensor(b!) exp_avg, Tensor(c!) exp_avg_sq, "
     "Tensor(d!) last_step, Tensor rows, Tensor grad, Tensor lr, Tensor step, float beta1, "
-    "float beta2, float eps, bool unique=False) -> ()"
+    "float beta2, float eps, bool unique=False, Tensor? by_row=None) -> ()"
 )
+LEAKY_ADAIN = (
+    "leaky_adain(Tensor x, Tensor added, Tensor bias, Tensor scale, float slope, float eps) -> "
+    "(Tensor, Tensor, Tensor)"
+)
+LEAKY_ADAIN_BACKWARD = (
+    "leaky_adain_backward(Tensor grad, Tensor x, Tensor added, Tensor scale, Tensor mean, "
+    "Tensor rstd, float slope) -> (Tensor, Tensor, Tensor, Tensor)"
+)
+DEBUG = os.environ.get("LORD_FAST_DEBUG", "0") not in ("", "0")
+"""Whether row numbers are checked on every device. Set LORD_FAST_DEBUG=1 to find a wrong one. On
+CUDA this waits for the device at every call, so a step with it cannot be captured."""
 _library = torch.library.Library("lord_fast", "DEF")
 _library.define(GATHER)
 _library.define(SCATTER_ADAM)
+_library.define(LEAKY_ADAIN)
+_library.define(LEAKY_ADAIN_BACKWARD)
 
 
 @torch.library.register_fake("lord_fast::gather", lib=_library)
@@ -75,6 +89,18 @@ def require_columns(weight: Tensor) -> None:
     """
     if weight.shape[1] == 0:
         raise ValueError(f"weight {list(weight.shape)}: a latent table needs at least one column")
+
+
+def check_rows(weight: Tensor, rows: Tensor) -> None:
+    """Check that rows are in the table. PyTorch would count negative rows from the end.
+
+    Raises:
+        IndexError: A row is not in the table. The error names the first one.
+    """
+    outside = (rows < 0) | (rows >= len(weight))
+    if bool(outside.any()):
+        wrong = int(rows[outside][0])
+        raise IndexError(f"rows: {wrong} is outside the table, which has {len(weight)} rows")
 
 
 class Table(NamedTuple):
@@ -139,9 +165,11 @@ def gather(
 
     Raises:
         ValueError: the table has no columns.
-        IndexError: a row is not in the table. CUDA with Triton does not check that.
+        IndexError: a row is not in the table. CUDA with Triton checks that only in `DEBUG` mode.
     """
     require_columns(table.weight)
+    if DEBUG:
+        check_rows(table.weight, rows)
     noise_ids = rows if noise_ids is None else noise_ids
     return torch.ops.lord_fast.gather(*table, rows, lr, step, noise_ids, std, seed, *adam)
 
@@ -155,12 +183,13 @@ def scatter_adam_(
     *,
     adam: Adam,
     unique: bool = False,
+    by_row: Tensor | None = None,
 ) -> None:
     """Apply one dense-Adam update, touching only the rows of the batch.
 
     For each row in `rows` it replays the missed steps up to `step`, sums the gradients of
-    repeated rows in batch order, applies Adam with `lr[step]` and sets `last_step` to `step` + 1.
-    All other rows stay bitwise unchanged.
+    repeated rows in an order that depends only on `rows`, applies Adam with `lr[step]` and sets
+    `last_step` to `step` + 1. All other rows stay bitwise unchanged.
 
     Args:
         table: The state, updated in place. No `last_step` may exceed `step`.
@@ -173,10 +202,15 @@ def scatter_adam_(
             anyway, CUDA leaves undefined values in that row and reports no error, because
             checking would cost the sort. Other rows are not affected. The CPU kernels and the
             reference ignore this flag and always sum repeated rows.
+        by_row: The rows in ascending order and the batch position of each, as a stable sort gives
+            them, int64 [2, B]. CUDA then skips the sort. The CPU kernels and the reference ignore
+            it.
 
     Raises:
         ValueError: The table has no columns.
-        IndexError: A row is not in the table. CUDA with Triton does not check that.
+        IndexError: A row is not in the table. CUDA with Triton checks that only in `DEBUG` mode.
     """
     require_columns(table.weight)
-    torch.ops.lord_fast.scatter_adam_(*table, rows, grad, lr, step, *adam, unique)
+    if DEBUG:
+        check_rows(table.weight, rows)
+    torch.ops.lord_fast.scatter_adam_(*table, rows, grad, lr, step, *adam, unique, by_row)

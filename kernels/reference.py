@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from .ops import replay_terms
+from .ops import check_rows, replay_terms
 
 _PHILOX_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _PHILOX_KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
@@ -25,7 +25,7 @@ def gather(
     beta1: float, beta2: float, eps: float,
 ) -> Tensor:  # fmt: skip
     """See `lord_fast.kernels.gather`."""
-    _check_rows(weight, rows)
+    check_rows(weight, rows)
     state = (weight[rows], exp_avg[rows], exp_avg_sq[rows], last_step[rows])
     codes = replay(*state, lr, step, beta1, beta2, eps)[0]
     if std > 0:
@@ -38,10 +38,10 @@ def gather(
 def scatter_adam_(
     weight: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, last_step: Tensor, rows: Tensor,
     grad: Tensor, lr: Tensor, step: Tensor, beta1: float, beta2: float, eps: float,
-    unique: bool = False,
+    unique: bool = False, by_row: Tensor | None = None,
 ) -> None:  # fmt: skip
-    """See `lord_fast.kernels.scatter_adam_`. `unique` is ignored."""
-    _check_rows(weight, rows)
+    """See `lord_fast.kernels.scatter_adam_`. `unique` and `by_row` are ignored."""
+    check_rows(weight, rows)
     rows, inverse = torch.unique(rows, return_inverse=True)
     summed = grad.new_zeros(len(rows), grad.shape[1]).index_add_(0, inverse, grad)
     state = (weight[rows], exp_avg[rows], exp_avg_sq[rows], last_step[rows])
@@ -57,6 +57,36 @@ def scatter_adam_(
 
     weight[rows], exp_avg[rows], exp_avg_sq[rows] = w, m, v
     last_step[rows] = step + 1
+
+
+def leaky_adain(
+    x: Tensor, added: Tensor, bias: Tensor, scale: Tensor, slope: float, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """See `lord_fast.kernels.leaky_adain`. Returns the output, the means and 1 / deviations."""
+    wide = torch.promote_types(x.dtype, torch.float32)
+    y = torch.nn.functional.leaky_relu(x.to(wide) + added.to(wide)[:, None, None], slope)
+    var, mean = torch.var_mean(y, dim=(2, 3), correction=0)
+    rstd = torch.rsqrt(var + eps)
+    weight, offset = ((t.to(wide))[:, :, None, None] for t in (scale * rstd, bias))
+    out = (y - mean[:, :, None, None]) * weight + offset
+    return out.to(x.dtype).contiguous(memory_format=torch.channels_last), mean, rstd
+
+
+def leaky_adain_backward(
+    grad: Tensor, x: Tensor, added: Tensor, scale: Tensor, mean: Tensor, rstd: Tensor, slope: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of x, of the added bias per image, of the bias and of the scale."""
+    wide = mean.dtype
+    grad, shifted = grad.to(wide), x.to(wide) + added.to(wide)[:, None, None]
+    y = torch.nn.functional.leaky_relu(shifted, slope)
+    normal = (y - mean[:, :, None, None]) * rstd[:, :, None, None]
+    of_bias, of_scale = grad.sum((2, 3)), (grad * normal).sum((2, 3))
+    pixels = x.shape[2] * x.shape[3]
+    rest = grad - (of_bias[:, :, None, None] + normal * of_scale[:, :, None, None]) / pixels
+    of_y = rest * (scale.to(wide) * rstd)[:, :, None, None]
+    of_x = torch.where(shifted > 0, of_y, slope * of_y)
+    out = of_x.to(x.dtype).contiguous(memory_format=torch.channels_last)
+    return out, of_x.sum((2, 3)), of_bias, of_scale
 
 
 def replay(
@@ -109,18 +139,6 @@ def _precise(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Move tensors on mps, which has no float64, to the CPU. Others stay on their device."""
     away = (tensor.device.type in _WITHOUT_FLOAT64 for tensor in tensors)
     return tuple(t.cpu() if moved else t for t, moved in zip(tensors, away, strict=True))
-
-
-def _check_rows(weight: Tensor, rows: Tensor) -> None:
-    """Check that rows are in the table. PyTorch would count negative rows from the end.
-
-    Raises:
-        IndexError: A row is not in the table. The error names the first one.
-    """
-    outside = (rows < 0) | (rows >= len(weight))
-    if bool(outside.any()):
-        wrong = int(rows[outside][0])
-        raise IndexError(f"rows: {wrong} is outside the table, which has {len(weight)} rows")
 
 
 def noise(noise_ids: Tensor, dim: int, step: Tensor, seed: int) -> Tensor:

@@ -15,6 +15,8 @@ from lord_fast.bounds import AtLeast, Below, Checked, MoreThan, PowerOfTwo, Repe
 Preset = Literal["demo", "laptop", "paper", "a100"]
 LoggerName = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 PerceptualInput = Literal["caffe", "imagenet", "unit"]
+Switch = Literal["auto", "on", "off"]
+"""auto lets a rule choose, see `lord_fast.train.form`."""
 AnyConfig = TypeVar("AnyConfig", bound="Checked")
 AnyStage = TypeVar("AnyStage", bound="StageConfig")
 
@@ -133,16 +135,22 @@ class MachineConfig(Checked):
     are read ahead. auto selects the first of these that takes at most half of the free memory. When
     training on a CPU it selects memory by the same rule, else disk. The result is the same."""
     table_folder: Path | None = None
-    """Folder for the scratch file of --table-device disk, best on a fast local disk. Defaults to
+    """Folder for the scratch file of --table-device disk. Choose a fast local disk. The default is
     the run's folder."""
-    cache_target_features: bool = False
+    cache_target_features: Switch = "auto"
     """Compute the VGG16 features of all training images once and keep them in memory (only for
     vgg16). This takes 1.8 MB per 64 px image with the default layers in float32. The losses stay
-    the same."""
-    compile: bool = False
-    """Compile the training step with torch.compile, which takes half a minute at the start."""
-    cuda_graph: bool = False
-    """Capture the training step as a CUDA graph and replay it, which saves launch time."""
+    the same up to rounding. auto does it if they take at most a quarter of the free memory. A run
+    keeps its choice when it resumes."""
+    compile: Switch = "auto"
+    """Compile the training step with torch.compile, which takes half a minute at the start. auto
+    does it where training is long enough to repay this. A run keeps its choice when it resumes."""
+    cuda_graph: Switch = "auto"
+    """Capture the training step as a CUDA graph and replay it, which saves launch time. auto does
+    it on CUDA, unless the first replays differ from the uncaptured step."""
+    cudnn_benchmark: Switch = "auto"
+    """Let cuDNN time its algorithms and use the fastest. auto does it on CUDA. A run keeps its
+    choice when it resumes."""
     threads: Annotated[int, AtLeast(0), Below(1025)] = 0
     """Number of CPU threads. 0 uses one for each core, shared by the processes of a machine."""
     timeout: Annotated[float, MoreThan(0), Below(1e6)] = 60.0
@@ -214,8 +222,8 @@ class TrainConfig(StageConfig):
     preset: Preset = "laptop"
     """Selects the defaults of all other flags. laptop suits 64 px photographs on a CPU. demo suits
     32 px glyphs and takes minutes. paper has the settings of the published PyTorch code. At 128
-    and 256 px its network is larger than the published one. a100 is paper with bf16 and
-    torch.compile on CUDA."""
+    and 256 px its network is larger than the published one. a100 is paper with --device cuda
+    --precision bf16 --compile on."""
     init_from: Path | None = None
     """Another run to start from. Its networks are copied, and its codes too if it was trained on
     the same images. Adam and the learning rates start again."""
@@ -235,6 +243,26 @@ class EncoderConfig(StageConfig):
     """Width of the encoders' fully connected layers and number of channels of their last three
     convolutions. It must be a multiple of 4. The first two convolutions have a quarter and a half
     of it."""
+    encoder_init: Literal["kaiming", "linear"] = "linear"
+    """Initial weights of the encoders. kaiming keeps the scale of activations from layer to layer
+    and starts at the mean and standard deviation of the codes. linear is PyTorch's default, as in
+    the published code."""
+    reconstruction_weight: Annotated[float, AtLeast(0)] = 1.0
+    """Weight of the reconstruction loss, which fine-tunes the decoder. 0 keeps the decoder of
+    stage 1. The published value is 1."""
+    swaps: Annotated[int, AtLeast(0), Below(MOST_DIM)] = 0
+    """Number of generated images for each image of a batch. Each has the content code of one image
+    and the class code of another, and the encoders must predict both codes. The published value is
+    0."""
+    class_cross_entropy: Annotated[float, AtLeast(0)] = 0.0
+    """Weight of the cross-entropy of the class among the known class codes (only with
+    --class-bandwidth). The published code has no such loss."""
+    class_bandwidth: Annotated[float, AtLeast(0)] = 0.0
+    """Replaces a predicted class code by a mean of the class codes of training. The weights are a
+    Gaussian kernel of this standard deviation, in units of the root mean square distance of the
+    codes from their mean. 0 keeps the prediction, as in the published code."""
+    content_bandwidth: Annotated[float, AtLeast(0)] = 0.0
+    """The same for content codes, with at most 4,096 content codes of training."""
     content_weight: Annotated[float, AtLeast(0)] = 0.03
     """Weight of the content code's mean squared error. The published value is 10, for codes that
     are ten times smaller."""
@@ -346,12 +374,23 @@ PRESETS["paper"] = replace(
     epochs=Default(200),
 )
 PRESETS["a100"] = replace(
-    PRESETS["paper"], preset="a100", precision="bf16", compile=True, device="cuda"
+    PRESETS["paper"], preset="a100", precision="bf16", compile="on", device="cuda"
 )
 
 ENCODER_PRESETS: dict[str, EncoderConfig] = {
     "laptop": EncoderConfig(),
-    "demo": EncoderConfig(encoder_dim=64, lr=2e-3, batch_size=Default(32), epochs=Default(12)),
+    "demo": EncoderConfig(
+        encoder_init="kaiming",
+        reconstruction_weight=0.0,
+        swaps=1,
+        class_cross_entropy=1.0,
+        class_bandwidth=0.25,
+        content_bandwidth=0.2,
+        encoder_dim=64,
+        lr=2e-3,
+        batch_size=Default(32),
+        epochs=Default(12),
+    ),
     "paper": EncoderConfig(
         content_weight=10.0,
         class_weight=10.0,

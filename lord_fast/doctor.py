@@ -30,6 +30,17 @@ def version(name: str) -> str:
     return "installed, version unknown" if is_module else "not installed"
 
 
+def cuda_kernels() -> str:
+    """Return the kernels on CUDA, and what Triton lacks to launch its kernels on this machine."""
+    live = str(kernels.live("cuda"))
+    if torch.cuda.is_available():
+        try:
+            kernels.probe("cuda")
+        except ValueError as error:
+            return f"{live}, but {error}"
+    return live
+
+
 def _machine() -> list[tuple[str, str]]:
     threads = cpu_count()
     bf16 = "fast" if has_fast_bf16("cpu") else "slow (--precision auto uses float32)"
@@ -40,12 +51,14 @@ def _machine() -> list[tuple[str, str]]:
         gpu = f"{torch.cuda.get_device_name()}, sm {capability}, CUDA {torch.version.cuda}"
     elif torch.backends.mps.is_available():
         gpu = f"Apple GPU (mps), latent tables on {kernels.live('mps')}"
-    compiler = shutil.which("g++") or shutil.which("c++") or "none: --compile needs one on the CPU"
+    compiler = (
+        shutil.which("g++") or shutil.which("c++") or "none: --compile on needs one on the CPU"
+    )
     return [
         ("python", platform.python_version()),
         ("cpu", f"{cpu}, bf16 {bf16}"),
         ("gpu", gpu),
         ("kernels, cpu", str(kernels.live("cpu"))),
-        ("kernels, cuda", str(kernels.live("cuda"))),
+        ("kernels, cuda", cuda_kernels()),
         ("c++ compiler", compiler),
     ]

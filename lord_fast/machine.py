@@ -25,12 +25,14 @@ class Machine:
         dtype: Autocast dtype of the convolutions.
         threads: Number of CPU threads.
         tf32: Whether CUDA rounds the inputs of float32 products to TF32's 10 bits of mantissa.
+        why: The reason for the precision.
     """
 
     device: torch.device
     dtype: torch.dtype
     threads: int
     tf32: bool = False
+    why: str = "as set"
 
     @property
     def precision(self) -> str:
@@ -45,7 +47,7 @@ class Machine:
             name = f"Apple GPU (mps), {self.threads} threads"
         else:
             name = f"CPU ({torch.backends.cpu.get_cpu_capability()}), {self.threads} threads"
-        return f"{name}, {self.precision}"
+        return f"{name}, {self.precision} ({self.why})"
 
 
 def set_up(device: str = "auto", precision: str = "auto", threads: int = 0) -> Machine:
@@ -63,15 +65,17 @@ def set_up(device: str = "auto", precision: str = "auto", threads: int = 0) -> M
     device = choose_device(device)
     if precision == "tf32" and device != "cuda":
         raise ValueError("--precision tf32: only CUDA supports it; use float32 or bf16")
-    fast = has_fast_bf16(device)
+    why = "as set"
     if precision == "auto":
+        fast = has_fast_bf16(device)
         precision = "bf16" if fast else "float32"
+        why = "fast here" if fast else "bf16 is not fast here"
     launch = this_launch()
     threads = set_threads(threads, launch.local_world)
     keep_freed_memory()
     use_tf32(precision == "tf32")
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    return Machine(_own_device(device, launch), dtype, threads, precision == "tf32")
+    return Machine(_own_device(device, launch), dtype, threads, precision == "tf32", why)
 
 
 def _own_device(device: str, launch: Launch) -> torch.device:
@@ -151,13 +155,9 @@ def set_up_for(config: MachineConfig) -> Machine:
     """Call `set_up` with the options of a run.
 
     Raises:
-        ValueError: The device or precision is not available, or a CUDA graph is requested without
-            CUDA.
+        ValueError: The device or precision is not available.
     """
-    machine = set_up(config.device, config.precision, config.threads)
-    if config.cuda_graph and machine.device.type != "cuda":
-        raise ValueError(f"--cuda-graph: needs --device cuda, and this is {machine.device.type}")
-    return machine
+    return set_up(config.device, config.precision, config.threads)
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:

@@ -24,7 +24,7 @@ class Crew(NamedTuple):
     processes: list[ForkServerProcess]
     logs: list[Path]
 
-    def wait(self, seconds: float = 120) -> list[int | None]:
+    def wait(self, seconds: float = 300) -> list[int | None]:
         """Wait for all processes. Return their exit codes, None for one that is still running."""
         end = time.monotonic() + seconds
         for process in self.processes:

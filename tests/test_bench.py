@@ -103,7 +103,7 @@ def test_the_forms_of_a_gpu(monkeypatch):
     ladder = {form.name: form for form in step.forms("cuda")}
     assert next(iter(ladder)) == "published, TF32"
     last = ladder["bf16, compiled, CUDA graph, cached features"]
-    assert last.flags == {"compile": True, "cuda_graph": True, "cache_target_features": True}
+    assert last.flags == dict.fromkeys(("compile", "cuda_graph", "cache_target_features"), "on")
     assert [form.name for form in step.forms("cpu")][-1] == "bf16, compiled, cached features"
 
 
@@ -151,3 +151,10 @@ def test_the_plot_is_a_picture(tmp_path):
     with Image.open(tmp_path / "found.png") as picture:
         assert picture.format == "PNG"
         assert len(picture.convert("RGB").getcolors(2**20)) > 10
+
+
+def test_the_share_of_saves_is_that_of_the_default_interval(tiny):
+    row, share = step.save_row(tiny, step_ms=2.0, rounds=1)
+    assert row.median_ms > 0
+    every = tiny.config.logging.save_every
+    assert share == pytest.approx(row.median_ms / (every * 2.0 + row.median_ms))

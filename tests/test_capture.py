@@ -18,7 +18,7 @@ from lord_fast.data.store import ImageStore
 from lord_fast.machine import set_up
 from lord_fast.model.build import stored_codes
 from lord_fast.run import checkpoint
-from lord_fast.train.capture import WARM_UP, CudaGraph
+from lord_fast.train.capture import COMPARED, WARM_UP, CudaGraph
 from lord_fast.train.encoders import EncoderStage
 from lord_fast.train.latent import LatentStage
 from tests.plain_table import assert_same
@@ -78,9 +78,9 @@ def stages(glyph_store, trained_run, config=SMALL):
 def test_replayed_steps_equal_eager_steps(glyph_store, trained_run, cuda):
     plain, replayed = (list(stages(glyph_store, trained_run)) for _ in range(2))
     for ours, theirs in zip(plain, replayed, strict=True):
-        theirs.run_update = CudaGraph(theirs.update)
+        theirs.run_update = CudaGraph(theirs.update, theirs.changed, required=True)
         kept = []
-        for step in range(WARM_UP + 4):
+        for step in range(WARM_UP + COMPARED + 2):
             wanted, got = ours.step(step), theirs.step(step)
             assert all(torch.equal(got[name], wanted[name]) for name in wanted)
             kept.append((got["loss"], got["loss"].item()))
@@ -88,6 +88,86 @@ def test_replayed_steps_equal_eager_steps(glyph_store, trained_run, cuda):
         assert theirs.run_update.graph is not None
         assert_same(ours.state(), theirs.state())
         assert_same(tables_of(ours), tables_of(theirs))
+
+
+def stale_inputs(graph, update):
+    """Replay with the images of the capture."""
+    pixels = graph.inputs[3].clone()
+    return lambda: update(*graph.inputs[:3], pixels, graph.inputs[4])
+
+
+def frozen_rate(graph, update):
+    """Replay with the learning rate of the capture."""
+    groups = update.__self__.adam.param_groups
+    rates = [group["lr"] for group in groups]
+
+    def again():
+        now = [group["lr"] for group in groups]
+        for group, rate in zip(groups, rates, strict=True):
+            group["lr"] = rate
+        outputs = update(*graph.inputs)
+        for group, rate in zip(groups, now, strict=True):
+            group["lr"] = rate
+        return outputs
+
+    return again
+
+
+def no_class_codes(graph, update):
+    """Replay without the update of the class table."""
+
+    def again():
+        stage = update.__self__
+        kept = [part.clone() for part in stage.class_.state]
+        outputs = update(*graph.inputs)
+        for part, old in zip(stage.class_.state, kept, strict=True):
+            part.copy_(old)
+        return outputs
+
+    return again
+
+
+def cannot(graph, update):
+    raise RuntimeError("operation not permitted\nwhen stream is capturing")
+
+
+def assert_same_steps(ours, theirs):
+    for step in range(WARM_UP + COMPARED + 2):
+        wanted, got = ours.step(step), theirs.step(step)
+        assert all(torch.equal(got[name], wanted[name]) for name in wanted)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (stale_inputs, "a replay differs from the eager step in "),
+        (frozen_rate, "a replay differs from the eager step in networks"),
+        (no_class_codes, "a replay differs from the eager step in class"),
+        (cannot, "cannot be captured .operation not permitted when stream is capturing"),
+    ],
+)
+def test_a_wrong_replay_is_noticed_and_leaves_no_trace(
+    glyph_store, trained_run, cuda, monkeypatch, wrong, said
+):
+    def faulty(self, inputs):
+        graph = capture(self, inputs)
+        again = wrong(self, self.update)
+        graph.again = lambda: self.outputs.update(again())
+        return graph
+
+    monkeypatch.setattr(CudaGraph, "_capture", faulty)
+    config = replace(SMALL, lr=1e-2, steps=12)
+    made = (next(stages(glyph_store, trained_run, config)) for _ in range(4))
+    plain, theirs, again, strict = made
+    theirs.run_update = CudaGraph(theirs.update, theirs.changed)
+    with pytest.warns(UserWarning, match=f"without a CUDA graph, because .*{said}"):
+        assert_same_steps(plain, theirs)
+    for name, part in plain.state().items():
+        assert all(torch.equal(theirs.state()[name][key], part[key]) for key in part)
+
+    strict.run_update = CudaGraph(strict.update, strict.changed, required=True)
+    with pytest.raises(ValueError, match=f"--cuda-graph on: .*{said}"):
+        assert_same_steps(again, strict)
 
 
 def test_the_host_reads_no_tensor_of_a_step(glyph_store, trained_run):
@@ -107,19 +187,24 @@ def test_the_host_reads_no_tensor_of_a_step(glyph_store, trained_run):
 
 
 def test_cuda_graph_needs_cuda(glyph_store, tmp_path, capsys):
-    run = ("train", str(glyph_store), "--run", str(tmp_path / "run"), *flags(), "--cuda-graph")
-    assert main(list(run)) == 2
-    assert "--cuda-graph: needs --device cuda" in capsys.readouterr().err
+    run = ("train", str(glyph_store), "--run", str(tmp_path / "run"), *flags())
+    assert main([*run, "--cuda-graph", "on"]) == 2
+    assert "--cuda-graph on: needs --device cuda" in capsys.readouterr().err
 
 
 def test_the_loader_copies_from_pinned_memory_without_waiting(glyph_store, monkeypatch):
     """Fakes of CUDA record that every tensor was pinned and copied without waiting."""
-    pinned, sent = set(), []
+    pinned, sent, copies = set(), [], []
 
     def pin_memory(tensor):
+        copies.append(tensor.numel())
         copy = tensor.clone()
         pinned.add(copy.data_ptr())
         return copy
+
+    def pin_memory_of(tensor):
+        pinned.add(tensor.data_ptr())
+        return tensor
 
     def to(tensor, device, non_blocking=False):
         sent.append((tensor.data_ptr() in pinned, non_blocking))
@@ -129,11 +214,20 @@ def test_the_loader_copies_from_pinned_memory_without_waiting(glyph_store, monke
     monkeypatch.setattr(torch.Tensor, "to", to)
     store = ImageStore(glyph_store)
     loader = Loader(store, EpochSampler(store.num_images, 16, 0), torch.device("cuda"))
-    image_ids, class_ids, pixels = loader.batch(0)
+    monkeypatch.setattr(torch.Tensor, "is_pinned", lambda t: t.data_ptr() in pinned)
+    empty = torch.empty
+    monkeypatch.setattr(
+        torch, "empty", lambda *a, pin_memory=False, **k: (
+            pin_memory_of(empty(*a, **k)) if pin_memory else empty(*a, **k)
+        ),
+    )  # fmt: skip
+    image_ids, class_ids, pixels, by_class = loader.batch(0)
+    assert torch.equal(by_class, torch.stack(torch.sort(class_ids, stable=True)))
     assert torch.equal(class_ids, store.class_ids[image_ids])
     assert torch.equal(pixels, store.images(image_ids))
     assert len(sent) >= 3
     assert set(sent) == {(True, True)}
+    assert max(copies) < pixels.numel()  # the pixels were read into pinned memory at once
 
 
 @pytest.mark.parametrize("where", ["cuda", "pinned"])

@@ -203,6 +203,59 @@ def test_a_row_outside_of_the_table_is_refused(choice, row):
     assert all(torch.equal(a, b) for a, b in zip(state, before, strict=True))
 
 
+@pytest.mark.parametrize("row", [-1, 5])
+def test_debug_mode_checks_rows_before_any_kernel(monkeypatch, row):
+    """The operators are replaced, as by kernels that check nothing."""
+    called = []
+    monkeypatch.setattr(kernels.ops.torch.ops, "lord_fast", types.SimpleNamespace(
+        gather=lambda *a: called.append(a), scatter_adam_=lambda *a: called.append(a)
+    ))  # fmt: skip
+    state, rows = kernels.Table(*table(5, 4, 3)), torch.tensor([1, row])
+    lr, now = torch.ones(9), torch.tensor(3)
+    kernels.gather(state, rows, lr, now, adam=ADAM)
+    kernels.scatter_adam_(state, rows, torch.ones(2, 4), lr, now, adam=ADAM)
+    assert len(called) == 2
+    monkeypatch.setattr(kernels.ops, "DEBUG", True)
+    with pytest.raises(IndexError, match=f"rows: {row} is outside the table"):
+        kernels.gather(state, rows, lr, now, adam=ADAM)
+    with pytest.raises(IndexError, match=f"rows: {row} is outside the table"):
+        kernels.scatter_adam_(state, rows, torch.ones(2, 4), lr, now, adam=ADAM)
+    assert len(called) == 2
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError("Failed to find C compiler")])
+def test_the_probe_launches_both_operators_or_says_what_to_install(monkeypatch, error):
+    """CPU tensors and a stand-in for Triton replace the GPU."""
+    launched = []
+
+    def launch(name):
+        def run(*arguments):
+            if error:
+                raise dispatch._cannot_launch(error)
+            launched.append(name)
+
+        return run
+
+    monkeypatch.setattr(dispatch, "_integers", lambda *values: torch.tensor(values))
+    zeros = torch.zeros
+    monkeypatch.setattr(dispatch.torch, "zeros", lambda *size, device: zeros(*size))
+    ones = torch.ones
+    monkeypatch.setattr(dispatch.torch, "ones", lambda *size, device: ones(*size))
+    monkeypatch.setattr(dispatch, "gather", lambda *a, **k: launch("gather")())
+    monkeypatch.setattr(dispatch, "scatter_adam_", lambda *a, **k: launch("scatter_adam_")())
+    monkeypatch.setitem(dispatch._live, "cuda", dispatch.Live("triton", "here"))
+    if error:
+        with pytest.raises(ValueError, match="apt install gcc python3-dev"):
+            kernels.probe("cuda")
+        return
+    kernels.probe("cuda")
+    assert launched == ["gather", "scatter_adam_"]
+    monkeypatch.setitem(dispatch._live, "cuda", dispatch.Live("reference", "--kernels reference"))
+    kernels.probe("cuda")
+    kernels.probe("cpu")
+    assert len(launched) == 2
+
+
 @on_the_cpu
 def test_train_refuses_unavailable_kernels(glyph_store, tmp_path, capsys):
     assert train(glyph_store, tmp_path / "run", "--kernels", "triton") == 2
@@ -219,7 +272,7 @@ def test_opcheck(operator, choice):
     if operator == "gather":
         arguments = (*state, rows, lr, step, rows + 10, 1.0, 3, *ADAM)
     else:
-        arguments = (*state, rows, torch.ones(3, 6), lr, step, *ADAM, False)
+        arguments = (*state, rows, torch.ones(3, 6), lr, step, *ADAM, False, None)
     torch.library.opcheck(getattr(torch.ops.lord_fast, operator).default, arguments)
 
 

@@ -5,20 +5,23 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
+import yaml
 from rich.console import Console
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from lord_fast.cli import main
-from lord_fast.config import EncoderConfig, replace
+from lord_fast.config import EncoderConfig, options, replace
 from lord_fast.data.store import ImageStore, as_float
 from lord_fast.errors import Interrupted
 from lord_fast.lord import Lord
 from lord_fast.machine import set_up
 from lord_fast.model.build import stored_codes
-from lord_fast.model.encoder import Encoder
+from lord_fast.model.encoder import Encoder, KnownCodes
 from lord_fast.run import checkpoint
-from lord_fast.run.config import load_config, load_encoder_config
+from lord_fast.run.config import as_plain, load_config, load_encoder_config
 from lord_fast.run.stats import read_stats
+from lord_fast.train import optimizer
 from lord_fast.train.encoders import EncoderStage
 from lord_fast.train.loop import run_stage
 from tests.test_cli import fails
@@ -29,6 +32,18 @@ SMALL = replace(
     encoder_dim=16, batch_size=16, steps=12, log_every=1, save_every=5, grid_every=1000,
     device="cpu", lr=2e-3,
 )  # fmt: skip
+
+NEW = {
+    "encoder_init": "kaiming", "reconstruction_weight": 0.0, "swaps": 1,
+    "class_cross_entropy": 1.0, "class_bandwidth": 0.25,
+}  # fmt: skip
+"""Options of the demo preset."""
+
+PUBLISHED = {
+    "encoder_init": "linear", "reconstruction_weight": 1.0, "swaps": 0,
+    "class_cross_entropy": 0.0, "class_bandwidth": 0.0, "content_bandwidth": 0.0,
+}  # fmt: skip
+"""The options that give the published form of stage 2."""
 
 ENCODER_FLAGS = (
     "--encoder-dim", "16", "--batch-size", "16", "--steps", "120", "--lr", "2e-3",
@@ -68,9 +83,10 @@ def test_encoders_accept_every_size(size, channels):
 
 def test_only_trainable_parameters_get_gradients(trained_run):
     stage = stage_of(trained_run)
+    class_ids = stage.store.class_ids[:16]
     scalars = stage.graph(
         stage.store.images(torch.arange(16)), stage.content_codes[0][:16],
-        stage.class_codes[stage.store.class_ids[:16]],
+        stage.class_codes[class_ids], class_ids,
     )  # fmt: skip
     scalars["loss"].backward()
     for name, parameter in (*stage.encoders.named_parameters(), *stage.decoder.named_parameters()):
@@ -80,22 +96,108 @@ def test_only_trainable_parameters_get_gradients(trained_run):
     assert not stage.class_codes.requires_grad
 
 
-def test_the_loss_is_the_published_one(trained_run):
-    stage = stage_of(trained_run, content_weight=3.0, class_weight=7.0)
-    store = stage.store
-    scalars = stage.step(0)
-    ids = stage_of(trained_run).sampler.image_ids(0)
-    fresh = stage_of(trained_run)
-    content, class_ = fresh.encoders(as_float(store.images(ids)))
-    latent = Lord.load(trained_run, device="cpu", stage="latent")
-    content_error = (content - latent.content_codes[ids]).square().mean()
-    class_error = (class_ - latent.class_codes[store.class_ids[ids]]).square().mean()
-    images = fresh.decoder(content, class_)
-    reconstruction = fresh.graph.reconstruction(images, as_float(store.images(ids)))
-    expected = reconstruction + 3 * content_error + 7 * class_error
-    torch.testing.assert_close(scalars["content_error"], content_error)
-    torch.testing.assert_close(scalars["class_error"], class_error)
-    torch.testing.assert_close(scalars["loss"], expected)
+def test_the_published_form_gives_the_bits_of_the_published_loss(trained_run):
+    """Losses of three steps equal those of a loop that is written from the paper."""
+    stage = stage_of(trained_run, content_weight=3.0, class_weight=7.0, **PUBLISHED)
+    other = stage_of(trained_run, **PUBLISHED)
+    store, latent = stage.store, Lord.load(trained_run, device="cpu", stage="latent")
+    for step in range(3):
+        scalars = stage.step(step)
+        ids = other.sampler.image_ids(step)
+        content, class_ = other.encoders(as_float(store.images(ids)))
+        images = other.decoder(content, class_)
+        loss = other.reconstruction(images, as_float(store.images(ids)))
+        content_error = F.mse_loss(content, latent.content_codes[ids])
+        loss = loss + 3.0 * content_error
+        loss = loss + 7.0 * F.mse_loss(class_, latent.class_codes[store.class_ids[ids]])
+        assert torch.equal(scalars["loss"], loss.detach())
+        assert torch.equal(scalars["content_error"], content_error.detach())
+        assert set(scalars) == {"loss", "reconstruction", "content_error", "class_error"}
+        loss.backward()
+        optimizer.set_learning_rate(other.adam, other.learning_rate(step))
+        optimizer.step(other.adam)
+
+
+def test_swaps_take_content_from_one_image_and_class_from_another(trained_run):
+    stage = stage_of(trained_run, swaps=2)
+    content, class_ids = stage.content_codes[0][:5], torch.tensor([0, 1, 2, 3, 4])
+    images = stage.graph.with_swaps(torch.rand(5, 1, 32, 32), content, stage.class_codes[class_ids])
+    assert images.shape == (15, 1, 32, 32)
+    assert not images.requires_grad
+    wanted = stage.decoder(content[3:4], stage.class_codes[class_ids[2:3]])
+    torch.testing.assert_close(images[5 + 3 : 5 + 4], wanted)
+    wanted = stage.decoder(content[0:1], stage.class_codes[class_ids[3:4]])
+    torch.testing.assert_close(images[10:11], wanted)
+
+
+def test_the_loss_of_swaps_asks_for_the_codes_that_made_them(trained_run):
+    weights = {"content_weight": 3.0, "class_weight": 7.0, "class_cross_entropy": 5.0}
+    stage = stage_of(trained_run, **NEW | weights)
+    ids = torch.arange(0, 64, 4)
+    class_ids = stage.store.class_ids[ids]
+    content, class_ = stage.content_codes[0][ids], stage.class_codes[class_ids]
+    scalars = stage.graph(stage.store.images(ids), content, class_, class_ids)
+    images = stage.graph.with_swaps(as_float(stage.store.images(ids)), content, class_)
+    predicted = stage.encoders.content.predict(images), stage.encoders.class_.predict(images)
+    turned = torch.cat([class_ids, class_ids[-1:], class_ids[:-1]])
+    content_error = F.mse_loss(predicted[0], torch.cat([content, content]))
+    class_error = F.mse_loss(predicted[1], stage.class_codes[turned])
+    entropy = F.cross_entropy(stage.encoders.class_.known.logits(predicted[1]), turned)
+    torch.testing.assert_close(scalars["loss"], 3 * content_error + 7 * class_error + 5 * entropy)
+
+
+def test_without_reconstruction_the_decoder_of_stage_1_stays(trained_run):
+    stage = stage_of(trained_run, **NEW)
+    before = {name: tensor.clone() for name, tensor in stage.decoder.state_dict().items()}
+    scalars = [stage.step(step) for step in range(3)]
+    assert all(torch.equal(before[name], t) for name, t in stage.decoder.state_dict().items())
+    assert all(s["reconstruction"] > 0 for s in scalars)
+
+
+def test_known_codes_are_weighted_by_a_gaussian_kernel():
+    codes, predicted = torch.randn(7, 3), torch.randn(5, 3)
+    known = KnownCodes(7, 3)
+    known.fill(codes, bandwidth=0.5)
+    std = 0.5 * (codes - codes.mean(0)).norm(dim=1).square().mean().sqrt()
+    weights = torch.exp(-torch.cdist(predicted, codes).square() / (2 * std**2))
+    wanted = weights @ codes / weights.sum(1, keepdim=True)
+    torch.testing.assert_close(known(predicted), wanted)
+    torch.testing.assert_close(
+        known.logits(predicted).softmax(1), weights / weights.sum(1)[:, None]
+    )
+
+
+def test_the_encoders_return_means_of_the_codes_of_stage_1(trained_run):
+    stage = stage_of(trained_run, class_bandwidth=0.01, content_bandwidth=0.01)
+    images = as_float(stage.store.images(torch.arange(6)))
+    content, class_ = stage.encoders(images)
+    for found, known in ((content, stage.content_codes[0]), (class_, stage.class_codes)):
+        assert torch.cdist(found, known).min(1)[0].max() < 1e-3
+    raw = stage.encoders.class_.predict(images)
+    assert torch.cdist(raw, stage.class_codes).min(1)[0].min() > 1e-2
+
+
+def test_the_kaiming_start_has_the_scale_of_the_codes(trained_run):
+    """With PyTorch's default, all images get nearly the same code."""
+    spread = {}
+    for init in ("kaiming", "linear"):
+        stage = stage_of(trained_run, encoder_init=init)
+        found = stage.encoders(as_float(stage.store.images(torch.arange(64))))
+        known = stage.content_codes[0], stage.class_codes
+        spread[init] = [
+            float(a.detach().std(0).mean() / b.std(0).mean())
+            for a, b in zip(found, known, strict=True)
+        ]
+    assert all(0.3 < ratio < 3 for ratio in spread["kaiming"])
+    assert all(ratio < 0.1 for ratio in spread["linear"])
+
+
+def test_a_run_of_an_older_version_loads_as_the_published_form(trained_run, tmp_path):
+    file = tmp_path / "encoders.yaml"
+    values = {k: v for k, v in as_plain(SMALL).items() if k not in PUBLISHED}
+    file.write_text(yaml.safe_dump(values))
+    loaded = options(load_encoder_config(file))
+    assert {name: loaded[name] for name in PUBLISHED} == PUBLISHED
 
 
 def test_generator_and_modulation_start_from_stage_1(trained_run):
@@ -127,27 +229,31 @@ def test_latent_codes_keep_their_decoder(encoder_run, trained_run):
     assert not torch.equal(images[0], images[2])
 
 
-@pytest.mark.parametrize("stop_at", [1, 7, 10])
-def test_an_interrupted_and_resumed_run_gives_the_same_bytes(trained_run, tmp_path, stop_at):
+@pytest.mark.parametrize(("stop_at", "form"), [(1, PUBLISHED), (7, NEW), (10, PUBLISHED)])
+def test_an_interrupted_and_resumed_run_gives_the_same_bytes(trained_run, tmp_path, stop_at, form):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     for run in (whole, broken):
         run.mkdir()
-    run_stage(stage_of(trained_run), whole, Console(quiet=True))
-    stopper, stage = StopAfter(f"encoders {stop_at}/", signal.SIGTERM), stage_of(trained_run)
+    run_stage(stage_of(trained_run, **form), whole, Console(quiet=True))
+    stopper, stage = (
+        StopAfter(f"encoders {stop_at}/", signal.SIGTERM),
+        stage_of(trained_run, **form),
+    )
     with pytest.raises(Interrupted):
         run_stage(stage, broken, stopper)
     assert checkpoint.steps_done(broken / "checkpoints", "encoders") == stop_at
-    run_stage(stage_of(trained_run), broken, Console(quiet=True))
+    run_stage(stage_of(trained_run, **form), broken, Console(quiet=True))
     last = "checkpoints/encoders-000000012"
     assert files_of(whole / last) == files_of(broken / last)
 
 
-def test_compiles_to_one_graph(trained_run):
+@pytest.mark.parametrize("form", [PUBLISHED, NEW])
+def test_compiles_to_one_graph(trained_run, form):
     """This checks only for graph breaks. Stage 1 tests the compiled code."""
-    stage = stage_of(trained_run)
+    stage = stage_of(trained_run, **form)
     counter = CompileCounterWithBackend("aot_eager")
     stage.run_graph = torch.compile(stage.graph, fullgraph=True, backend=counter)
-    eager = stage_of(trained_run)
+    eager = stage_of(trained_run, **form)
     for step in range(3):
         losses = [each.step(step)["loss"].detach() for each in (stage, eager)]
         torch.testing.assert_close(*losses, rtol=1e-4, atol=1e-6)
@@ -180,6 +286,8 @@ def test_unusable_runs_and_options_are_refused(glyph_store, tmp_path, capsys):
     assert "stage 1 has done 4 of 8 steps" in fails(capsys, "train-encoders", run)
     (checkpoints / "latent-000000004").rename(checkpoints / "latent-000000008")
     assert "--encoder-dim 10" in fails(capsys, "train-encoders", run, "--encoder-dim", "10")
+    error = fails(capsys, "train-encoders", run, "--class-cross-entropy", "1")
+    assert "needs a --class-bandwidth" in error
     assert not (run / "encoders.yaml").exists()
     images = torch.rand(2, 1, 32, 32)
     with pytest.raises(ValueError, match="train-encoders"):

@@ -32,5 +32,5 @@ def test_cached_features_give_the_same_loss_and_gradient(vgg):
 
 def test_features_that_do_not_fit_into_memory_are_refused(vgg, monkeypatch):
     monkeypatch.setattr(features, "free_memory", lambda device: 10**6)
-    with pytest.raises(ValueError, match=r"--cache-target-features: .* 10 images take"):
+    with pytest.raises(ValueError, match=r"--cache-target-features on: .* 10 images take"):
         FeatureCache(vgg, torch.rand(10, 1, 32, 32).split(4), 10)

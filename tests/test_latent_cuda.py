@@ -143,6 +143,12 @@ def test_launches_of_a_step():
     assert launches(lambda: update(unique=True)) == 2
     sort = launches(lambda: torch.sort(rows, stable=True))
     assert launches(lambda: update(unique=False)) - sort == 2
+    by_row = torch.stack(torch.sort(rows, stable=True))
+
+    def in_order():
+        scatter_adam_(*state, rows, grad, lr, step, *ADAM, by_row=by_row)
+
+    assert launches(in_order) == 1
 
 
 def test_offsets_beyond_2_to_the_31():

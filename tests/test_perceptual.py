@@ -183,3 +183,37 @@ def test_real_weights_measure_blur(shared):
     little, much = (F.avg_pool2d(image, k, 1, k // 2) for k in (3, 9))
     assert 0 < loss(little, image) < loss(much, image)
     assert loss.tap_scale[0] > 10  # activations of the Caffe weights are this large
+
+
+def test_taps_in_bf16_are_averaged_in_float32(weights):
+    """bfloat16 has 8 bits, so it would round the mean to one of a few values."""
+    vgg = VGG16(weights, ("relu1_2", "relu2_2"), "unit")
+    loss = PerceptualLoss(vgg, 0.0, 1.0)
+    images, targets = torch.rand(2, 4, 3, 32, 32)
+    with torch.autocast("cpu", torch.bfloat16):
+        got = loss(images, targets)
+        taps = zip(vgg(images), vgg(targets), strict=True)
+        wanted = sum(float((a - b).abs().double().mean()) for a, b in taps)
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(float(got), wanted, rtol=1e-6, atol=0)
+
+
+def test_weights_kept_in_bf16_give_the_same_bits(weights):
+    """Autocast rounds them to the same values. The hash stays that of the file."""
+    found = []
+    for keep in (False, True):
+        vgg = VGG16(weights, ("relu1_2", "relu3_2"), "caffe")
+        sha256 = vgg.sha256()
+        if keep:
+            vgg.keep_in(torch.bfloat16)
+            assert vgg.features_0_weight.dtype == vgg.features_0_bias.dtype == torch.bfloat16
+            assert vgg.features_2_weight.is_contiguous(memory_format=torch.channels_last)
+            assert vgg.mean.dtype == torch.float32
+        assert vgg.sha256() == sha256
+        images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+        images.requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = PerceptualLoss(vgg, 1.0, 1.0)(images, images.detach().flip(0))
+        loss.backward()
+        found.append((loss.detach(), images.grad))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))

@@ -17,12 +17,14 @@ from lord_fast import kernels
 from lord_fast.config import replace
 from lord_fast.data.store import ImageStore
 from lord_fast.machine import set_up
-from lord_fast.train.capture import WARM_UP
+from lord_fast.train.capture import COMPARED, WARM_UP
 from lord_fast.train.latent import LatentStage
 from tests.test_train import SMALL
 
-STEPS = WARM_UP + 6
-CONFIG = replace(SMALL, device="cuda", steps=STEPS)
+FIRST = WARM_UP + COMPARED
+"""The first step of a captured stage that is only a replay."""
+STEPS = FIRST + 5
+CONFIG = replace(SMALL, device="cuda", steps=STEPS, cuda_graph="off")
 
 
 def losses(store_path, precision="float32", place="auto", **flags) -> torch.Tensor:
@@ -43,11 +45,11 @@ def test_images_are_the_same_from_any_place(glyph_store, plain, place):
     torch.testing.assert_close(losses(glyph_store, place=place), plain, rtol=1e-4, atol=0)
 
 
-@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("compiled", ["off", "on"])
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_a_captured_step_is_the_step(glyph_store, precision, compiled):
     wanted = losses(glyph_store, precision, compile=compiled)
-    got = losses(glyph_store, precision, compile=compiled, cuda_graph=True)
+    got = losses(glyph_store, precision, compile=compiled, cuda_graph="on")
     torch.testing.assert_close(got, wanted, rtol=1e-3, atol=0)
 
 
@@ -64,26 +66,28 @@ def test_the_cpu_computes_the_same(glyph_store, plain):
 
 def test_a_replay_is_one_launch_of_the_step(glyph_store):
     machine, store = set_up("cuda", "bf16"), ImageStore(glyph_store)
-    stage = LatentStage(replace(CONFIG, cuda_graph=True), store, machine)
-    for step in range(WARM_UP + 1):
+    stage = LatentStage(replace(CONFIG, cuda_graph="on"), store, machine)
+    for step in range(FIRST):
         stage.step(step)
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as seen:
-        stage.step(WARM_UP + 1)
+        stage.step(FIRST)
         torch.cuda.synchronize()
     counts = {event.key: event.count for event in seen.key_averages()}
     assert counts.get("cudaGraphLaunch") == 1
     assert counts.get("cudaLaunchKernel", 0) < 20
 
 
-def test_no_step_waits_for_the_host(glyph_store):
-    """CUDA itself raises at any synchronising call."""
+@pytest.mark.parametrize("captured", ["off", "on"])
+def test_no_step_waits_for_the_host(glyph_store, captured):
+    """CUDA itself raises at any synchronising call. The comparison of the first replays is one."""
     machine, store = set_up("cuda", "float32"), ImageStore(glyph_store)
     store.place("cuda", machine.device)
-    stage = LatentStage(CONFIG, store, machine)
-    stage.step(0)
+    stage = LatentStage(replace(CONFIG, cuda_graph=captured), store, machine)
+    for step in range(FIRST):
+        stage.step(step)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        for step in range(1, STEPS):
+        for step in range(FIRST, STEPS):
             stage.step(step)
     finally:
         torch.cuda.set_sync_debug_mode("default")

@@ -180,7 +180,7 @@ def test_compiled_steps_match_eager_steps(glyph_store):
     store, machine = ImageStore(glyph_store), set_up("cpu", "float32", 2)
     losses = []
     for compiled in (False, True):
-        stage = LatentStage(replace(SMALL, compile=compiled), store, machine)
+        stage = LatentStage(replace(SMALL, compile="on" if compiled else "off"), store, machine)
         losses.append(torch.stack([stage.step(step)["loss"].detach() for step in range(5)]))
     torch.testing.assert_close(losses[0], losses[1], rtol=1e-4, atol=1e-6)
 

@@ -124,12 +124,12 @@ def gather(
 def scatter_adam_(
     weight: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, last_step: Tensor, rows: Tensor,
     grad: Tensor, lr: Tensor, step: Tensor, beta1: float, beta2: float, eps: float,
-    unique: bool = False,
+    unique: bool = False, by_row: Tensor | None = None,
 ) -> None:  # fmt: skip
     """See `lord_fast.kernels.scatter_adam_`. Nothing is written if an error is raised.
 
-    `unique` is ignored. Sorting takes at most a few percent of a call, and without the sort a
-    row that repeats would be a race between threads.
+    `unique` and `by_row` are ignored. Sorting takes at most a few percent of a call, and without
+    the sort a row that repeats would be a race between threads.
 
     Raises:
         ValueError: `step`, or the dtype, shape or layout of a tensor, breaks that contract.

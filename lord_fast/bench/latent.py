@@ -87,7 +87,11 @@ class Dense:
 
     def make_optimizer(self) -> torch.optim.Optimizer:
         """The optimizer of the table."""
-        return torch.optim.Adam(self.table.parameters(), lr=LR, betas=BETAS)
+        return torch.optim.Adam(self.table.parameters(), lr=LR, betas=BETAS, **self.captured())
+
+    def captured(self) -> dict[str, bool]:
+        """The options of an optimizer that a CUDA graph may capture."""
+        return {"capturable": self.table.weight.is_cuda}
 
     def age(self) -> None:
         """See `Contender`."""
@@ -111,7 +115,8 @@ class DenseFused(Dense):
 
     def make_optimizer(self) -> torch.optim.Optimizer:
         """The optimizer of the table."""
-        return torch.optim.Adam(self.table.parameters(), lr=LR, betas=BETAS, fused=True)
+        options = self.captured()
+        return torch.optim.Adam(self.table.parameters(), lr=LR, betas=BETAS, fused=True, **options)
 
 
 class Sparse(Dense):
@@ -210,7 +215,7 @@ def step_rows(device: torch.device) -> list[Row]:
             )
             for one in tables
         ]  # fmt: skip
-        found += rows_of(cases, measure(cases, STEP_ROUNDS, device))
+        found += rows_of(cases, measure(cases, STEP_ROUNDS, device, kernels_only=True))
     return found
 
 
@@ -228,7 +233,7 @@ def scaling_rows(device: torch.device) -> list[Row]:
             )
             for size, one in tables.items()
         ]  # fmt: skip
-        found += rows_of(cases, measure(cases, SCALING_ROUNDS, device))
+        found += rows_of(cases, measure(cases, SCALING_ROUNDS, device, kernels_only=True))
     return found
 
 
@@ -237,7 +242,7 @@ def noise_rows(device: torch.device) -> list[Row]:
     found = []
     for batch in NOISE_BATCHES:
         cases = noise_cases(batch, device)
-        times = measure(cases, NOISE_ROUNDS, device)
+        times = measure(cases, NOISE_ROUNDS, device, kernels_only=True)
         difference = [noisy - plain for plain, noisy in zip(times[1], times[2], strict=True)]
         noise = replace(cases[2], name="noise of gather (the difference)")
         found += rows_of([*cases, noise], [*times, difference])

@@ -20,6 +20,7 @@ from rich.progress import track
 from rich.table import Table
 
 from lord_fast import __version__, kernels
+from lord_fast.bench import gpu
 from lord_fast.machine import Machine, synchronize
 from lord_fast.system import cpu_count
 
@@ -62,6 +63,7 @@ def measure(
     device: torch.device,
     calls: int = CALLS,
     clock: Callable[[], float] = time.perf_counter,
+    kernels_only: bool = False,
 ) -> list[list[float]]:
     """Time cases in turn.
 
@@ -71,21 +73,34 @@ def measure(
         device: Device that is synchronized before the clock is read.
         calls: Timed calls per turn.
         clock: `time.perf_counter`, or `time.process_time` for the CPU time of all threads.
+        kernels_only: On a GPU, time a call from a CUDA graph with a cold L2 cache. Otherwise the
+            calls of a turn follow each other without waiting, and their mean is one time.
 
     Returns:
-        For each case, the seconds of every timed call.
+        For each case, the seconds of every timed call, or of every turn on a GPU.
     """
+    card = gpu.Cuda(device) if device.type == "cuda" else None
     times: list[list[float]] = [[] for _ in cases]
     gc.collect()
     gc.disable()
     try:
         for _ in track(range(rounds), cases[0].group, transient=True):
             for case, mine in zip(cases, times, strict=True):
+                if card is not None:
+                    mine.append(on_gpu(card, case, calls, kernels_only))
+                    continue
                 turn = [_time(case.prepare(), device, clock) for _ in range(1 + calls)]
                 mine += turn[1:]
     finally:
         gc.enable()
     return times
+
+
+def on_gpu(card: gpu.Gpu, case: Case, calls: int, kernels_only: bool) -> float:
+    """Return the time of one turn of a case on a GPU in seconds, see `measure`."""
+    if kernels_only:
+        return gpu.cold(card, case.prepare(), case.name)
+    return gpu.pipelined(card, [case.prepare() for _ in range(1 + calls)])
 
 
 def rows_of(cases: list[Case], times: list[list[float]]) -> list[Row]:

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from lord_fast.data.store import as_float
 from lord_fast.kernels import reference
-from lord_fast.model.perceptual import CONVOLUTIONS, POOLS, PerceptualLoss
+from lord_fast.model.build import build_vgg
+from lord_fast.model.perceptual import CONVOLUTIONS, POOLS
 from lord_fast.train.latent import LatentStage
 
 TAPS = (3, 8, 13, 22, 30)
@@ -131,8 +132,7 @@ class PublishedStep:
     @classmethod
     def like(cls, stage: LatentStage) -> "PublishedStep":
         """Build the published step with the current parameters of a stage of --preset paper."""
-        config, store, loss = stage.config, stage.store, stage.graph.reconstruction
-        assert isinstance(loss, PerceptualLoss)
+        config, store = stage.config, stage.store
         model = PublishedModel(
             store.num_images, store.num_classes, content_dim=config.model.content_dim,
             class_dim=config.model.class_dim, adain_dim=config.model.adain_dim, size=store.size,
@@ -143,15 +143,17 @@ class PublishedStep:
         for ours, theirs in zip(layers_of(stage), model.layers(), strict=True):
             theirs.load_state_dict(ours.state_dict())
         kinds = ("weight", "bias")
+        # The stage's own copy may be rounded to bf16.
+        vgg = build_vgg(config, config.loss.perceptual_weights)
         weights = {
-            f"features.{n}.{k}": getattr(loss.vgg, f"features_{n}_{k}")
+            f"features.{n}.{k}": getattr(vgg, f"features_{n}_{k}")
             for n in CONVOLUTIONS
-            if n <= loss.vgg.taps[-1]
+            if n <= vgg.taps[-1]
             for k in kinds
         }
         return cls(
             model,
-            PublishedVGG(weights, loss.vgg.taps),
+            PublishedVGG(weights, vgg.taps),
             stage.total_steps,
             config.loss.content_decay,
         )

@@ -21,15 +21,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lord_fast.bench.measure import Case, Row, measure, rows_of
 from lord_fast.bench.published import PublishedStep
-from lord_fast.config import PRESETS, TrainConfig, replace
+from lord_fast.config import PRESETS, Switch, TrainConfig, replace
 from lord_fast.data.options import PackConfig
 from lord_fast.data.pack import pack
 from lord_fast.data.sources.glyphs import Glyphs
 from lord_fast.data.store import ImageStore, as_float
-from lord_fast.machine import Machine, has_fast_bf16, set_up, use_tf32
+from lord_fast.machine import Machine, has_fast_bf16, set_up, synchronize, use_tf32
 from lord_fast.memory import free_memory
 from lord_fast.model.perceptual import CONVOLUTIONS
-from lord_fast.train.capture import WARM_UP
+from lord_fast.run import snapshot
+from lord_fast.train.capture import COMPARED, WARM_UP
 from lord_fast.train.latent import LatentStage
 
 CLASSES, ROTATIONS = 62, (-15.0, 15.0)
@@ -74,6 +75,7 @@ def setting(
         save_file(random_weights(), folder / "vgg16.safetensors")
         config = replace(
             PRESETS["paper"], batch_size=batch, steps=TOTAL_STEPS, adain_dim=adain_dim,
+            compile="off", cuda_graph="off", cache_target_features="off",
             perceptual_weights=folder / "vgg16.safetensors",
         )  # fmt: skip
         yield Setting(ImageStore(folder / "store"), config, machine.device, machine.threads)
@@ -109,7 +111,7 @@ class Form:
     published: bool = False
     tf32: bool = False
     dtype: torch.dtype = torch.float32
-    flags: dict[str, bool] = dataclasses.field(default_factory=dict)
+    flags: dict[str, Switch] = dataclasses.field(default_factory=dict)
 
     def make(self, found: Setting) -> Step:
         """Build a function that does one step. Every form has its own networks and tables."""
@@ -131,17 +133,17 @@ def forms(device: str) -> list[Form]:
         Form(f"published, {name}", True, tf32),
         Form(f"published, {name}, VGG frozen", True, tf32),
         Form(f"exact rewrites, {name}", False, tf32),
-        Form(f"{name}, compiled", False, tf32, flags={"compile": True}),
-        Form(f"{name}, cached features", False, tf32, flags={"cache_target_features": True}),
+        Form(f"{name}, compiled", False, tf32, flags={"compile": "on"}),
+        Form(f"{name}, cached features", False, tf32, flags={"cache_target_features": "on"}),
     ]
     if tf32:
         ladder.insert(1, Form("published, float32", True))
     if has_fast_bf16(device):
-        flags: dict[str, bool] = {}
+        flags: dict[str, Switch] = {}
         words = ["bf16"]
         ladder.append(Form("bf16", dtype=torch.bfloat16))
         for flag in ("compile", *(["cuda_graph"] if tf32 else []), "cache_target_features"):
-            flags = {**flags, flag: True}
+            flags = {**flags, flag: "on"}
             words.append(WORDS[flag])
             ladder.append(Form(", ".join(words), dtype=torch.bfloat16, flags=flags))
     return ladder
@@ -161,7 +163,7 @@ def ladder(found: Setting) -> Ladder:
     """Build every form, and do the warm-up steps that compile and capture it."""
     steps = {form.name: Worked(form.make(found)) for form in forms(found.device.type)}
     for step in steps.values():
-        for _ in range(WARM_UP + 1 if found.device.type == "cuda" else 1):
+        for _ in range(WARM_UP + COMPARED if found.device.type == "cuda" else 1):
             step()
     return steps
 
@@ -180,6 +182,39 @@ def step_rows(found: Setting, steps: Ladder, rounds: int = 3, calls: int = 2) ->
         worked = [dataclasses.replace(case, group=f"{group}, processor time") for case in cases]
         rows += rows_of(worked, [step.seconds for step in steps.values()])
     return rows
+
+
+def save_row(found: Setting, step_ms: float, rounds: int = 3) -> tuple[Row, float]:
+    """Time the saves of a stage in its current form.
+
+    Args:
+        found: The setting.
+        step_ms: Time of a step in milliseconds.
+        rounds: Number of saves. As many rows change between two saves as in training.
+
+    Returns:
+        The row of a save, and the share of training that saves take with the default interval.
+    """
+    stage, every = found.stage(), found.config.logging.save_every
+    stage.step(0)
+    seconds: list[float] = []
+    touched = every * found.config.batch_size
+    with tempfile.TemporaryDirectory() as name:
+        previous = None
+        for step in range(every, (1 + rounds) * every, every):
+            for shards in stage.tables().values():
+                for shard in shards.values():
+                    shard.last_step[:touched] = step
+            synchronize(found.device)
+            start = time.perf_counter()
+            state = stage.state()
+            previous = snapshot.save(Path(name), stage.name, step, state, stage.tables(), previous)
+            seconds.append(time.perf_counter() - start)
+    params = {"B": found.config.batch_size, "images": found.store.num_images}
+    case = Case("save", "lord-fast", params, lambda: lambda: None)
+    (row,) = rows_of([case], [seconds])
+    between = every * step_ms
+    return row, row.median_ms / (between + row.median_ms)
 
 
 class Worked:
@@ -297,7 +332,7 @@ def operations(found: Setting) -> dict[str, float]:
     steps = {
         "published": _published(plain, frozen=False),
         "ours": _ours(plain),
-        "ours, cached features": _ours(found.stage(cache_target_features=True)),
+        "ours, cached features": _ours(found.stage(cache_target_features="on")),
     }
     counted = {}
     for name, step in steps.items():
@@ -340,5 +375,5 @@ class _Repeated(ImageStore):
         self.num_classes = classes or store.num_classes
         self.class_ids = torch.arange(self.num_images) % self.num_classes
 
-    def images(self, image_ids: Tensor) -> Tensor:
-        return super().images(image_ids % len(self.pixels))
+    def images(self, image_ids: Tensor, pinned: bool = False) -> Tensor:
+        return super().images(image_ids % len(self.pixels), pinned)

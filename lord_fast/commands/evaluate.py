@@ -18,7 +18,7 @@ def evaluate(
     config: Annotated[EvaluateConfig, arg(name="")],
     all: bool = False,
 ) -> None:
-    """Measure and judge reconstruction, leakage, transfer and samples.
+    """Measure reconstruction, leakage, transfer and samples.
 
     Examples:
         lord-fast evaluate runs/photos

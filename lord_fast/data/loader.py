@@ -4,6 +4,7 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,11 +22,13 @@ class Batch(NamedTuple):
         image_ids: int64 [B].
         class_ids: int64 [B].
         pixels: uint8 [B, C, H, W], channels last in memory.
+        by_class: The class ids in ascending order and the batch position of each, int64 [2, B].
     """
 
     image_ids: Tensor
     class_ids: Tensor
     pixels: Tensor
+    by_class: Tensor
 
 
 class Loader:
@@ -68,13 +71,20 @@ class Loader:
 
     def _read(self, image_ids: Tensor) -> Batch:
         # Uses NumPy, because a PyTorch gather in this thread would start a second thread pool.
-        class_ids = torch.from_numpy(self.store.class_ids.numpy()[image_ids.numpy()])
+        classes = self.store.class_ids.numpy()[image_ids.numpy()]
+        order = np.argsort(classes, kind="stable")
+        by_class = torch.from_numpy(np.stack((classes[order], order)))
         ids = self._send(image_ids)
-        images = self.store.images(ids if self.store.placed == "cuda" else image_ids)
-        return Batch(ids, self._send(class_ids), self._send(images))
+        images = self.store.images(
+            ids if self.store.placed == "cuda" else image_ids, pinned=self.device.type == "cuda"
+        )
+        return Batch(
+            ids, self._send(torch.from_numpy(classes)), self._send(images), self._send(by_class)
+        )
 
     def _send(self, tensor: Tensor) -> Tensor:
-        if self.device.type == "cuda" and tensor.device.type == "cpu":
+        on_host = self.device.type == "cuda" and tensor.device.type == "cpu"
+        if on_host and not tensor.is_pinned():
             tensor = tensor.pin_memory()
         # On mps an asynchronous copy might read the images after they are freed.
         return tensor.to(self.device, non_blocking=self.device.type == "cuda")

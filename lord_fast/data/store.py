@@ -259,11 +259,13 @@ class ImageStore:
             return ""
         return ", ".join(self._open_decoder().describe().values())
 
-    def images(self, image_ids: Tensor) -> Tensor:
+    def images(self, image_ids: Tensor, pinned: bool = False) -> Tensor:
         """Read a batch of images.
 
         Args:
             image_ids: int64 [B].
+            pinned: Read pixels directly into page-locked memory, from which a GPU copies them
+                without waiting. Images that must be decoded ignore this.
 
         Returns:
             uint8 [B, channels, size, size], channels last in memory. It is on the GPU if the
@@ -277,10 +279,10 @@ class ImageStore:
         # Uses NumPy, because a PyTorch gather in the loader's thread would start a second pool.
         ids = image_ids.numpy()
         if self.placed == "pinned":
-            return torch.from_numpy(self._data[ids]).permute(0, 3, 1, 2)
+            return self._pixels(ids, pinned)
         with self._reads.of(*self._spans(ids)):
             if not self.encoded:
-                return torch.from_numpy(self._data[ids]).permute(0, 3, 1, 2)
+                return self._pixels(ids, pinned)
             files = [self.stored(i) for i in ids]
         try:
             return self._open_decoder().batch(files).permute(0, 3, 1, 2)
@@ -289,6 +291,13 @@ class ImageStore:
                 f"{self.path}: an image does not decode ({error}); find it with lord-fast pack "
                 f"--verify {self.path}"
             ) from error
+
+    def _pixels(self, ids: np.ndarray, pinned: bool) -> Tensor:
+        shape = (len(ids), *self._data.shape[1:])
+        found = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
+        # NumPy would write to a second buffer first with any other mode.
+        np.take(self._data, ids, 0, out=found.numpy(), mode="clip")
+        return found.permute(0, 3, 1, 2)
 
     def _open_decoder(self) -> Decoder:
         if self._decoder is None:

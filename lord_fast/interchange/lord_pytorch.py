@@ -199,8 +199,9 @@ class Published:
         width = encoders["content.hidden.0.weight"].shape[0]
         self.encoder_config = replace(ENCODER_PRESETS["paper"], encoder_dim=width, steps=STEP)
         shape = (self.data["size"], self.data["channels"])
+        counts = (self.data["num_images"], self.data["num_classes"])
         with _prefix_errors(file):
-            network = build_encoders(self.encoder_config, self.config, *shape)
+            network = build_encoders(self.encoder_config, self.config, *shape, counts)
         fill(network, encoders, file)
 
     def _try_decoder(self, file: Path, state: dict[str, Tensor]) -> None:

@@ -73,7 +73,8 @@ class TrainedModel:
         self.encoders: Encoders | None = None
         if self.stage == "encoders" and found.encoder_config is not None:
             shape = (self.data["size"], self.data["channels"])
-            encoders = build_encoders(found.encoder_config, self.config, *shape)
+            counts = (self.data["num_images"], self.data["num_classes"])
+            encoders = build_encoders(found.encoder_config, self.config, *shape, counts)
             fill(encoders, found.encoders, found.files["encoders"])
             self.encoders = encoders.to(self.device).eval()
         self.loss_state = found.loss

@@ -17,6 +17,9 @@ from lord_fast.model.perceptual import TAPS, VGG16, PerceptualLoss, PyramidLoss,
 from lord_fast.model.schedule import extended_cosine
 from lord_fast.model.table_place import TablePlace
 
+MOST_KNOWN = 4096
+"""Largest number of content codes that the content encoder keeps."""
+
 
 def build_decoder(config: TrainConfig, size: int, channels: int) -> Decoder:
     """Build the modulation and the generator, initialized from the configuration's seed."""
@@ -30,15 +33,39 @@ def build_decoder(config: TrainConfig, size: int, channels: int) -> Decoder:
 
 
 def build_encoders(
-    config: EncoderConfig, run_config: TrainConfig, size: int, channels: int
+    config: EncoderConfig,
+    run_config: TrainConfig,
+    size: int,
+    channels: int,
+    counts: tuple[int, int],
 ) -> Encoders:
-    """Build the encoders of a run, initialized from the seed of stage 2."""
+    """Build the encoders of a run, initialized from the seed of stage 2.
+
+    Args:
+        config: The configuration of stage 2.
+        run_config: The configuration of stage 1.
+        size: Side of the images in pixels.
+        channels: Channels of the images.
+        counts: Numbers of images and classes of the run's store.
+
+    Raises:
+        ValueError: The options do not fit together.
+    """
+    if config.class_cross_entropy and not config.class_bandwidth:
+        raise ValueError(
+            f"--class-cross-entropy {config.class_cross_entropy}: needs a --class-bandwidth above "
+            f"0; give one such as 0.25, or --class-cross-entropy 0"
+        )
+    known = (
+        min(counts[0], MOST_KNOWN) if config.content_bandwidth else 0,
+        counts[1] if config.class_bandwidth else 0,
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         sizes = run_config.model
         return Encoders(
             sizes.content_dim, sizes.class_dim, config.encoder_dim, size, channels,
-            sizes.leaky_slope,
+            sizes.leaky_slope, known,
         )  # fmt: skip
 
 

@@ -10,6 +10,49 @@ NUM_STRIDED = 4
 """Number of convolutions that halve the side. They follow the first convolution."""
 
 
+class KnownCodes(nn.Module):
+    """Replaces a predicted code by the mean of the known codes around it.
+
+    A known code has the weight exp(-d^2 / (2 std^2)), where d is its distance to the prediction
+    (Nadaraya, 1964; Watson, 1964). If predictions are known codes with Gaussian noise of this
+    standard deviation, the result is the expected code.
+
+    Args:
+        num_codes: Number of known codes.
+        code_dim: Length of a code.
+    """
+
+    codes: Tensor
+    std: Tensor
+
+    def __init__(self, num_codes: int, code_dim: int):
+        super().__init__()
+        self.register_buffer("codes", torch.zeros(num_codes, code_dim))
+        self.register_buffer("std", torch.ones(()))
+
+    def fill(self, codes: Tensor, bandwidth: float) -> None:
+        """Set the known codes.
+
+        Args:
+            codes: float32 [num_codes, code_dim].
+            bandwidth: Standard deviation, in units of the root mean square distance of the codes
+                from their mean.
+        """
+        self.codes.copy_(codes)
+        self.std.copy_(bandwidth * (codes - codes.mean(0)).square().sum(1).mean().sqrt())
+
+    def logits(self, predicted: Tensor) -> Tensor:
+        """Return the logarithm of the weights up to a constant, float32 [B, num_codes]."""
+        # The squared length of the prediction is the same for every code and is left out.
+        half = self.codes.square().sum(1) / 2
+        return (predicted @ self.codes.T - half) / self.std.square()
+
+    def forward(self, predicted: Tensor) -> Tensor:
+        """Map predicted codes to weighted means of known codes, both float32 [B, code_dim]."""
+        with torch.autocast(predicted.device.type, enabled=False):
+            return self.logits(predicted).softmax(1) @ self.codes
+
+
 class Encoder(nn.Module):
     """Five convolutions and three fully connected layers (Gabbay & Hoshen, 2020, stage 2).
 
@@ -24,13 +67,21 @@ class Encoder(nn.Module):
         size: Side of the image in pixels, a multiple of 16.
         channels: 1 (grey) or 3 (RGB).
         leaky_slope: Negative slope of LeakyReLU.
+        num_known: Number of known codes (see `KnownCodes`). 0 leaves predictions unchanged, as in
+            the published encoder.
 
     Raises:
         ValueError: `encoder_dim` is not a multiple of 4.
     """
 
     def __init__(
-        self, code_dim: int, encoder_dim: int, size: int, channels: int, leaky_slope: float = 0.01
+        self,
+        code_dim: int,
+        encoder_dim: int,
+        size: int,
+        channels: int,
+        leaky_slope: float = 0.01,
+        num_known: int = 0,
     ):
         super().__init__()
         if encoder_dim % 4:
@@ -49,9 +100,18 @@ class Encoder(nn.Module):
             weight = conv.weight.detach()
             conv.weight = nn.Parameter(weight.contiguous(memory_format=torch.channels_last))
         self.convs = nn.ModuleList(convs)
+        self.known = KnownCodes(num_known, code_dim) if num_known else None
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images [B, channels, size, size] in [0, 1] to codes, float32 [B, code_dim]."""
+        return self.refine(self.predict(images))
+
+    def refine(self, predicted: Tensor) -> Tensor:
+        """Replace predicted codes by means of known codes, if there are any."""
+        return predicted if self.known is None else self.known(predicted)
+
+    def predict(self, images: Tensor) -> Tensor:
+        """Return the codes of `forward` before `refine`."""
         x = images
         for conv in self.convs:
             x = F.leaky_relu(conv(x), self.leaky_slope)
@@ -59,6 +119,34 @@ class Encoder(nn.Module):
         for linear in self.hidden:
             x = F.leaky_relu(linear(x), self.leaky_slope)
         return self.last(x).float()
+
+    @torch.no_grad()
+    def init_kaiming(self, images: Tensor, codes: Tensor, generator: torch.Generator) -> None:
+        """Initialize the weights so that activations keep their scale (He et al., 2015).
+
+        PyTorch's default shrinks them from layer to layer, and all images get nearly the same code.
+        The first layer also standardizes the pixels, and the last layer starts at the mean and the
+        standard deviation of the codes.
+
+        Args:
+            images: Images of training, float32 [N, channels, size, size] in [0, 1].
+            codes: The codes to predict, float32 [N, code_dim].
+            generator: Source of the random weights, on the CPU.
+        """
+        for layer in (*self.convs, *self.hidden, self.last):
+            assert isinstance(layer, nn.Conv2d | nn.Linear)
+            weight = torch.empty_like(layer.weight, device="cpu")
+            nn.init.kaiming_normal_(weight, self.leaky_slope, generator=generator)
+            layer.weight.copy_(weight)
+            assert layer.bias is not None
+            layer.bias.zero_()
+        first, spread = self.convs[0], codes.std(0, correction=0)
+        assert isinstance(first, nn.Conv2d)
+        assert first.bias is not None
+        first.weight.div_(images.std().clamp_min(1e-6))
+        first.bias.copy_(-images.mean() * first.weight.sum((1, 2, 3)))
+        self.last.weight.mul_(spread[:, None])
+        self.last.bias.copy_(codes.mean(0))
 
 
 class Encoders(nn.Module):
@@ -71,6 +159,7 @@ class Encoders(nn.Module):
         size: Side of the image in pixels.
         channels: 1 (grey) or 3 (RGB).
         leaky_slope: Negative slope of LeakyReLU.
+        known: Numbers of known content codes and of known class codes, see `Encoder`.
     """
 
     def __init__(
@@ -81,10 +170,11 @@ class Encoders(nn.Module):
         size: int,
         channels: int,
         leaky_slope: float = 0.01,
+        known: tuple[int, int] = (0, 0),
     ):
         super().__init__()
-        self.content = Encoder(content_dim, encoder_dim, size, channels, leaky_slope)
-        self.class_ = Encoder(class_dim, encoder_dim, size, channels, leaky_slope)
+        self.content = Encoder(content_dim, encoder_dim, size, channels, leaky_slope, known[0])
+        self.class_ = Encoder(class_dim, encoder_dim, size, channels, leaky_slope, known[1])
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Map images [B, C, H, W] in [0, 1] to codes.

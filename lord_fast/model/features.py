@@ -54,7 +54,7 @@ def _check_memory(found: list[Tensor], num_images: int) -> None:
     free = free_memory(found[0].device)
     if needed > MOST_OF_MEMORY * free:
         raise ValueError(
-            f"--cache-target-features: the features of {num_images} images take "
-            f"{needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free; train without this "
-            f"flag or with fewer --perceptual-taps"
+            f"--cache-target-features on: the features of {num_images} images take "
+            f"{needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free; use "
+            f"--cache-target-features off, or fewer --perceptual-taps"
         )

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lord_fast import kernels
 from lord_fast.model.convolution import convolution
 
 ADAIN_EPS = 1e-5
@@ -63,10 +64,11 @@ class UpsampleConv(nn.Conv2d):
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__(in_channels, out_channels, kernel_size=3, padding=1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map [B, in, H, W] to [B, out, 2H, 2W]."""
+    def forward(self, x: Tensor, biased: bool = True) -> Tensor:
+        """Map [B, in, H, W] to [B, out, 2H, 2W], with or without the bias."""
         kernel = upsample_kernel(self.weight)
-        return convolution(x, kernel, self.bias, stride=2, padding=1, transposed=True)
+        bias = self.bias if biased else None
+        return convolution(x, kernel, bias, stride=2, padding=1, transposed=True)
 
 
 def adain(x: Tensor, bias: Tensor, scale: Tensor) -> Tensor:
@@ -221,7 +223,14 @@ class Generator(nn.Module):
         x = x.unflatten(1, (-1, self.start, self.start))
         x = x.contiguous(memory_format=torch.channels_last)
         for conv, (bias, scale) in zip(self.body, modulation, strict=True):
-            x = leaky_adain(conv(x), self.leaky_slope, bias, scale)
+            if kernels.fuses_adain(x, 4 * x.shape[2] * x.shape[3]):
+                added, x = conv.bias, conv(x, biased=False)
+                assert isinstance(added, Tensor)
+                x = kernels.leaky_adain(
+                    x, added, bias.flatten(1), scale.flatten(1), self.leaky_slope, ADAIN_EPS
+                )
+            else:
+                x = leaky_adain(conv(x), self.leaky_slope, bias, scale)
         x = convolution(x, self.hidden.weight, self.hidden.bias, padding=2)
         x = F.leaky_relu(x, self.leaky_slope)
         x = self.image(x)

@@ -117,9 +117,21 @@ class LatentTable:
         self.apply_(rows, codes.grad, step, unique)
 
     @torch.no_grad()
-    def apply_(self, rows: Tensor, grad: Tensor, step: Tensor, unique: bool = False) -> None:
-        """Do what `scatter_adam_` does with gradients [B, dim] from anywhere."""
-        kernels.scatter_adam_(self.state, rows, grad, self.lr, step, adam=self.adam, unique=unique)
+    def apply_(
+        self,
+        rows: Tensor,
+        grad: Tensor,
+        step: Tensor,
+        unique: bool = False,
+        by_row: Tensor | None = None,
+    ) -> None:
+        """Do what `scatter_adam_` does with gradients [B, dim] from anywhere.
+
+        `by_row` may hold the rows in ascending order, see `kernels.scatter_adam_`.
+        """
+        kernels.scatter_adam_(
+            self.state, rows, grad, self.lr, step, adam=self.adam, unique=unique, by_row=by_row
+        )
 
     @torch.no_grad()
     def codes(self, step: int, rows: Tensor | None = None) -> Tensor:

@@ -128,6 +128,7 @@ class VGG16(nn.Module):
 
     def __init__(self, weights: dict[str, Tensor], taps: tuple[str, ...], vgg_input: str):
         super().__init__()
+        self._sha256 = ""
         self.taps = sorted(TAPS[tap] for tap in taps)
         self.layers = [n for n in sorted((*CONVOLUTIONS, *POOLS)) if n <= self.taps[-1]]
         for name, tensor in weights.items():
@@ -140,11 +141,34 @@ class VGG16(nn.Module):
 
     def sha256(self) -> str:
         """The SHA-256 of the weights that are used, as float32, in order of buffer names."""
+        if self._sha256:
+            return self._sha256
         digest = hashlib.sha256()
         for name, tensor in sorted(self.named_buffers()):
             if name.startswith("features_"):
                 digest.update(tensor.float().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
+
+    def keep_in(self, dtype: torch.dtype) -> None:
+        """Keep the weights in the dtype of the convolutions.
+
+        Autocast would cast the frozen weights from float32 in both passes of every step. It rounds
+        them to the same values.
+        """
+        self._sha256 = self.sha256()
+        for name, tensor in self.named_buffers():
+            if name.startswith("features_"):
+                setattr(self, name, tensor.to(dtype))
+
+    def feature_bytes(self, size: int, dtype: torch.dtype) -> int:
+        """The bytes of the features of one image of `size` x `size` pixels in a dtype."""
+        elements, channels = 0, 3
+        for n in self.layers:
+            size = size // 2 if n in POOLS else size
+            channels = channels if n in POOLS else CONVOLUTIONS[n][1]
+            if n in self.taps or n + 1 in self.taps:
+                elements += channels * size**2
+        return elements * dtype.itemsize
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """The feature maps of each tap for images [B, 1 or 3, H, W] in [0, 1], in layer order."""
@@ -159,6 +183,11 @@ class VGG16(nn.Module):
             if n in self.taps or n + 1 in self.taps:
                 features.append(x)
         return features
+
+
+def _mean(values: Tensor) -> Tensor:
+    """The mean in at least float32. bfloat16 would keep 8 bits of it."""
+    return values.mean(dtype=torch.promote_types(values.dtype, torch.float32))
 
 
 class PerceptualLoss(nn.Module):
@@ -187,7 +216,7 @@ class PerceptualLoss(nn.Module):
     def measure_scale(self, batches: Iterable[Tensor]) -> None:
         """Set the scale of every tap to its mean absolute activation over `batches` of images."""
         sums = [
-            torch.stack([feature.abs().mean() for feature in self.vgg(images)]).cpu().double()
+            torch.stack([_mean(feature.abs()) for feature in self.vgg(images)]).cpu().double()
             for images in batches
         ]
         self.tap_scale.copy_(torch.stack(sums).mean(0).to(self.tap_scale.dtype))
@@ -207,7 +236,7 @@ class PerceptualLoss(nn.Module):
                 wanted = self.vgg(targets)
         loss = self.pixel_weight * (images - targets).abs().mean()
         for got, want, scale in zip(self.vgg(images), wanted, self.tap_scale, strict=True):
-            loss = loss + self.perceptual_weight * (got - want).abs().mean() / scale
+            loss = loss + self.perceptual_weight * _mean((got - want).abs()) / scale
         return loss
 
 

@@ -32,8 +32,11 @@ MAX_CONFIG_BYTES = 1 << 20
 AnyStage = TypeVar("AnyStage", bound=StageConfig)
 
 FIRST_LINE = "# sha256 {} of this content; delete this line if you edit it"
-ADDED = {
-    "cache_target_features": False,
+SWITCHES = ("cache_target_features", "compile", "cuda_graph", "cudnn_benchmark")
+"""Options that were true or false in older versions. YAML also reads `on` and `off` as these."""
+ADDED: dict[str, Any] = {
+    "cache_target_features": "off",
+    "cudnn_benchmark": "off",
     "keep": 2,
     "extended_from": (),
     "table_device": "auto",
@@ -42,6 +45,12 @@ ADDED = {
     "init_from": None,
     "virtual_ranks": 1,
     "timeout": 60.0,
+    "encoder_init": "linear",
+    "reconstruction_weight": 1.0,
+    "swaps": 0,
+    "class_cross_entropy": 0.0,
+    "class_bandwidth": 0.0,
+    "content_bandwidth": 0.0,
 }
 """Options that files of older versions lack, with the values that those versions used."""
 MAY_DIFFER = {*options(MachineConfig()), *options(LoggingConfig()), "perceptual_weights"} - {
@@ -152,6 +161,9 @@ def from_plain(path: Path, values: dict[str, Any], default: AnyStage) -> AnyStag
     """
     known = options(default)
     values = {**{name: value for name, value in ADDED.items() if name in known}, **values}
+    for name in SWITCHES:
+        if isinstance(values.get(name), bool):
+            values[name] = "on" if values[name] else "off"
     if set(values) != set(known):
         odd = ", ".join(sorted(map(str, set(values) ^ set(known))))
         raise ValueError(f"{path}: written by another version of lord-fast (keys: {odd})")

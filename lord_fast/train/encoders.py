@@ -5,16 +5,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lord_fast.config import EncoderConfig, TrainConfig
+from lord_fast.data.sampler import permutation
 from lord_fast.data.store import ImageStore, as_float
 from lord_fast.distributed.group import Group
 from lord_fast.distributed.shards import whole
 from lord_fast.machine import Machine, autocast
-from lord_fast.model.build import build_decoder, build_encoders, build_loss
+from lord_fast.model.build import MOST_KNOWN, build_decoder, build_encoders, build_loss
 from lord_fast.model.encoder import Encoders
 from lord_fast.model.generator import Decoder
 from lord_fast.run.checkpoint import State
 from lord_fast.train import optimizer
 from lord_fast.train.stage import Stage
+
+MOST_WATCHED = 8
+"""Largest number of images of a step whose reconstruction is logged if it is not trained."""
+MOST_FOR_INIT = 512
+"""Largest number of images that determine the scale of the initial weights."""
 
 
 class EncoderGraph(nn.Module):
@@ -39,41 +45,86 @@ class EncoderGraph(nn.Module):
         super().__init__()
         self.encoders, self.decoder, self.reconstruction = encoders, decoder, reconstruction
         self.config, self.dtype = config, dtype
+        # torch.compile would trace the weights as symbols, on which it cannot branch.
+        self.tunes_decoder = config.reconstruction_weight > 0
+        self.tells_classes = config.class_cross_entropy > 0
 
     def forward(
         self,
         pixels: Tensor,
         content_code: Tensor,
         class_code: Tensor,
+        class_ids: Tensor,
         wanted: list[Tensor] | None = None,
     ) -> dict[str, Tensor]:
         """Compute the loss.
 
-        loss = reconstruction + content_weight * MSE(content) + class_weight * MSE(class)
+        loss = reconstruction_weight * reconstruction + content_weight * MSE(content)
+               + class_weight * MSE(class) + class_cross_entropy * CE(class)
+
+        The three last terms are means over the images and the generated images.
 
         Args:
             pixels: Images, uint8 [B, C, H, W].
             content_code: Content codes of stage 1, without noise and without gradient.
             class_code: Class codes of stage 1, without gradient.
+            class_ids: Classes of the images, int64 [B].
             wanted: Perceptual features of the images if they are cached.
 
         Returns:
             Named scalars, including `loss`.
         """
+        config, count = self.config, len(pixels)
         with autocast(pixels.device, self.dtype):
             targets = as_float(pixels)
-            content, class_ = self.encoders(targets)
-            reconstruction = self.reconstruction(self.decoder(content, class_), targets, wanted)
-        content_error = F.mse_loss(content, content_code)
-        class_error = F.mse_loss(class_, class_code)
-        loss = reconstruction + self.config.content_weight * content_error
-        loss = loss + self.config.class_weight * class_error
-        return {
-            "loss": loss,
+            images = self.with_swaps(targets, content_code, class_code)
+            content = self.encoders.content.predict(images)
+            class_ = self.encoders.class_.predict(images)
+            reconstruction = self.reconstruct(content[:count], class_[:count], targets, wanted)
+        rolled = range(config.swaps + 1)
+        content_error = F.mse_loss(content, content_code.repeat(len(rolled), 1))
+        wanted_class = torch.cat([class_code.roll(by, 0) for by in rolled])
+        class_error = F.mse_loss(class_, wanted_class)
+        loss = config.reconstruction_weight * reconstruction
+        loss = loss + config.content_weight * content_error
+        loss = loss + config.class_weight * class_error
+        scalars = {
             "reconstruction": reconstruction,
             "content_error": content_error,
             "class_error": class_error,
         }
+        if self.tells_classes:
+            assert self.encoders.class_.known is not None
+            logits = self.encoders.class_.known.logits(class_)
+            wanted_id = torch.cat([class_ids.roll(by, 0) for by in rolled])
+            scalars["class_cross_entropy"] = F.cross_entropy(logits, wanted_id)
+            loss = loss + config.class_cross_entropy * scalars["class_cross_entropy"]
+        return {"loss": loss, **scalars}
+
+    def with_swaps(self, targets: Tensor, content_code: Tensor, class_code: Tensor) -> Tensor:
+        """Append generated images, each with the content of one image and the class of another.
+
+        Returns:
+            Images, [(1 + swaps) * B, C, H, W]. Every image of part n has the content of the image
+            at its place and the class of the image that is n places before it.
+        """
+        with torch.no_grad():
+            swapped = [
+                self.decoder(content_code, class_code.roll(by, 0))
+                for by in range(1, self.config.swaps + 1)
+            ]
+        return torch.cat([targets, *swapped])
+
+    def reconstruct(
+        self, content: Tensor, class_: Tensor, targets: Tensor, wanted: list[Tensor] | None
+    ) -> Tensor:
+        """Compute the reconstruction loss. If it is not trained, a few images suffice."""
+        some = slice(None if self.tunes_decoder else MOST_WATCHED)
+        content = self.encoders.content.refine(content[some])
+        class_ = self.encoders.class_.refine(class_[some])
+        wanted = None if wanted is None else [feature[some] for feature in wanted]
+        with torch.set_grad_enabled(self.tunes_decoder):
+            return self.reconstruction(self.decoder(content, class_), targets[some], wanted)
 
 
 class EncoderStage(Stage):
@@ -106,9 +157,11 @@ class EncoderStage(Stage):
         machine: Machine,
         group: Group | None = None,
     ):
-        self.encoders = build_encoders(config, run_config, store.size, store.channels)
+        counts = (store.num_images, store.num_classes)
+        self.encoders = build_encoders(config, run_config, store.size, store.channels, counts)
         decoder = build_decoder(run_config, store.size, store.channels)
         decoder.load_state_dict(latent_state["decoder"])
+        decoder.requires_grad_(config.reconstruction_weight > 0)
         reconstruction = build_loss(run_config, config.perceptual_weights)
         reconstruction.load_state_dict(latent_state["loss"])
         super().__init__(
@@ -118,17 +171,45 @@ class EncoderStage(Stage):
             adam=run_config.adam, lr=config.lr, min_lr=config.min_lr,
         )  # fmt: skip
         self.content_codes, self.class_codes = codes
-        self.features = self.cache_features() if config.machine.cache_target_features else None
+        self.start_encoders()
+        self.keep_frozen_weights()
+        self.features = self.cache_features() if self.form.cache_target_features.on else None
+
+    def start_encoders(self) -> None:
+        """Give the encoders the known codes and their initial weights."""
+        order = permutation(self.store.num_images, self.seed, 0)[:MOST_KNOWN]
+        codes = self.codes_of(order.to(self.device, torch.int64))
+        config, content, class_ = self.config, self.encoders.content, self.encoders.class_
+        if content.known is not None:
+            content.known.fill(codes, config.content_bandwidth)
+        if class_.known is not None:
+            class_.known.fill(self.class_codes, config.class_bandwidth)
+        if config.encoder_init == "kaiming":
+            generator = torch.Generator().manual_seed(self.seed)
+            images = torch.cat(list(self.images_of(order[:MOST_FOR_INIT])))
+            content.init_kaiming(images, codes, generator)
+            class_.init_kaiming(images, self.class_codes, generator)
+
+    def codes_of(self, image_ids: Tensor) -> Tensor:
+        """Return content codes of any images in every process, float32 [B, content_dim]."""
+        found = image_ids.new_zeros(
+            len(image_ids), self.content_codes[self.shards.mine[0]].shape[1], dtype=torch.float32
+        )
+        for shard, codes in self.content_codes.items():
+            own = torch.remainder(image_ids, self.shards.count) == shard
+            found[own] = codes[self.shards.local(image_ids[own])]
+        return self.group.select(found, image_ids)
 
     def update(
-        self, image_ids: Tensor, class_ids: Tensor, now: Tensor, pixels: Tensor
+        self, image_ids: Tensor, class_ids: Tensor, now: Tensor, pixels: Tensor, by_class: Tensor
     ) -> dict[str, Tensor]:
         """See `Stage.update`."""
         parts = self.shards.split(self.shards.local(image_ids), class_ids, pixels)
         for shard, (rows, classes, images) in parts:
             content_code, class_code = self.content_codes[shard][rows], self.class_codes[classes]
             wanted = self.features[shard](rows) if self.features else None
-            self.gradients.backward(self.run_graph(images, content_code, class_code, wanted))
+            scalars = self.run_graph(images, content_code, class_code, classes, wanted)
+            self.gradients.backward(scalars)
         scalars = self.gradients.finish()
         optimizer.step(self.adam)
         return scalars

@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from lord_fast.config import EncoderConfig, TrainConfig, fit_to
+from lord_fast.config import EncoderConfig, Switch, TrainConfig, fit_to, replace
 from lord_fast.data.store import ImageStore
 from lord_fast.machine import synchronize
 from lord_fast.run.checkpoint import State
@@ -19,6 +19,8 @@ from lord_fast.train.start import prepare
 
 MEASURED = 4
 """Number of steps of each stage. The first one is not timed."""
+PLAIN: dict[str, Switch] = {"compile": "off", "cuda_graph": "off", "cache_target_features": "off"}
+"""The form of these steps. Preparing another form would take longer than the estimate should."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ def estimate(store_path: Path, config: TrainConfig, encoders: EncoderConfig) -> 
     store = ImageStore(store_path)
     machine, config = prepare(fit_to(config, store.num_images), store, None)
     encoders = fit_to(encoders, store.num_images)
+    config, encoders = replace(config, **PLAIN), replace(encoders, **PLAIN)
     latent = LatentStage(config, store, machine)
     first, done = seconds_a_step(latent)
     state = latent.state()

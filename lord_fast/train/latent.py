@@ -17,10 +17,12 @@ from lord_fast.memory import free_memory
 from lord_fast.model.build import build_decoder, build_loss, build_tables
 from lord_fast.model.generator import Decoder
 from lord_fast.model.perceptual import SCALE_IMAGES, PerceptualLoss
+from lord_fast.model.streamed_table import StreamedTable
 from lord_fast.model.table_place import choose_place
 from lord_fast.run.checkpoint import State
 from lord_fast.run.segments import Tables
 from lord_fast.train import optimizer
+from lord_fast.train.capture import Changed
 from lord_fast.train.stage import Stage
 
 
@@ -125,7 +127,8 @@ class LatentStage(Stage):
         if normalized and isinstance(reconstruction, PerceptualLoss):
             order = permutation(store.num_images, config.seed, 0)[:SCALE_IMAGES].long()
             reconstruction.measure_scale(self.images_of(order))
-        self.features = self.cache_features() if config.machine.cache_target_features else None
+        self.keep_frozen_weights()
+        self.features = self.cache_features() if self.form.cache_target_features.on else None
         self.is_warm = False
 
     def step(self, step: int) -> dict[str, Tensor]:
@@ -150,7 +153,7 @@ class LatentStage(Stage):
                 shard.last_step.clamp_(min=1)
 
     def update(
-        self, image_ids: Tensor, class_ids: Tensor, now: Tensor, pixels: Tensor
+        self, image_ids: Tensor, class_ids: Tensor, now: Tensor, pixels: Tensor, by_class: Tensor
     ) -> dict[str, Tensor]:
         """See `Stage.update`."""
         class_grads = []
@@ -177,8 +180,24 @@ class LatentStage(Stage):
         scalars = self.gradients.finish()
         optimizer.step(self.adam)
         gather_rows = self.group.gather_rows
-        self.class_.apply_(gather_rows(class_ids), gather_rows(torch.cat(class_grads)), now)
+        alone = self.group.world == 1  # else the rows are also those of other processes
+        self.class_.apply_(
+            gather_rows(class_ids), gather_rows(torch.cat(class_grads)), now,
+            by_row=by_class if alone else None,
+        )  # fmt: skip
         return scalars
+
+    def changed(self, image_ids: Tensor, class_ids: Tensor, *others: Tensor) -> dict[str, Changed]:
+        """See `Stage.changed`."""
+        return super().changed(image_ids, class_ids) | {
+            "content": [
+                # A streamed table holds the rows of the batch only.
+                (part, None if isinstance(table, StreamedTable) else self.shards.local(image_ids))
+                for table in self.contents.values()
+                for part in table.state
+            ],
+            "class": [(part, class_ids) for part in self.class_.state],
+        }
 
     def grid_codes(self, step: int, columns: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """See `Stage.grid_codes`. The content codes have no noise."""

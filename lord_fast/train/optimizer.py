@@ -18,18 +18,13 @@ def adam(
         parameters: The parameters to train.
         config: Betas, epsilon and implementation.
         lr: Initial learning rate.
-        captured: Whether a CUDA graph will capture the step.
+        captured: Whether a CUDA graph may capture the step. apex does not support that.
 
     Raises:
-        ValueError: --optimizer apex is given, but NVIDIA's apex is not installed or the step will
-            be captured.
+        ValueError: --optimizer apex is given, but NVIDIA's apex is not installed.
     """
     betas = (config.beta1, config.beta2)
     if config.optimizer == "apex":
-        if captured:
-            raise ValueError(
-                "--optimizer apex: not with --cuda-graph; use --optimizer torch, the default"
-            )
         make = _apex_fused_adam()
         return make(parameters, lr=lr, betas=betas, eps=config.eps, adam_w_mode=False)
     parameters = list(parameters)

@@ -24,8 +24,8 @@ from lord_fast.run.checkpoint import State
 from lord_fast.run.codes import Stage as StageName
 from lord_fast.run.saved import SavedTable
 from lord_fast.run.segments import Tables
-from lord_fast.train import optimizer
-from lord_fast.train.capture import CudaGraph, Update
+from lord_fast.train import form, optimizer
+from lord_fast.train.capture import Changed, CudaGraph, Update
 from lord_fast.train.gradients import GradientSum
 
 GRID_ROWS, GRID_COLUMNS = 8, 10
@@ -52,10 +52,11 @@ class Stage(ABC):
         total_steps: Number of steps of the stage.
         steps_per_epoch: Number of steps of one pass over the images.
         batch_size: Images per step.
+        form: How this machine computes the stage.
 
     Raises:
-        ValueError: The store has fewer images than a batch, or --cuda-graph is given with several
-            virtual ranks.
+        ValueError: The store has fewer images than a batch, or the machine cannot compute the stage
+            as a flag asks.
     """
 
     name: StageName
@@ -87,16 +88,31 @@ class Stage(ABC):
 
         self.graph, self.decoder, self.reconstruction = graph, decoder, reconstruction
         graph.to(self.device)
-        compiled = config.machine.compile
-        self.run_graph = torch.compile(graph, fullgraph=True) if compiled else graph
+        self.form = form.choose(config.machine, machine, self._work(adam.optimizer))
+        torch.backends.cudnn.benchmark = self.form.cudnn_benchmark.on
+        self.run_graph = torch.compile(graph, fullgraph=True) if self.form.compile.on else graph
         self.lr = extended_cosine(lr, min_lr, (*config.extended_from, self.total_steps)).numpy()
-        captured = config.machine.cuda_graph
-        if captured and self.shards.count > 1:
-            raise ValueError("--cuda-graph: not with several --virtual-ranks; leave it out")
         learnt = [p for p in graph.parameters() if p.requires_grad]
-        self.adam = optimizer.adam(learnt, adam, lr, captured)
+        # On CUDA the eager step uses Adam in the form of the captured step, for the same rounding.
+        on_device = machine.device.type == "cuda" and adam.optimizer == "torch"
+        self.adam = optimizer.adam(learnt, adam, lr, captured=on_device)
         self.gradients = GradientSum(learnt, group)
-        self.run_update: Update = CudaGraph(self.update) if captured else self.update
+        self.run_update = self._update()
+
+    def _work(self, optimizer: str) -> form.Work:
+        loss = self.reconstruction
+        features = None
+        if isinstance(loss, PerceptualLoss):
+            features = loss.vgg.feature_bytes(self.store.size, self.machine.dtype)
+        return form.Work(
+            self.total_steps, self.batch_size, self.store.num_images, features, optimizer,
+            self.shards.count,
+        )  # fmt: skip
+
+    def _update(self) -> Update:
+        """Return the update, captured or not."""
+        graph = self.form.cuda_graph
+        return CudaGraph(self.update, self.changed, graph.set) if graph.on else self.update
 
     def step(self, step: int) -> dict[str, Tensor]:
         """Train one step without waiting for the device.
@@ -108,13 +124,13 @@ class Stage(ABC):
             Scalars to log, including `loss` and `reconstruction`.
         """
         self.group.step = step + 1
-        image_ids, class_ids, pixels = self.loader.batch(step)
+        image_ids, class_ids, pixels, by_class = self.loader.batch(step)
         optimizer.set_learning_rate(self.adam, self.learning_rate(step))
-        return self.run_update(image_ids, class_ids, self.steps[step], pixels)
+        return self.run_update(image_ids, class_ids, self.steps[step], pixels, by_class)
 
     @abstractmethod
     def update(
-        self, image_ids: Tensor, class_ids: Tensor, now: Tensor, pixels: Tensor
+        self, image_ids: Tensor, class_ids: Tensor, now: Tensor, pixels: Tensor, by_class: Tensor
     ) -> dict[str, Tensor]:
         """Do the part of a step that runs on the device.
 
@@ -126,10 +142,24 @@ class Stage(ABC):
             class_ids: int64 [B].
             now: Number of completed steps, int64 scalar.
             pixels: uint8 [B, C, H, W].
+            by_class: The class ids in ascending order and the batch position of each, int64 [2, B].
 
         Returns:
             Scalars to log.
         """
+
+    def changed(self, image_ids: Tensor, class_ids: Tensor, *others: Tensor) -> dict[str, Changed]:
+        """Name the tensors that `update` changes with these arguments, once it has been called.
+
+        Returns:
+            Groups of tensors, each with the rows that change or None for all of them.
+        """
+        moments = optimizer.state_dict(self.adam).values()
+        learnt = [p.detach() for p in self.graph.parameters() if p.requires_grad]
+        return {
+            "networks": [(tensor, None) for tensor in learnt],
+            "optimizer": [(tensor, None) for tensor in moments],
+        }
 
     @abstractmethod
     def grid_codes(self, step: int, columns: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -162,8 +192,7 @@ class Stage(ABC):
         """Restore a state from `state`."""
         self.decoder.load_state_dict(state["decoder"])
         optimizer.load_state_dict(self.adam, state["optimizer"])
-        if isinstance(self.run_update, CudaGraph):  # A graph refers to the old moments' memory.
-            self.run_update = CudaGraph(self.update)
+        self.run_update = self._update()  # A graph refers to the old moments' memory.
 
     @torch.no_grad()
     def grid(self, step: int) -> np.ndarray:
@@ -198,6 +227,11 @@ class Stage(ABC):
         true = [[None if i < 0 else read_image(self.store, i) for i in row] for row in found]
         return swaps(contents, classes, made, true)
 
+    def keep_frozen_weights(self) -> None:
+        """Keep the weights of VGG16 in the dtype of the convolutions."""
+        if isinstance(self.reconstruction, PerceptualLoss):
+            self.reconstruction.vgg.keep_in(self.machine.dtype)
+
     def images_of(self, image_ids: Tensor) -> Iterator[Tensor]:
         """Yield images of the store in batches, float32 [B, C, H, W] on the device."""
         for part in image_ids.split(self.batch_size):
@@ -207,12 +241,9 @@ class Stage(ABC):
         """Compute the perceptual features of the images of each virtual rank of this process.
 
         Raises:
-            ValueError: The loss has no features, or they do not fit in memory.
+            ValueError: They do not fit in memory.
         """
-        if not isinstance(self.reconstruction, PerceptualLoss):
-            raise ValueError(
-                "--cache-target-features: this loss has no features; it needs --loss vgg16"
-            )
+        assert isinstance(self.reconstruction, PerceptualLoss)
         vgg, found = self.reconstruction.vgg, {}
         with autocast(self.device, self.machine.dtype):
             for shard in self.shards.mine:

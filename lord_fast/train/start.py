@@ -47,6 +47,7 @@ from lord_fast.run.folder import (
 from lord_fast.run.history import Command
 from lord_fast.train.callbacks import NONE, Callbacks
 from lord_fast.train.encoders import EncoderStage
+from lord_fast.train.form import RECORDED
 from lord_fast.train.latent import LatentStage
 from lord_fast.train.loggers import check_loggers
 from lord_fast.train.loop import run_stage
@@ -99,6 +100,7 @@ def train_latent(
     machine, config = prepare(config, store, recorded(run, "latent"))
     group = open_group(launch, config.virtual_ranks, machine.device, config.machine.timeout)
     stage = LatentStage(config, store, machine, group, run)
+    config = replace(config, **stage.form.recorded())
     begun = has_begun(run, "latent") and from_step != 0
     start = None
     if config.init_from is not None and not begun:
@@ -183,6 +185,7 @@ def train_encoders(
     group = open_group(launch, config.virtual_ranks, machine.device, config.machine.timeout)
     codes = _codes_of(latent, run_config, store, group, machine)
     stage = EncoderStage(config, run_config, store, latent.state, codes, machine, group)
+    config = replace(config, **stage.form.recorded())
     check_weights(run, _weights_of(stage))
 
     def begin() -> None:
@@ -281,6 +284,7 @@ def header(stage: Stage, run: Path, preset: str, defaults: StageConfig) -> str:
         f"lord-fast {__version__}, stage {number}",
         f"data:    {store.path}: {store.num_images} images of {store.num_classes} classes, {shape}",
         f"device:  {machine.describe()}",
+        f"form:    {stage.form.describe(machine.device.type == 'cuda')}",
         f"kernels: {kernels.live(machine.device.type)}",
         *([f"tables:  {tables}"] if tables else []),
         f"length:  {length}",
@@ -313,7 +317,7 @@ def changed_options(config: StageConfig, defaults: StageConfig) -> list[str]:
     return [
         _as_typed(name, value)
         for name, value in options(config).items()
-        if name not in ("precision", "virtual_ranks") and value != usual[name]
+        if name not in (*RECORDED, "virtual_ranks") and value != usual[name]
     ]
 
 
@@ -331,18 +335,20 @@ def prepare(
     Args:
         config: The stage's configuration.
         store: The stage's images.
-        before: Configuration of the stage's earlier steps, or None before the first step.
+        before: Configuration of the stage's earlier steps, or None before the first step. Its
+            choices replace `auto`, see `form.RECORDED`.
 
     Returns:
-        The machine, and the configuration with the chosen precision. The precision is recorded so
-        that it stays the same when training resumes on another machine. With several virtual ranks
-        the number of threads is recorded too.
+        The machine, and the configuration with the kept choices and the chosen precision. The
+        precision is recorded so that it stays the same when training resumes on another machine.
+        With several virtual ranks the number of threads is recorded too.
 
     Raises:
         ValueError: An option is not available on this machine.
     """
     if before is not None:
-        config = replace(config, precision=before.machine.precision)
+        asked, kept = options(config.machine), options(before.machine)
+        config = replace(config, **{n: kept[n] for n in RECORDED if asked[n] == "auto"})
         if config.virtual_ranks > 1:
             config = replace(config, threads=before.machine.threads)
     check_loggers(config.logging)
@@ -350,6 +356,7 @@ def prepare(
     store.decode_with(config.machine.decoder, machine.device.type, machine.threads)
     store.place(config.machine.store_device, machine.device)
     kernels.use(config.machine.kernels, machine.device.type)
+    kernels.probe(machine.device.type)
     if config.virtual_ranks > 1:
         config = replace(config, threads=machine.threads)
     return machine, replace(config, precision=machine.precision)

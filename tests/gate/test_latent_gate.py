@@ -20,13 +20,17 @@ from triton.runtime.jit import create_function_from_signature
 
 from lord_fast.kernels import Adam
 from lord_fast.kernels.triton import gather, scatter_adam_
-from lord_fast.kernels.triton.latent import UNROLL, gather_kernel, scatter_adam_kernel
+from lord_fast.kernels.triton.latent import LONG, UNROLL, gather_kernel, scatter_adam_kernel
 
 ARCHS = (80, 90)
-DIMS = (64, 128, 256, 512)
+DIMS = (64, 128, 256, 512, 1024)
 REGISTERS = 72  # lets 28 of an SM's 64 warps run, enough because all loads are issued early
 EXCESS_BYTES = 1.25
 BYTES = {"f32": 4, "i64": 8}
+INSTRUCTIONS = {"gather": 1060, "unique": 1140, "repeats": 1270, "long": 1160}
+"""Largest number of instructions of a kernel for rows of up to 128 columns."""
+FLOAT64 = 54
+"""Largest number of float64 instructions. They are the products that give exponents of powers."""
 
 
 class Compiled(NamedTuple):
@@ -80,6 +84,17 @@ def accesses(ttgir: str) -> list[tuple[int, int]]:
     return [(int(count or 1), BYTES[kind]) for count, kind in re.findall(pattern, ttgir)]
 
 
+def instructions(sass: str) -> list[str]:
+    """The names of all instructions, without the padding after the last one."""
+    names = re.findall(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?\w+ )?([A-Z][\w.]*)", sass)
+    return [name for name in names if name != "NOP"]
+
+
+def of_float64(names: list[str]) -> list[str]:
+    """The instructions that compute in float64 or convert to or from it."""
+    return [name for name in names if re.match(r"D[A-Z]|MUFU.*64|[FI]2[FI].*F64", name)]
+
+
 def faults(kernel: Compiled, dim: int, needed: int) -> list[str]:
     """List the faults of a kernel that handles a row of `dim` and must move `needed` bytes."""
     found = []
@@ -115,9 +130,9 @@ def gather_launch(dim: int, offset: int = 0) -> Callable[[], None]:
     return lambda: gather(*state, rows, lr, step, rows, 1.0, 7, *Adam())
 
 
-def scatter_launch(dim: int, unique: bool) -> Callable[[], None]:
-    *state, rows, lr, step = arguments(dim)
-    grad = torch.zeros(4, dim)
+def scatter_launch(dim: int, unique: bool, batch: int = 4) -> Callable[[], None]:
+    *state, _, lr, step = arguments(dim)
+    rows, grad = torch.zeros(batch, dtype=torch.int64), torch.zeros(batch, dim)
     return lambda: scatter_adam_(*state, rows, grad, lr, step, *Adam(), unique=unique)
 
 
@@ -142,6 +157,30 @@ def test_compiled_kernel_has_no_faults(name, dim, arch, tmp_path):
         launch = scatter_launch(dim, unique=name == "unique")
         kernel = caught(scatter_adam_kernel, launch, arch, tmp_path)
     assert faults(kernel, dim, needed_bytes(name, dim)) == []
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("dim", [128, 1024])
+def test_long_segments_stay_in_registers(dim, arch, tmp_path):
+    """Their rows are summed by four warps, whose narrower accesses are not checked."""
+    launch = scatter_launch(dim, unique=False, batch=8 * LONG)
+    kernel = caught(scatter_adam_kernel, launch, arch, tmp_path)
+    assert kernel.threads == 128
+    assert kernel.usage["STACK"] == kernel.usage["LOCAL"] == 0
+    assert kernel.usage["REG"] <= (REGISTERS if dim == 128 else 2 * REGISTERS)
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("name", list(INSTRUCTIONS))
+def test_instructions_are_few_and_hardly_any_is_float64(name, arch, tmp_path):
+    kernel, launch = scatter_adam_kernel, scatter_launch(128, name == "unique")
+    if name == "gather":
+        kernel, launch = gather_kernel, gather_launch(128)
+    elif name == "long":
+        launch = scatter_launch(128, unique=False, batch=8 * LONG)
+    found = instructions(caught(kernel, launch, arch, tmp_path).sass)
+    assert len(found) <= INSTRUCTIONS[name]
+    assert len(of_float64(found)) <= FLOAT64
 
 
 @pytest.mark.parametrize("arch", ARCHS)

@@ -68,6 +68,48 @@ def test_unique_rows_need_no_sort(monkeypatch):
     assert all(torch.equal(a, b) for a, b in zip(sorted_, unique, strict=True))
 
 
+def test_rows_in_order_need_no_sort(monkeypatch):
+    state, lr, step = table(20, 16, 50), torch.full((60,), 1e-3), torch.tensor(55)
+    rows, grad = torch.tensor([4, 19, 4, 0, 4, 19]), torch.randn(6, 16)
+    sorted_, given = clone(state), clone(state)
+    by_row = torch.stack(torch.sort(rows, stable=True))
+    scatter_adam_(*sorted_, rows, grad, lr, step, *ADAM)
+    monkeypatch.delattr(latent.torch, "sort")
+    scatter_adam_(*given, rows, grad, lr, step, *ADAM, by_row=by_row)
+    assert all(torch.equal(a, b) for a, b in zip(sorted_, given, strict=True))
+
+
+@pytest.mark.parametrize("dim", [3, 130])
+def test_long_segments_equal_the_reference(dim, monkeypatch):
+    """The segments end before, at and after the end of a tile. One row is not named."""
+    tiles = []
+    kernel = latent.scatter_adam_kernel
+
+    class Spy:
+        def __getitem__(self, grid):
+            def launch(*arguments, **constants):
+                tiles.append(constants["TILE"])
+                return kernel[grid](*arguments, **constants)
+
+            return launch
+
+    monkeypatch.setattr(latent, "scatter_adam_kernel", Spy())
+    counts = torch.tensor([1, 8, 0, 40, 111])
+    rows = torch.arange(5).repeat_interleave(counts)
+    rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))]
+    # Sums of small integers are exact in any order.
+    grad = torch.randint(-8, 9, (len(rows), dim)).float()
+    state, lr, step = table(5, dim, 50), torch.full((60,), 1e-3), torch.tensor(55)
+    ours, again, wanted = clone(state), clone(state), clone(state)
+    scatter_adam_(*ours, rows, grad, lr, step, *ADAM)
+    scatter_adam_(*again, rows, grad, lr, step, *ADAM)
+    reference.scatter_adam_(*wanted, rows, grad, lr, step, *ADAM)
+    assert tiles == [max(4, 1024 // max(128, 256 * (dim > 128)))] * 2
+    for a, b, c in zip(ours, wanted, again, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-8)
+        assert torch.equal(a, c)
+
+
 def test_gather_does_not_write():
     state, rows = table(9, 16, 50), torch.tensor([1, 8, 1])
     before = clone(state)
