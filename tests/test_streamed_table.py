@@ -13,7 +13,7 @@ from lord_fast import kernels
 from lord_fast.data.sampler import EpochSampler
 from lord_fast.kernels.native import row_file
 from lord_fast.model import streamed_table
-from lord_fast.model.latent import CHUNK_ROWS, LatentTable
+from lord_fast.model.latent import INITIAL_ROWS, LatentTable
 from lord_fast.model.row_storage import FileRows, HostRows
 from lord_fast.model.streamed_table import StreamedTable
 
@@ -85,8 +85,9 @@ def test_initial_codes_do_not_depend_on_the_blocks_they_are_written_in(monkeypat
     weight = LatentTable(ROWS, DIM, LR, **OPTIONS).state.weight
     start = torch.Generator().manual_seed(OPTIONS["seed"])
     whole = torch.empty(ROWS, DIM).uniform_(-0.05, 0.05, generator=start)
-    monkeypatch.setattr("lord_fast.model.latent.CHUNK_ROWS", 32)
-    assert ROWS < CHUNK_ROWS
+    assert ROWS < INITIAL_ROWS
+    for module in ("latent", "streamed_table"):
+        monkeypatch.setattr(f"lord_fast.model.{module}.INITIAL_ROWS", 32)
     assert torch.equal(file_table.read_rows(torch.arange(ROWS))["weight"], weight)
     assert torch.equal(weight, whole)
 

@@ -15,6 +15,8 @@ from lord_fast.memory import ask_for_huge_pages
 
 INITIAL_RANGE = 0.05
 CHUNK_ROWS = 65_536
+INITIAL_ROWS = 4_096
+"""Number of rows whose initial codes are drawn at a time. Larger blocks fragment the memory."""
 INITIAL_CODES = 2
 """First word of the keys of the initial codes of virtual ranks."""
 
@@ -224,20 +226,20 @@ class StoredCodes:
 def _initialize(weight: Tensor, seed: int, shard: int) -> None:
     """Draw the initial codes on the CPU, so that they are the same on every device."""
     blocks = initial_codes(len(weight), weight.shape[1], seed, shard)
-    for part, codes in zip(weight.split(CHUNK_ROWS), blocks, strict=True):
+    for part, codes in zip(weight.split(INITIAL_ROWS), blocks, strict=True):
         part.copy_(codes)
 
 
 def initial_codes(num_rows: int, dim: int, seed: int, shard: int) -> Iterator[Tensor]:
-    """Yield the initial codes of a table in blocks of `CHUNK_ROWS` rows, float32 [k, dim].
+    """Yield the initial codes of a table in blocks of `INITIAL_ROWS` rows, float32 [k, dim].
 
     Every virtual rank after the first draws from a stream of its own.
     """
     start = torch.Generator().manual_seed(seed)
     key = [INITIAL_CODES, seed & 0xFFFFFFFF, seed >> 32, shard]
     generator = np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
-    for row in range(0, num_rows, CHUNK_ROWS):
-        codes = torch.empty(min(CHUNK_ROWS, num_rows - row), dim)
+    for row in range(0, num_rows, INITIAL_ROWS):
+        codes = torch.empty(min(INITIAL_ROWS, num_rows - row), dim)
         if shard == 0:
             yield codes.uniform_(-INITIAL_RANGE, INITIAL_RANGE, generator=start)
         else:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lord_fast import kernels
 from lord_fast.memory import ask_for_huge_pages
-from lord_fast.model.latent import CHUNK_ROWS, LatentTable, initial_codes
+from lord_fast.model.latent import CHUNK_ROWS, INITIAL_ROWS, LatentTable, initial_codes
 from lord_fast.model.row_storage import PARTS, RowStorage
 
 AHEAD = 8
@@ -272,10 +272,10 @@ class StreamedTable(LatentTable):
 
     def _write_initial(self, storage: RowStorage) -> None:
         row = 0
+        values = np.zeros((min(INITIAL_ROWS, self.num_rows), PARTS, self.dim), dtype=np.float32)
         for codes in initial_codes(self.num_rows, self.dim, self.seed, self.shard):
-            values = np.zeros((len(codes), PARTS, self.dim), dtype=np.float32)
-            values[:, 0] = codes.numpy()
-            storage.write(np.arange(row, row + len(codes)), values)
+            values[: len(codes), 0] = codes.numpy()
+            storage.write(np.arange(row, row + len(codes)), values[: len(codes)])
             row += len(codes)
 
     def _read_ahead(self, steps: Iterable[int], rows_of: RowsOf) -> None:
