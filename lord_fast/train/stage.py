@@ -114,7 +114,7 @@ class Stage(ABC):
         graph = self.form.cuda_graph
         return CudaGraph(self.update, self.changed, graph.set) if graph.on else self.update
 
-    def begin(self) -> None:
+    def begin(self) -> None:  # noqa: B027 (most stages need nothing)
         """Prepare what needs the other processes, once before the first step or a restored one."""
 
     def step(self, step: int) -> dict[str, Tensor]:
