@@ -26,7 +26,8 @@ def folder_of(root, counts: dict[str, int], size=(32, 32)):
 
 def packed(tmp_path, counts, size=32):
     source = folder_of(tmp_path / "images", counts)
-    assert main(["pack", str(source), str(tmp_path / "store"), "--size", str(size)]) == 0
+    flags = ("--size", str(size), "--content-labels", "stem")
+    assert main(["pack", str(source), str(tmp_path / "store"), *flags]) == 0
     return tmp_path / "store"
 
 

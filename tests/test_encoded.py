@@ -127,7 +127,7 @@ def test_the_loader_raises_errors_of_its_thread(glyph_store, monkeypatch):
     store = ImageStore(glyph_store)
     loader = Loader(store, EpochSampler(store.num_images, 32, 0), torch.device("cpu"))
 
-    def broken(image_ids):
+    def broken(image_ids, pinned=False):
         raise ValueError("of the disk")
 
     monkeypatch.setattr(store, "images", broken)

@@ -18,6 +18,7 @@ from lord_fast.lord import Lord
 from lord_fast.machine import set_up
 from lord_fast.run import checkpoint
 from lord_fast.run.snapshot import save
+from lord_fast.run.stats import read_stats
 from lord_fast.run.tensors import State
 from lord_fast.train.latent import LatentStage
 from lord_fast.train.loop import run_stage
@@ -80,7 +81,7 @@ def names_of(run: Path) -> list[str]:
 
 
 def rows_of(run: Path) -> list[dict]:
-    rows = [json.loads(line) for line in (run / "stats.jsonl").open()]
+    rows = read_stats(run / "stats.jsonl")
     return [{k: v for k, v in row.items() if k != "images_per_second"} for row in rows]
 
 

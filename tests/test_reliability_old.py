@@ -51,8 +51,8 @@ def join_tables(path, content) -> None:
     config, data = load_config(path.parents[1] / "config.yaml")
     saved = checkpoint.load(path).tables
     sizes = data["num_images"], data["num_classes"], config.total_steps(data["num_images"])
-    tables = build_tables(config, *sizes, torch.device("cpu"))
-    for name, table in zip(("content", "class"), tables, strict=True):
+    contents, class_ = build_tables(config, *sizes, torch.device("cpu"))
+    for name, table in (("content", contents[0]), ("class", class_)):
         saved[name].load_into({0: table})
         [segments] = content["tables"][name]["segments"]
         for file in (file for segment in segments for file in segment["files"]):

@@ -48,6 +48,7 @@ def test_a_changed_command_is_left_out(tmp_path):
 def test_a_changed_metric_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(metrics, "title", lambda values: "")
     monkeypatch.setattr(metrics, "rows", lambda values: [])
+    monkeypatch.setattr(metrics, "judge", lambda values: [])
     file = tmp_path / "metrics.json"
     metrics.save_metrics(file, {"seed": 0})
     assert metrics.read_metrics(tmp_path)[0].values == {"seed": 0}

@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 ADAM = Adam()
 ELSEWHERE = """
 import builtins, ctypes, io, os, sys, warnings
-import matplotlib.figure, psutil, safetensors.torch, sklearn, torch, torch._dynamo, tyro
+import filelock, matplotlib.figure, psutil, safetensors.torch, sklearn, torch, torch._dynamo, tyro
 import rich.console, rich.progress, rich.table
 from types import SimpleNamespace
 

@@ -57,7 +57,7 @@ def test_streams_of_virtual_ranks_differ_and_the_first_is_that_of_an_ordinary_ru
     # NumPy's own key, which virtual rank 0 keeps, cannot tell epoch 1 of seeds 0 and 1 from epoch 0
     # of seeds 2^32 and 2^32 + 1.
     assert len(orders) == 22
-    assert torch.equal(EpochSampler(40, 8, 3).image_ids(0), permutation(40, 3, 0)[:8])
+    assert torch.equal(EpochSampler(40, 8, 3).image_ids(0), permutation(40, 3, 0)[:8].long())
 
     def codes(seed, shard):
         lr = torch.ones(1)
@@ -89,7 +89,7 @@ def test_one_virtual_rank_gives_the_bits_of_a_plain_loop(glyph_store):
     for step in range(12):
         ours.step(step)
         epoch, at = divmod(step, 10)
-        ids = permutation(160, 0, epoch)[16 * at : 16 * at + 16]
+        ids = permutation(160, 0, epoch)[16 * at : 16 * at + 16].long()
         classes, now = other.store.class_ids[ids], torch.tensor(step)
         content_code, class_code = content.gather(ids, now), class_.gather(classes, now)
         optimizer.set_learning_rate(other.adam, other.learning_rate(step))
@@ -123,7 +123,7 @@ class Seen:
         def gathered(table, *arguments):
             return gather(table, *arguments).detach().double().requires_grad_()
 
-        def applied(table, rows, grad, step, unique=False):
+        def applied(table, rows, grad, step, unique=False, by_row=None):
             (classes if table is stage.class_ else content).append(grad)
 
         monkeypatch.setattr(LatentTable, "gather", gathered)
@@ -131,9 +131,9 @@ class Seen:
         monkeypatch.setattr(
             optimizer, "step", lambda _: networks.extend(p.grad for p in stage.gradients.parameters)
         )
-        scalars = stage.update(
-            ids, stage.store.class_ids[ids], stage.steps[3], stage.store.images(ids)
-        )
+        class_ids = stage.store.class_ids[ids]
+        by_class = torch.stack(class_ids.sort(stable=True))
+        scalars = stage.update(ids, class_ids, stage.steps[3], stage.store.images(ids), by_class)
         monkeypatch.undo()
         self.all = [torch.cat(content), torch.cat(classes), *networks, *scalars.values()]
 
