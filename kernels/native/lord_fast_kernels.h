@@ -44,9 +44,9 @@ LORD_FAST_API int lord_fast_scatter_adam(float* weight, float* exp_avg, float* e
                                          const int64_t* step, double beta1, double beta2,
                                          double eps, int64_t terms, int threads);
 
-// Copies rows of `row_bytes` bytes between a file and memory. Rows may come in any order. Returns 0,
-// the errno of the call that failed, or kFileTooShort. They were added without a new version, so a
-// library of this version may lack them.
+// Copies rows of `row_bytes` bytes between a file and memory. Rows may come in any order. Returns
+// 0, the errno of the call that failed, or kFileTooShort. They were added without a new version, so
+// a library of this version may lack them.
 constexpr int kFileTooShort = -1;
 LORD_FAST_API int lord_fast_read_rows(int file, const int64_t* rows, int64_t count,
                                       int64_t row_bytes, char* out);
