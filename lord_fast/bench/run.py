@@ -114,11 +114,11 @@ def _train(found: Setting, note: Note, dtype: torch.dtype, steps: int) -> list[R
 
 
 def _quality(machine: Machine, config: BenchConfig, note: Note, title: str) -> list[Row]:
-    lpips = Lpips(load_weights(config.perceptual_weights, "unit"), "unit").to(machine.device)
     weights = {"unit": config.perceptual_weights, "caffe": config.caffe_weights}
     names = list(dict.fromkeys((PUBLISHED, *config.arms)))
     found: list[points.Point] = []
     with quality.open_images(config.store) as store:
+        lpips = Lpips(load_weights(config.perceptual_weights, "unit"), "unit").to(machine.device)
         task = Task(store, machine, weights)
         plans = quality.plan(names, task, config.seconds)
         for name, planned in plans.items():
