@@ -138,8 +138,9 @@ def test_arms_train_for_the_same_seconds(task, clock):
     for end, step in zip(found[-2:], (7.0, 0.5), strict=True):
         assert end.steps == plans[end.arm].steps
         assert abs(end.seconds - 100.0) <= step
-    assert [point.steps for point in found[::2]] == [4, 7, 10, 14]
-    assert found[1].seconds == 3.0 + 10.0 + 44 * 0.5
+    assert [point.steps for point in found[::2]] == [1, 1, 3, 14]
+    assert [point.steps for point in found[1::2]] == [3, 11, 43, 174]
+    assert found[5].seconds == 3.0 + 10.0 + 43 * 0.5
     assert points.off_budget(found, 100.0) == []
 
 
@@ -215,9 +216,9 @@ def test_bench_quality_writes_its_points(task, tmp_path, monkeypatch, capsys):
     assert [(p["arm"], p["seed"], p["steps"]) for p in found["points"]] == [
         (arm, seed, steps)
         for seed in (0, 1)
-        for arm, steps in ((PUBLISHED, 1), ("demo", 2), (PUBLISHED, 2), ("demo", 4))
+        for arm, steps in ((PUBLISHED, 1), ("demo", 1), (PUBLISHED, 2), ("demo", 4))
     ]
-    assert [p["images"] for p in found["points"][:2]] == [4, 64]
+    assert [p["images"] for p in found["points"][:2]] == [4, 32]
     assert {row["name"] for row in found["rows"]} >= {PUBLISHED}
     for each in found["points"]:
         assert each["transfer"] > 0

@@ -51,8 +51,8 @@ def _panel(ax, points: Points, axis: str, name: str) -> None:
         ax.plot(x, y, ".-", color=colors[arm], lw=1, label=arm if seed == points[0].seed else None)
     if name.startswith("leakage"):
         ax.axhline(points[0].figures.chance, color="#444444", lw=0.8, ls=":")
-    if axis == "images":
-        ax.set_xscale("log")
+    ax.set_xscale("log")
+    ax.minorticks_off()  # Their labels would overlap.
     ax.tick_params(labelsize=8)
     ax.spines[["top", "right"]].set_visible(False)
 

@@ -35,8 +35,9 @@ class BenchConfig(Checked):
     """Presets to compare with the published recipe, which is always measured (only for quality)."""
     seconds: Annotated[float, MoreThan(0), Below(1e7)] = 600.0
     """Seconds of training for each arm, without evaluation (only for quality)."""
-    points: Annotated[int, MoreThan(0), Below(10_001)] = 8
-    """Number of measurements of each arm, at equal shares of its seconds (only for quality)."""
+    points: Annotated[int, AtLeast(2), Below(10_001)] = 10
+    """Number of measurements of each arm (only for quality). Their times are a geometric sequence
+    from 1/64 of the seconds."""
     seeds: Annotated[int, MoreThan(0), Below(10_001)] = 1
     """Number of trainings of each arm (only for quality)."""
     store: Path | None = None

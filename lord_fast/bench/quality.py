@@ -26,8 +26,12 @@ from lord_fast.model.generator import num_adain_layers
 from lord_fast.train.capture import COMPARED, WARM_UP
 
 GLYPH_SIZE = 32
-TIMED_STEPS = 4
-"""Number of steps from which the number of steps of an arm is found."""
+TURNS = 3
+"""Number of times that the steps of an arm are timed to find their number."""
+SHARE_OF_TURN = 0.005
+"""Fraction of the budget that these steps take each time."""
+EARLIEST = 1 / 64
+"""Fraction of an arm's steps at its first point."""
 
 
 @dataclass(frozen=True)
@@ -93,13 +97,18 @@ def plan(names: Sequence[str], task: Task, seconds: float) -> dict[str, Plan]:
     with ExitStack() as stack:
         probes = {name: _warm(name, task, seconds, stack) for name in names}
         before = {name: probe.seconds for name, probe in probes.items()}
+        warm = {name: probe.done for name, probe in probes.items()}
         times: dict[str, list[float]] = {name: [] for name in names}
-        for _ in range(TIMED_STEPS):
+        for _ in range(TURNS):
             for name, probe in probes.items():
-                times[name].append(_time_a_step(probe))
+                count = max(1, round(SHARE_OF_TURN * probe.total_steps))
+                times[name].append(_time_of_a_step(probe, count))
         return {
-            name: _plan(probe, seconds - before[name], statistics.median(times[name]))
-            for name, probe in probes.items()
+            name: Plan(
+                max(1, warm[name] + round((seconds - before[name]) / statistics.median(of_arm))),
+                _form(probes[name]),
+            )
+            for name, of_arm in times.items()
         }
 
 
@@ -109,28 +118,25 @@ def _warm(name: str, task: Task, seconds: float, stack: ExitStack) -> Arm:
     rough = build(name, task, warm + 1)
     with closing(rough.stage):
         rough.train(warm)
-        steps = round(seconds / _time_a_step(rough))
-    probe = build(name, task, max(warm + TIMED_STEPS, steps))
+        steps = round(seconds / _time_of_a_step(rough))
+    probe = build(name, task, max(warm + TURNS, steps))
     stack.enter_context(closing(probe.stage))
     probe.train(warm)
     return probe
 
 
-def _time_a_step(arm: Arm) -> float:
+def _time_of_a_step(arm: Arm, count: int = 1) -> float:
     start = arm.seconds
-    arm.train(arm.done + 1)
-    return arm.seconds - start
+    arm.train(arm.done + count)
+    return (arm.seconds - start) / count
 
 
-def _plan(probe: Arm, left: float, step: float) -> Plan:
-    """Plan an arm which has `left` seconds of the budget after its warm-up."""
-    steps = probe.done - TIMED_STEPS + round(left / step)
-    form = probe.stage.form.recorded() if isinstance(probe, PresetArm) else {}
-    return Plan(max(1, steps), form)
+def _form(arm: Arm) -> Mapping[str, Switch]:
+    return arm.stage.form.recorded() if isinstance(arm, PresetArm) else {}
 
 
 def check_plans(plans: Mapping[str, Plan], seconds: float, points: int) -> None:
-    """Check that every arm trains between two measurements.
+    """Check that every arm does at least as many steps as there are measurements.
 
     Raises:
         ValueError: The budget is too short.
@@ -146,14 +152,17 @@ def check_plans(plans: Mapping[str, Plan], seconds: float, points: int) -> None:
 def race(
     plans: Mapping[str, Plan], task: Task, lpips: Lpips | None, seed: int, points: int
 ) -> Iterator[Point]:
-    """Train all arms and measure them at equal shares of the budget. Arms take turns.
+    """Train all arms and measure them from time to time. Arms take turns.
+
+    The numbers of steps at which an arm is measured form a geometric sequence, because quality
+    changes most at first.
 
     Args:
         plans: Arm -> its plan.
         task: The data and the machine.
         lpips: The perceptual distance, or None.
         seed: Seed of the trainings. All measurements use the same images and pairs.
-        points: Number of measurements of each arm.
+        points: Number of measurements of each arm, at least 2.
     """
     torch.manual_seed(seed)  # For the noise of the published code.
     with ExitStack() as stack:
@@ -162,8 +171,9 @@ def race(
         }
         for arm in arms.values():
             stack.enter_context(closing(arm.stage))
-        for turn in range(1, points + 1):
+        for turn in range(points):
+            share = EARLIEST ** (1 - turn / (points - 1))
             for name, arm in arms.items():
-                arm.train(round(arm.total_steps * turn / points))
+                arm.train(max(1, round(share * arm.total_steps)))
                 figures = measure_quick(arm, task.store, lpips)
                 yield Point(name, seed, arm.seconds, arm.done, arm.images, figures)
