@@ -26,6 +26,7 @@ from lord_fast.commands import (
     run,
     sample,
     score,
+    seeds,
     split,
     train,
     train_encoders,
@@ -40,7 +41,7 @@ from lord_fast.launch import Launch, check_launch, leave, this_launch
 GROUPS: dict[str, tuple[ModuleType, ...]] = {
     "start": (run, demo),
     "data": (pack, split, unpack),
-    "train": (train, train_encoders),
+    "train": (train, train_encoders, seeds),
     "use": (evaluate, score, encode, translate, fit, sample, interpolate, decode, ui),
     "share": (export, push, import_lord, report),
     "machine": (bench, doctor),

@@ -31,7 +31,7 @@ FUNCTIONS = {
     "import-lord": ("import_published",),
     "doctor": ("findings",),
 }
-WITHOUT = {"run", "demo", "bench", "ui", "push"}
+WITHOUT = {"run", "demo", "seeds", "bench", "ui", "push"}
 """Sequences of other verbs, a verb that measures for minutes, an app, and one that needs a network.
 """
 

@@ -129,9 +129,9 @@ def table(rows: list[Row]) -> Table:
     return out
 
 
-def save(path: Path, rows: list[Row], machine: Machine) -> None:
-    """Write the results as JSON in the form {"machine": {...}, "rows": [...]}."""
-    content = {"machine": describe(machine), "rows": [asdict(row) for row in rows]}
+def save(path: Path, rows: list[Row], machine: Machine, **more: Any) -> None:
+    """Write the results as JSON in the form {"machine": {...}, "rows": [...]} and more keys."""
+    content = {"machine": describe(machine), "rows": [asdict(row) for row in rows], **more}
     path.write_text(json.dumps(content, indent=1) + "\n")
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from lord_fast.bounds import AtLeast, Below, Checked, MoreThan
+from lord_fast.config import Preset
 
-What = Literal["step", "latent", "data", "train"]
+What = Literal["step", "latent", "data", "train", "quality"]
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,29 @@ class BenchConfig(Checked):
     adain_dim: Annotated[int, MoreThan(0)] = 256
     """Number of channels of the generator's AdaIN layers (only for step and train)."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
-    """Precision of lord-fast's convolutions (only for train). auto selects it as training does."""
+    """Precision of lord-fast's convolutions (only for train and quality). auto selects it as
+    training does."""
     steps: Annotated[int, MoreThan(0), Below(1_000_001)] = 300
     """Number of steps (only for train)."""
     scaling: bool = True
     """Also measure larger numbers of images and classes as far as memory allows (only for step)."""
+    arms: tuple[Preset, ...] = ("demo",)
+    """Presets to compare with the published recipe, which is always measured (only for quality)."""
+    seconds: Annotated[float, MoreThan(0), Below(1e7)] = 600.0
+    """Seconds of training for each arm, without evaluation (only for quality)."""
+    points: Annotated[int, AtLeast(2), Below(10_001)] = 10
+    """Number of measurements of each arm (only for quality). Their times are a geometric sequence
+    from 1/64 of the seconds."""
+    seeds: Annotated[int, MoreThan(0), Below(10_001)] = 1
+    """Number of trainings of each arm (only for quality)."""
+    store: Path | None = None
+    """Store of RGB images of at most 64 px with content labels (only for quality). Defaults to the
+    glyphs of the demo at 32 px."""
+    perceptual_weights: Path | None = None
+    """File of torchvision's VGG16 weights (IMAGENET1K_V1), for the published recipe, paper, a100
+    and LPIPS (only for quality). By default they are downloaded once."""
+    caffe_weights: Path | None = None
+    """File of VGG16 weights in Caffe's form, for laptop (only for quality). By default they are
+    downloaded once."""
     threads: Annotated[int, AtLeast(0), Below(1025)] = 0
     """Number of CPU threads. 0 uses one for each core."""

@@ -73,7 +73,10 @@ class PublishedModel(nn.Module):
         code = self.content_embedding(image_ids)
         noise = torch.randn_like(code) if noise is None else noise
         code = code + self.content_std * noise
-        class_code = self.class_embedding(class_ids)
+        return self.generate(code, self.class_embedding(class_ids)), code
+
+    def generate(self, code: Tensor, class_code: Tensor) -> Tensor:
+        """Generate images [B, channels, size, size] from content and class codes."""
         x = self.fc(code).view(len(code), self.adain_dim, self.start, self.start)
         for conv, linear in zip(self.convs, self.adain, strict=True):
             x = F.leaky_relu(conv(F.interpolate(x, scale_factor=2)))
@@ -81,7 +84,7 @@ class PublishedModel(nn.Module):
             mean = x.mean((2, 3), keepdim=True)
             var = x.var((2, 3), unbiased=False, keepdim=True)
             x = scale * (x - mean) / torch.sqrt(var + 1e-5) + bias
-        return self.last(x), code
+        return self.last(x)
 
 
 class PublishedVGG(nn.Module):
@@ -152,8 +155,8 @@ class PublishedStep:
             for k in kinds
         }
         return cls(
-            model,
-            PublishedVGG(weights, vgg.taps),
+            model.to(stage.device),
+            PublishedVGG(weights, vgg.taps).to(stage.device),
             stage.total_steps,
             config.loss.content_decay,
         )

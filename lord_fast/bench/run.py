@@ -4,12 +4,16 @@ from collections.abc import Callable
 
 import torch
 
-from lord_fast.bench import data, latent, step, train
+from lord_fast.bench import data, latent, points, quality, step, train
+from lord_fast.bench.arms import PUBLISHED, Task
+from lord_fast.bench.curves import draw_curves
 from lord_fast.bench.measure import Row, describe, save
 from lord_fast.bench.options import BenchConfig, What
 from lord_fast.bench.plot import draw
 from lord_fast.bench.step import Setting
+from lord_fast.evaluate.lpips import Lpips
 from lord_fast.machine import Machine, set_up
+from lord_fast.model.perceptual import load_weights
 
 Note = Callable[[str], object]
 
@@ -18,17 +22,23 @@ def run_bench(what: What, config: BenchConfig, note: Note = lambda text: None) -
     """Run a benchmark on this machine. Optionally write the results as JSON and as a plot.
 
     Args:
-        what: step, latent, data or train.
+        what: step, latent, data, train or quality.
         config: Sizes, threads and files.
         note: Called with each thing that is worth a line while it measures.
 
     Returns:
         The figures.
+
+    Raises:
+        ValueError: The options of quality do not fit the store or the machine.
     """
     machine = set_up(precision=config.precision, threads=config.threads)
     facts = describe(machine)
     for name, value in facts.items():
         note(f"{name}: {value}")
+    title = f"lord-fast bench {what}, {facts['processor']}, {facts['device']}"
+    if what == "quality":
+        return _quality(machine, config, note, title)
     shape = {"batch": config.batch_size, "size": config.size, "adain_dim": config.adain_dim}
     if what == "step":
         # While the memory is free.
@@ -43,7 +53,7 @@ def run_bench(what: What, config: BenchConfig, note: Note = lambda text: None) -
     if config.json is not None:
         save(config.json, rows, machine)
     if config.plot is not None:
-        draw(config.plot, rows, f"lord-fast bench {what}, {facts['processor']}, {facts['device']}")
+        draw(config.plot, rows, title)
     return rows
 
 
@@ -100,4 +110,29 @@ def _train(found: Setting, note: Note, dtype: torch.dtype, steps: int) -> list[R
             f"{rows[0].group}: {name}: off the published losses by {largest:.1e} at most, the mean "
             f"of the last 50 {last:.1e}"
         )
+    return rows
+
+
+def _quality(machine: Machine, config: BenchConfig, note: Note, title: str) -> list[Row]:
+    weights = {"unit": config.perceptual_weights, "caffe": config.caffe_weights}
+    names = list(dict.fromkeys((PUBLISHED, *config.arms)))
+    found: list[points.Point] = []
+    with quality.open_images(config.store) as store:
+        lpips = Lpips(load_weights(config.perceptual_weights, "unit"), "unit").to(machine.device)
+        task = Task(store, machine, weights)
+        plans = quality.plan(names, task, config.seconds)
+        for name, planned in plans.items():
+            note(f"{name}: {planned.steps:,} steps in {config.seconds:g} s")
+        quality.check_plans(plans, config.seconds, config.points)
+        for seed in range(config.seeds):
+            for point in quality.race(plans, task, lpips, seed, config.points):
+                note(str(point))
+                found.append(point)
+    for line in (*points.unreached(found), *points.off_budget(found, config.seconds)):
+        note(line)
+    rows = points.rows(found)
+    if config.json is not None:
+        save(config.json, rows, machine, points=[point.flat() for point in found])
+    if config.plot is not None:
+        draw_curves(config.plot, found, title)
     return rows

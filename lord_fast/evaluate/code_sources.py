@@ -10,16 +10,32 @@ from lord_fast.lord import Lord
 from lord_fast.system import INFERENCE_BATCH
 
 
+class Model(Protocol):
+    """Decodes codes, such as a `Lord`."""
+
+    @property
+    def step(self) -> int:
+        """Number of training steps."""
+        ...
+
+    def decode(self, content: Tensor, class_: Tensor) -> Tensor:
+        """Return images [B, C, H, W] in [0, 1] for content and class codes."""
+        ...
+
+
 class CodeSource(Protocol):
     """Returns codes of the images of a store.
 
     Attributes:
         name: Name in metrics.json.
-        lord: The model that decodes the codes.
     """
 
     name: str
-    lord: Lord
+
+    @property
+    def lord(self) -> Model:
+        """The model that decodes the codes."""
+        ...
 
     def __call__(self, image_ids: Tensor) -> tuple[Tensor, Tensor]:
         """Return content codes [B, content_dim] and class codes [B, class_dim] of images."""

@@ -110,7 +110,7 @@ def _probes(
 ) -> dict:
     """Measure the codes of the classes that have at least two images."""
     counts = torch.bincount(store.class_ids[ids], minlength=store.num_classes)
-    ids = ids[counts[store.class_ids[ids]] > 1]
+    ids = of_several(store, ids)
     probed = {
         "images": len(ids),
         "classes": int((counts > 1).sum()),
@@ -120,6 +120,12 @@ def _probes(
         why = "fewer than two classes have two images or more"
         return {"probed": probed, **{of: {"missing": why} for of in ("leakage", "informativeness")}}
     return {"probed": probed, **_probe_each(codes, store, ids, seed, circular)}
+
+
+def of_several(store: ImageStore, ids: Tensor) -> Tensor:
+    """Return the images of `ids` whose class has at least two of them."""
+    counts = torch.bincount(store.class_ids[ids], minlength=store.num_classes)
+    return ids[counts[store.class_ids[ids]] > 1]
 
 
 def _probe_each(

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lord_fast.data.store import ImageStore
 from lord_fast.evaluate.code_sources import CodeSource
-from lord_fast.evaluate.guesses import Guesses, Wanted, against_truth
+from lord_fast.evaluate.guesses import Guesses, Images, Wanted, against_truth
 from lord_fast.evaluate.images import pixels_of
 from lord_fast.evaluate.labels import combinations
 from lord_fast.evaluate.lpips import Lpips
@@ -100,12 +100,18 @@ def measure_transfer(
     if pairs is None:
         return None
 
+    combination = combinations(store)[0][pairs.target.numpy()]
+    wanted = Wanted(pairs.content, pairs.class_, combination, pairs.target)
+    guesses, made = Guesses(store, codes, wanted, seed), transfers(codes, pairs)
+    return against_truth(made, pixels_of(store, pairs.target), guesses, lpips, seed)
+
+
+def transfers(codes: CodeSource, pairs: Pairs) -> Images:
+    """Return a function of positions in `pairs` that generates their images."""
+
     def transferred(positions: Tensor) -> Tensor:
         content, _ = codes(pairs.content[positions])
         _, class_ = codes(pairs.class_image[positions])
         return codes.lord.decode(content, class_).cpu()
 
-    combination = combinations(store)[0][pairs.target.numpy()]
-    wanted = Wanted(pairs.content, pairs.class_, combination, pairs.target)
-    guesses = Guesses(store, codes, wanted, seed)
-    return against_truth(transferred, pixels_of(store, pairs.target), guesses, lpips, seed)
+    return transferred

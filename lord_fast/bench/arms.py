@@ -1,0 +1,207 @@
+"""The trainings that `lord-fast bench quality` compares: the published recipe and the presets."""
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lord_fast.bench.published import PublishedStep
+from lord_fast.config import PRESETS, Switch, TrainConfig, fit_to, replace
+from lord_fast.data.store import ImageStore, as_float
+from lord_fast.machine import Machine, ieee_float32, synchronize, use_tf32
+from lord_fast.system import INFERENCE_BATCH
+from lord_fast.train.latent import LatentStage
+
+PUBLISHED = "published"
+EAGER: dict[str, Switch] = dict.fromkeys(("compile", "cuda_graph", "cache_target_features"), "off")
+
+
+@dataclass(frozen=True)
+class Task:
+    """What all arms share.
+
+    Attributes:
+        store: The images to train on.
+        machine: Device, precision of lord-fast's convolutions, and threads.
+        weights: Files of VGG16 weights by the input that they expect, such as `unit`. A missing
+            file is downloaded.
+        clock: Returns the time in seconds.
+    """
+
+    store: ImageStore
+    machine: Machine
+    weights: Mapping[str, Path | None] = field(default_factory=dict)
+    clock: Callable[[], float] = time.perf_counter
+
+    def recipe(self, preset: str, steps: int, seed: int, form: Mapping[str, Switch]) -> TrainConfig:
+        """Return the configuration of a preset for a number of steps."""
+        config = PRESETS[preset]
+        weights = self.weights.get(config.loss.perceptual_input)
+        config = replace(config, steps=steps, seed=seed, perceptual_weights=weights, **form)
+        return fit_to(config, self.store.num_images)
+
+
+class Arm(ABC):
+    """A training with a clock. It is also a source of its codes, see `CodeSource`.
+
+    Attributes:
+        stage: Stage 1 of lord-fast. The published arm takes its batches and initial values.
+        name: The same as that of codes of stage 1 in metrics.json.
+        seconds: Time that training has taken. What an arm prepares for its own steps counts.
+        done: Number of finished steps.
+    """
+
+    stage: LatentStage
+    name = "latent"
+
+    def __init__(self, task: Task):
+        self.task, self.seconds, self.done = task, 0.0, 0
+
+    @property
+    def total_steps(self) -> int:
+        """Number of steps of the learning-rate schedule."""
+        return self.stage.total_steps
+
+    @property
+    def images(self) -> int:
+        """Number of images seen so far. An image counts each time that it is seen."""
+        return self.done * self.stage.batch_size
+
+    def train(self, until: int) -> None:
+        """Do steps until `until` steps are done, and add their time to `seconds`."""
+        start = self._now()
+        while self.done < until:
+            self.advance()
+            self.done += 1
+        self.seconds += self._now() - start
+
+    def _now(self) -> float:
+        synchronize(self.task.machine.device)
+        return self.task.clock()
+
+    @abstractmethod
+    def advance(self) -> Tensor:
+        """Do the next step and return its loss."""
+
+    @property
+    def lord(self) -> "Arm":
+        """This arm, which decodes its codes."""
+        return self
+
+    @property
+    def step(self) -> int:
+        """Number of finished steps, see `evaluate.code_sources.Model`."""
+        return self.done
+
+    @abstractmethod
+    def __call__(self, image_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the content codes without noise and the class codes of images, on the device."""
+
+    @torch.no_grad()
+    def decode(self, content: Tensor, class_: Tensor) -> Tensor:
+        """Generate images [B, C, H, W] in [0, 1], on the device."""
+        parts = zip(content.split(INFERENCE_BATCH), class_.split(INFERENCE_BATCH), strict=True)
+        with ieee_float32(self.task.machine.device):
+            return torch.cat([self.generate(*part) for part in parts])
+
+    @abstractmethod
+    def generate(self, content: Tensor, class_: Tensor) -> Tensor:
+        """Generate a batch of images."""
+
+
+class PublishedArm(Arm):
+    """The published step (`lord_fast.bench.published`) with the published recipe.
+
+    On CUDA its convolutions and matrix products use TF32, which is the fastest precision that gives
+    the published code without changes to it.
+    """
+
+    def __init__(self, task: Task, steps: int, seed: int):
+        """Start from the same values as lord-fast's `paper` preset.
+
+        Args:
+            task: The data and the machine.
+            steps: Number of steps of the cosine schedule.
+            seed: Seed of the initial values and of the order of the images.
+        """
+        super().__init__(task)
+        machine = Machine(task.machine.device, torch.float32, task.machine.threads)
+        self.stage = LatentStage(task.recipe("paper", steps, seed, EAGER), task.store, machine)
+        self.published = PublishedStep.like(self.stage)
+
+    def advance(self) -> Tensor:
+        """See `Arm.advance`. The images are contiguous float32."""
+        use_tf32(self.stage.device.type == "cuda")
+        ids = self.stage.sampler.image_ids(self.done)
+        classes, pixels = self.task.store.class_ids[ids], self.task.store.images(ids)
+        batch = ids, classes, as_float(pixels).contiguous()
+        return self.published(*(part.to(self.stage.device) for part in batch))
+
+    @torch.no_grad()
+    def __call__(self, image_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Arm`."""
+        model, classes = self.published.model, self.task.store.class_ids[image_ids]
+        return (
+            model.content_embedding(image_ids.to(self.stage.device)),
+            model.class_embedding(classes.to(self.stage.device)),
+        )
+
+    def generate(self, content: Tensor, class_: Tensor) -> Tensor:
+        """See `Arm.generate`."""
+        return self.published.model.generate(content, class_)
+
+
+class PresetArm(Arm):
+    """Stage 1 of lord-fast with a preset."""
+
+    def __init__(self, task: Task, preset: str, steps: int, seed: int, form: Mapping[str, Switch]):
+        """Build the stage. The time that this takes counts, because it may cache features.
+
+        Args:
+            task: The data and the machine.
+            preset: Name of the preset.
+            steps: Number of steps of the schedules.
+            seed: Seed of the training.
+            form: Options of `train.form.RECORDED`. The others are those of the preset.
+        """
+        super().__init__(task)
+        start = self._now()
+        use_tf32(task.machine.tf32)
+        config = task.recipe(preset, steps, seed, form)
+        self.stage = LatentStage(config, task.store, task.machine)
+        self.seconds = self._now() - start
+
+    def advance(self) -> Tensor:
+        """See `Arm.advance`."""
+        use_tf32(self.task.machine.tf32)
+        return self.stage.step(self.done)["loss"]
+
+    @torch.no_grad()
+    def __call__(self, image_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Arm`."""
+        return self.stage.grid_codes(self.done, image_ids, image_ids)
+
+    def generate(self, content: Tensor, class_: Tensor) -> Tensor:
+        """See `Arm.generate`."""
+        return self.stage.decoder(content, class_)
+
+
+def build(
+    name: str, task: Task, steps: int, seed: int = 0, form: Mapping[str, Switch] | None = None
+) -> Arm:
+    """Build the published arm or the arm of a preset.
+
+    Args:
+        name: `published` or the name of a preset.
+        task: The data and the machine.
+        steps: Number of steps of the schedules.
+        seed: Seed of the training.
+        form: See `PresetArm`.
+    """
+    if name == PUBLISHED:
+        return PublishedArm(task, steps, seed)
+    return PresetArm(task, name, steps, seed, form or {})
