@@ -74,13 +74,13 @@ class EncoderGraph(nn.Module):
         Returns:
             Named scalars, including `loss`.
         """
-        config, count = self.config, len(pixels)
+        config = self.config
         with autocast(pixels.device, self.dtype):
             targets = as_float(pixels)
             images = self.with_swaps(targets, content_code, class_code)
             content = self.encoders.content.predict(images)
             class_ = self.encoders.class_.predict(images)
-            reconstruction = self.reconstruct(content[:count], class_[:count], targets, wanted)
+            reconstruction = self.reconstruct(content, class_, targets, wanted)
         rolled = range(config.swaps + 1)
         content_error = F.mse_loss(content, content_code.repeat(len(rolled), 1))
         wanted_class = torch.cat([class_code.roll(by, 0) for by in rolled])
@@ -119,12 +119,21 @@ class EncoderGraph(nn.Module):
         self, content: Tensor, class_: Tensor, targets: Tensor, wanted: list[Tensor] | None
     ) -> Tensor:
         """Compute the reconstruction loss. If it is not trained, a few images suffice."""
-        some = slice(None if self.tunes_decoder else MOST_WATCHED)
-        content = self.encoders.content.refine(content[some])
-        class_ = self.encoders.class_.refine(class_[some])
-        wanted = None if wanted is None else [feature[some] for feature in wanted]
+        count = len(targets) if self.tunes_decoder else MOST_WATCHED
+        content = self.encoders.content.refine(_first(content, count))
+        class_ = self.encoders.class_.refine(_first(class_, count))
+        wanted = None if wanted is None else [_first(feature, count) for feature in wanted]
         with torch.set_grad_enabled(self.tunes_decoder):
-            return self.reconstruction(self.decoder(content, class_), targets[some], wanted)
+            images = self.decoder(content, class_)
+            return self.reconstruction(images, _first(targets, count), wanted)
+
+
+def _first(rows: Tensor, count: int) -> Tensor:
+    """Return the first rows. All rows are returned as they are.
+
+    A slice would be a node of the graph, which adds the gradients in another order.
+    """
+    return rows if len(rows) <= count else rows[:count]
 
 
 class EncoderStage(Stage):
