@@ -1,5 +1,7 @@
 """The examples of docs/python.md run, one after the other, and no verb lacks its function."""
 
+import ast
+import json
 import re
 import shutil
 from pathlib import Path
@@ -84,3 +86,25 @@ def test_python_examples(encoder_run, glyph_store, tmp_path, capsys, monkeypatch
     assert "160 images of 8 classes" in printed.out
     assert printed.err == ""
     assert re.search(r"^(native|reference)", printed.out, re.MULTILINE)
+
+
+def test_the_notebook_runs_from_top_to_bottom(tmp_path, monkeypatch):
+    """Its cells run in one process, with fewer steps."""
+    monkeypatch.chdir(tmp_path)
+    cells = json.loads((DOCS / "tutorials" / "letters.ipynb").read_text())["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    assert "steps=3000" in code[0]
+    code[0] = code[0].replace("steps=3000", 'steps=4, encoders={"steps": 4}')
+    names: dict = {}
+    shown = []
+    for cell in code:
+        *statements, last = ast.parse(cell).body
+        exec(compile(ast.Module(statements, []), "letters.ipynb", "exec"), names)
+        if isinstance(last, ast.Expr):
+            value = eval(compile(ast.Expression(last.value), "letters.ipynb", "eval"), names)
+            shown.append(getattr(value, "_repr_png_", lambda: None)())
+        else:
+            exec(compile(ast.Module([last], []), "letters.ipynb", "exec"), names)
+    pictures = [picture for picture in shown if picture]
+    assert len(pictures) == 7
+    assert all(picture.startswith(b"\x89PNG") for picture in pictures)
