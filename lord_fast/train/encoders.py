@@ -119,7 +119,7 @@ class EncoderGraph(nn.Module):
         self, content: Tensor, class_: Tensor, targets: Tensor, wanted: list[Tensor] | None
     ) -> Tensor:
         """Compute the reconstruction loss. If it is not trained, a few images suffice."""
-        count = len(targets) if self.tunes_decoder else MOST_WATCHED
+        count = len(targets) if self.tunes_decoder else min(len(targets), MOST_WATCHED)
         content = self.encoders.content.refine(_first(content, count))
         class_ = self.encoders.class_.refine(_first(class_, count))
         wanted = None if wanted is None else [_first(feature, count) for feature in wanted]
