@@ -4,6 +4,7 @@ import ast
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import torch
@@ -95,16 +96,12 @@ def test_the_notebook_runs_from_top_to_bottom(tmp_path, monkeypatch):
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     assert "steps=3000" in code[0]
     code[0] = code[0].replace("steps=3000", 'steps=4, encoders={"steps": 4}')
+    shown: list = []
+    monkeypatch.setattr(sys, "displayhook", shown.append)
     names: dict = {}
-    shown = []
     for cell in code:
-        *statements, last = ast.parse(cell).body
-        exec(compile(ast.Module(statements, []), "letters.ipynb", "exec"), names)
-        if isinstance(last, ast.Expr):
-            value = eval(compile(ast.Expression(last.value), "letters.ipynb", "eval"), names)
-            shown.append(getattr(value, "_repr_png_", lambda: None)())
-        else:
-            exec(compile(ast.Module([last], []), "letters.ipynb", "exec"), names)
-    pictures = [picture for picture in shown if picture]
+        # As at a prompt, sys.displayhook gets the value of every expression.
+        exec(compile(ast.Interactive(ast.parse(cell).body), "letters.ipynb", "single"), names)
+    pictures = [value._repr_png_() for value in shown if hasattr(value, "_repr_png_")]
     assert len(pictures) == 7
     assert all(picture.startswith(b"\x89PNG") for picture in pictures)

@@ -109,12 +109,11 @@ def _probes(
     codes: CodeSource, store: ImageStore, ids: Tensor, seed: int, circular: Mapping[str, float]
 ) -> dict:
     """Measure the codes of the classes that have at least two images."""
-    counts = torch.bincount(store.class_ids[ids], minlength=store.num_classes)
-    ids = of_several(store, ids)
+    drawn, ids = len(ids), of_several(store, ids)
     probed = {
         "images": len(ids),
-        "classes": int((counts > 1).sum()),
-        "classes_of_one_image": int((counts == 1).sum()),
+        "classes": len(store.class_ids[ids].unique()),
+        "classes_of_one_image": drawn - len(ids),
     }
     if probed["classes"] < 2:
         why = "fewer than two classes have two images or more"

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from lord_fast.atomic import atomic_write
-from lord_fast.seal import seal, unseal
+from lord_fast.run.metrics import read_metrics
+from lord_fast.seal import seal
 
 FILE = "seeds.json"
 ABOUT = ("step", "seed", "images", "store", "probed")
@@ -51,7 +52,8 @@ def save_seeds(run: Path, seeds: int, files: Sequence[str]) -> Summary:
         ValueError: A file is damaged.
     """
     runs = folders(run, seeds)
-    found = {name: summarize([_read(each / name) for each in runs]) for name in files}
+    metrics = [{one.file.name: one.values for one in read_metrics(each)} for each in runs]
+    found = {name: summarize([of_run[name] for of_run in metrics]) for name in files}
     content = {"runs": [each.name for each in runs], "metrics": found}
     atomic_write(run / FILE, json.dumps(seal(content), indent=1) + "\n")
     return found
@@ -93,7 +95,3 @@ def _numbers(values: Mapping[str, Any], before: str) -> dict[str, float]:
         elif isinstance(value, int | float) and not isinstance(value, bool):
             found[before + name] = value
     return found
-
-
-def _read(file: Path) -> dict[str, Any]:
-    return unseal(json.loads(file.read_text()), file)
