@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from lord_fast.evaluate.probes import factor_split
-from lord_fast.evaluate.splits import Split, hold_out, stratified
+from lord_fast.evaluate.splits import Split, class_split
 
 REGULARIZATIONS = (1e-3, 1e-2, 1e-1, 1.0)
 """Inverse strengths of weight decay. The one with the lowest loss is used."""
@@ -47,7 +47,7 @@ def infomec(
         content factor can be predicted (see `factor_split`).
     """
     codes = {"content_code": content, "class_code": class_, "both": np.hstack((content, class_))}
-    split = hold_out(classes, contents, "contents", seed) or stratified(classes, seed)
+    split = class_split(classes, contents, seed)
     everything = np.ones(len(classes), dtype=bool)
     found = {"class": _of_codes(codes, classes, everything, split)}
     for name, labels in factors.items():

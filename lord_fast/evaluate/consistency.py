@@ -14,7 +14,7 @@ from lord_fast.evaluate.code_sources import CodeSource
 from lord_fast.evaluate.draw import draw_images
 from lord_fast.evaluate.images import read_reduced, reduced
 from lord_fast.evaluate.labels import clusters_of, combinations
-from lord_fast.evaluate.splits import hold_out, stratified
+from lord_fast.evaluate.splits import class_split
 from lord_fast.system import INFERENCE_BATCH
 
 MOST_IMAGES = 2000
@@ -105,7 +105,7 @@ def _draw(store: ImageStore, seed: int) -> Drawn | str:
     ids = draw_images(store, seed, MOST_IMAGES, several.numpy())
     labels = store.class_ids[ids].numpy()
     contents = combinations(store)[0][ids.numpy()]
-    split = hold_out(labels, contents, "contents", seed) or stratified(labels, seed)
+    split = class_split(labels, contents, seed)
     learnt, scored = (ids[torch.from_numpy(part)] for part in (split.train, split.test))
     return store, learnt, store.class_ids[learnt], _some(scored, seed), split.how
 

@@ -74,6 +74,17 @@ def hold_out(labels: np.ndarray, groups: np.ndarray, what: str, seed: int) -> Sp
     return Split(np.flatnonzero(~scored), np.flatnonzero(scored), f"{what} held out")
 
 
+def class_split(class_ids: np.ndarray, contents: np.ndarray, seed: int) -> Split:
+    """Hold out contents to predict the class. If too few can be held out, draw single images.
+
+    Args:
+        class_ids: int64 [N]. Every class has at least two images.
+        contents: int64 [N].
+        seed: Seed of the random draw.
+    """
+    return hold_out(class_ids, contents, "contents", seed) or stratified(class_ids, seed)
+
+
 def hold_out_folds(
     labels: np.ndarray, groups: np.ndarray, scored: np.ndarray, what: str, seed: int
 ) -> list[Split]:
