@@ -8,27 +8,46 @@
 
 namespace {
 
+using lord_fast::Schedule;
+using lord_fast::Table;
+
 constexpr int64_t kAhead = 4;  // distance in rows at which a row's data is prefetched
-constexpr int64_t kFar = 24;   // distance in rows at which its pages are looked up
+constexpr int64_t kFar = 24;   // distance in rows at which its pages and last step are prefetched
 constexpr int64_t kFloatsPerLine = 16;
 
-// Prefetches both ends of a row, which may hold weight and moments side by side. In a large table
-// looking up the page takes as long as reading the row, so it starts even earlier.
-inline void translate(const lord_fast::Table& table, int64_t row) {
+// Prefetches both ends of a row, which may hold weight and moments side by side, and its last step.
+// In a large table looking up the page takes as long as reading the row, so it starts even earlier.
+inline void translate(const Table& table, int64_t row) {
   const float* weight = table.weight + row * table.stride;
   __builtin_prefetch(weight);
   __builtin_prefetch(weight + table.stride - 1);
+  __builtin_prefetch(table.last_step + row);
 }
 
-// Prefetches the state of a row, for writing if `kWrite`.
-template <bool kWrite>
-inline void prefetch(const lord_fast::Table& table, int64_t row) {
-  const int64_t offset = row * table.stride;
-  for (int64_t i = 0; i < table.dim; i += kFloatsPerLine) {
-    __builtin_prefetch(table.weight + offset + i, kWrite);
-    __builtin_prefetch(table.exp_avg + offset + i, kWrite);
-    __builtin_prefetch(table.exp_avg_sq + offset + i, kWrite);
+// Prefetches the learning rates with which the missed steps of a row are replayed. `translate` has
+// fetched the row's last step.
+inline void prefetch_rates(const Schedule& schedule, int64_t last_step) {
+  const int64_t missed = schedule.step - last_step;
+  const int64_t terms = missed < schedule.terms ? missed : schedule.terms;
+  for (int64_t j = 0; j < terms; j += kFloatsPerLine) {
+    __builtin_prefetch(schedule.lr + last_step + j);
   }
+}
+
+// Prefetches the lines of a row's state that hold its element `i`, for writing if `kWrite`.
+template <bool kWrite>
+inline void prefetch_lines(const Table& table, int64_t row, int64_t i) {
+  const int64_t offset = row * table.stride + i;
+  __builtin_prefetch(table.weight + offset, kWrite);
+  __builtin_prefetch(table.exp_avg + offset, kWrite);
+  __builtin_prefetch(table.exp_avg_sq + offset, kWrite);
+}
+
+// Prefetches the state of a row before it is processed, for writing if `kWrite`.
+template <bool kWrite>
+inline void prefetch(const Table& table, const Schedule& schedule, int64_t row) {
+  prefetch_rates(schedule, table.last_step[row]);
+  for (int64_t i = 0; i < table.dim; i += kFloatsPerLine) prefetch_lines<kWrite>(table, row, i);
 }
 
 }  // namespace

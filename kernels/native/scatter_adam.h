@@ -42,14 +42,16 @@ class Update {
   float size_, floor_;
 };
 
+// Updates a row and prefetches row `ahead`, see gather_row.
 void update_row(const Table& table, int64_t row, const Replay& replay, const Update& update,
-                const float* grad) {
+                const float* grad, int64_t ahead) {
   const int64_t offset = row * table.stride;
   float* weight = table.weight + offset;
   float* exp_avg = table.exp_avg + offset;
   float* exp_avg_sq = table.exp_avg_sq + offset;
   int64_t i = 0;
   for (; i + kLanes <= table.dim; i += kLanes) {
+    prefetch_lines<true>(table, ahead, i);
     Float w = load(weight + i), m = load(exp_avg + i), v = load(exp_avg_sq + i);
     update.apply(replay, load(grad + i), w, m, v);
     store(weight + i, w);
@@ -57,6 +59,7 @@ void update_row(const Table& table, int64_t row, const Replay& replay, const Upd
     store(exp_avg_sq + i, v);
   }
   if (i < table.dim) {
+    prefetch_lines<true>(table, ahead, i);
     const int64_t rest = table.dim - i;
     Float w = load(weight + i, rest), m = load(exp_avg + i, rest), v = load(exp_avg_sq + i, rest);
     update.apply(replay, load(grad + i, rest), w, m, v);
@@ -85,14 +88,19 @@ void scatter_adam(const ScatterAdamTask& task, int64_t begin, int64_t end, float
   const Update update(task.schedule);
   float* const summed = scratch + 2 * (task.schedule.terms + 8);
   const auto row_of = [&](int64_t segment) { return task.rows[task.order[task.starts[segment]]]; };
+  for (int64_t segment = begin; segment < end && segment < begin + kFar; ++segment) {
+    translate(table, row_of(segment));
+  }
   for (int64_t segment = begin; segment < end && segment < begin + kAhead; ++segment) {
-    prefetch<true>(table, row_of(segment));
+    prefetch<true>(table, task.schedule, row_of(segment));
   }
   for (int64_t segment = begin; segment < end; ++segment) {
-    if (segment + kAhead < end) prefetch<true>(table, row_of(segment + kAhead));
+    if (segment + kFar < end) translate(table, row_of(segment + kFar));
     const int64_t row = row_of(segment);
+    const int64_t ahead = segment + kAhead < end ? row_of(segment + kAhead) : row;
+    prefetch_rates(task.schedule, table.last_step[ahead]);
     const Replay replay(task.schedule, table.last_step[row], scratch);
-    update_row(table, row, replay, update, segment_grad(task, segment, summed));
+    update_row(table, row, replay, update, segment_grad(task, segment, summed), ahead);
     table.last_step[row] = task.schedule.step + 1;
   }
 }

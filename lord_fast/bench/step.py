@@ -168,7 +168,7 @@ def ladder(found: Setting) -> Ladder:
     return steps
 
 
-def step_rows(found: Setting, steps: Ladder, rounds: int = 3, calls: int = 2) -> list[Row]:
+def step_rows(found: Setting, steps: Ladder, rounds: int = 5, calls: int = 1) -> list[Row]:
     """Time all forms, by wall-clock time and, on a CPU, also by the CPU time of all threads."""
     batch, params = found.config.batch_size, {"B": found.config.batch_size}
     group = f"step, B={batch} {found.store.size} px"
