@@ -8,6 +8,7 @@ import torch
 
 from lord_fast.bench.step import random_weights
 from lord_fast.cli import main
+from lord_fast.config import TrainConfig
 from lord_fast.data.store import ImageStore, as_float
 from lord_fast.evaluate.bootstrap import interval
 from lord_fast.evaluate.code_sources import LatentCodes
@@ -218,7 +219,7 @@ def test_large_classes_are_reduced_and_all_classes_are_kept(glyph_store, monkeyp
 class Perfect:
     """A model that returns the true image of any class with any content."""
 
-    step = 1
+    step, config = 1, TrainConfig()
 
     def __init__(self, store):
         self.store = store
@@ -292,6 +293,8 @@ def test_the_command_writes_all_keys_of_metrics_json(glyph_store, tmp_path, caps
     }  # fmt: skip
     controls = {"controls", "blind"}
     assert metrics["probed"] == {"images": 160, "classes": 8, "classes_of_one_image": 0}
+    assert metrics["content_rate"]["what"] == "content labels"
+    assert metrics["content_rate"]["bits"] > 0
     assert set(metrics["leakage"]) == {
         "class_from_content", "class_from_seen_content", "content_from_class",
     }  # fmt: skip

@@ -16,6 +16,7 @@ from lord_fast.evaluate.guesses import GroupMeans
 from lord_fast.evaluate.images import Pictures, compare, pixels_of, psnr, read_reduced, summary
 from lord_fast.evaluate.labels import clusters_of, combinations, numbers_of
 from lord_fast.evaluate.lpips import Lpips
+from lord_fast.evaluate.rate import content_rate
 from lord_fast.evaluate.read_codes import Labels, probe_codes
 from lord_fast.evaluate.regression import check_circular
 from lord_fast.evaluate.transfer import measure_transfer
@@ -138,7 +139,9 @@ def _probe_each(
     pixels = read_reduced(store, ids).flatten(1).numpy()
     numbers = {name: values[ids.numpy()] for name, values in numbers_of(store).items()}
     labels = Labels(store.class_ids[ids].numpy(), contents, factors, numbers)
+    std = codes.lord.config.model.content_std
     return {
+        "content_rate": content_rate(content, labels.classes, contents, std),
         **probe_codes(content, class_, labels, seed, pixel_code(pixels, content.shape[1], seed)),
         **measure_field(content, class_, labels, seed, circular),
     }

@@ -117,7 +117,14 @@ def probe_rows(metrics: dict) -> list[Row]:
             for factor, result in factors.items():
                 label = f"{direction}: {name.replace('_', ' ')} {factor}".strip()
                 found.append((label, *_probe_cells(result)))
-    return [*found, *field_rows(metrics)]
+    return [*found, *_rate(metrics.get("content_rate")), *field_rows(metrics)]
+
+
+def _rate(found: dict | None) -> list[Row]:
+    if found is None:
+        return []
+    needed = f"{found['needed']:.1f} bits tell {found['what']} apart"
+    return [("content code carries at most", f"{found['bits']:.1f} bits", needed)]
 
 
 def _content_labels(found: dict | None) -> list[Row]:

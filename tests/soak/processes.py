@@ -155,10 +155,12 @@ def cut_link(store: Path, folder: Path) -> None:
     )
     for log in logs:
         print(re.search(r"process \d, step .*", log.read_text())[0][:120])
+    # The second torchrun waits for the store of the first one, which the link leads to.
+    ip("netns", "exec", SPACES[0], "ip", "link", "set", "veth0", "up")
     for process in processes:
         process.terminate()
     for process in processes:
-        process.wait(120)
+        process.wait(300)
 
 
 def main() -> None:
