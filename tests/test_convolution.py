@@ -8,6 +8,12 @@ from lord_fast.model import convolution as module
 from lord_fast.model.convolution import convolution
 
 
+@pytest.fixture(autouse=True)
+def copies_pay(monkeypatch):
+    """Choose as on a CPU without AVX-512, whichever this one is."""
+    monkeypatch.setattr(module, "COPIES_PAY", True)
+
+
 @pytest.mark.parametrize("wide", [1, 100], ids=["by layout", "plain"])
 @pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
 @pytest.mark.parametrize(
@@ -37,6 +43,14 @@ def test_convolutions_equal_pytorch(monkeypatch, function, kernel, options, memo
     )
     for ours, theirs in pairs:
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10)
+
+
+def test_where_copies_do_not_pay_the_plain_form_is_used(monkeypatch):
+    monkeypatch.setattr(module, "WIDE", 1)
+    monkeypatch.setattr(module, "COPIES_PAY", False)
+    weight = torch.randn(4, 3, 3, 3, requires_grad=True)
+    out = convolution(torch.randn(2, 3, 6, 6), weight, torch.zeros(4), padding=1)
+    assert "_Convolution" not in str(out.grad_fn)
 
 
 def test_narrow_dtypes_use_the_plain_form(monkeypatch):
