@@ -59,13 +59,18 @@ def unpacked(checkout, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def wheel(unpacked, tmp_path_factory) -> zipfile.ZipFile:
     """A wheel that is built from the source distribution without a compiler."""
-    tools = tmp_path_factory.mktemp("tools")
+    return wheel_of(unpacked, tmp_path_factory.mktemp("tools"))
+
+
+def wheel_of(folder: Path, tools: Path, **environment: str) -> zipfile.ZipFile:
+    """Build a wheel without a compiler. `tools` is an empty folder."""
     (tools / "cmake").write_text(CMAKE_FAILS)
     (tools / "cmake").chmod(0o755)
-    made = setup(unpacked, "bdist_wheel", PATH=f"{tools}{os.pathsep}{os.environ['PATH']}")
+    path = f"{tools}{os.pathsep}{os.environ['PATH']}"
+    made = setup(folder, "bdist_wheel", PATH=path, **environment)
     assert made.returncode == 0, made.stderr
     assert "the native kernels were not built" in made.stderr
-    (file,) = (unpacked / "dist").glob("*.whl")
+    (file,) = (folder / "dist").glob("*.whl")
     return zipfile.ZipFile(file)
 
 
@@ -102,6 +107,19 @@ def test_the_wheel_holds_the_package_once(unpacked, wheel):
     assert modules | kernels == {name for name in names if name.endswith(".py")}
     for name in names:
         assert not re.search(rb"^\s*(import|from) pytest", wheel.read(name), re.MULTILINE), name
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="no git here")
+def test_a_checkout_of_git_makes_the_same_wheel(checkout, wheel, tmp_path):
+    """setuptools-scm lists the files of git, the link lord_fast/kernels among them."""
+    clone = tmp_path / "clone"
+    shutil.copytree(checkout, clone, symlinks=True, ignore=SKIPPED)
+    me = ("-c", "user.name=a", "-c", "user.email=a@b")
+    for words in (("init", "-q"), ("add", "."), (*me, "commit", "-qm", "all")):
+        subprocess.run(["git", *words], cwd=clone, check=True)
+    (tmp_path / "tools").mkdir()
+    found = wheel_of(clone, tmp_path / "tools", SETUPTOOLS_SCM_PRETEND_VERSION=TAG)
+    assert sorted(found.namelist()) == sorted(wheel.namelist())
 
 
 def test_the_version_is_the_tag_of_git(unpacked, wheel):

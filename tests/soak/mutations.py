@@ -142,6 +142,25 @@ MUTATIONS = {
         "lord_fast/run/contents.py", "            if file_sha256(folder / name) != digest:\n",
         "            if False:\n", "tests/test_checkpoint.py tests/test_battery_damage.py",
     ),
+    "noise by global id": Mutation(
+        "lord_fast/train/latent.py", ".gather(rows, now, ids)", ".gather(rows, now, rows)",
+        "tests/test_virtual_ranks.py tests/test_group.py",
+    ),
+    "mean over virtual ranks": Mutation(
+        "lord_fast/train/gradients.py", '(scalars["loss"] / count).backward()',
+        'scalars["loss"].backward()', "tests/test_virtual_ranks.py",
+    ),
+    "order of the sum over processes": Mutation(
+        "lord_fast/distributed/processes.py",
+        "mine = pairwise(pieces.view(self.world, size)).contiguous()",
+        "mine = sum(pieces.view(self.world, size)).contiguous()", "tests/test_group.py",
+    ),
+    "order of the class gradients": Mutation(
+        "lord_fast/distributed/processes.py", "        return found.to(rows.device)\n",
+        "        found = found.view(self.world, *rows.shape).flip(0).flatten(0, 1)\n"
+        "        return found.to(rows.device)\n",
+        "tests/test_group.py",
+    ),
     "bounds": Mutation(
         "lord_fast/config.py", ", Below(MOST_DIM)]", "]", "tests/test_battery_numbers.py",
     ),
