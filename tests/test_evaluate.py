@@ -8,7 +8,6 @@ import torch
 
 from lord_fast.bench.step import random_weights
 from lord_fast.cli import main
-from lord_fast.config import TrainConfig
 from lord_fast.data.store import ImageStore, as_float
 from lord_fast.evaluate.bootstrap import interval
 from lord_fast.evaluate.code_sources import LatentCodes
@@ -219,7 +218,7 @@ def test_large_classes_are_reduced_and_all_classes_are_kept(glyph_store, monkeyp
 class Perfect:
     """A model that returns the true image of any class with any content."""
 
-    step, config = 1, TrainConfig()
+    step = 1
 
     def __init__(self, store):
         self.store = store

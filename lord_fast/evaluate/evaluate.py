@@ -33,6 +33,7 @@ def evaluate(
     seed: int = 0,
     progress: Progress = silent,
     circular: Mapping[str, float] | None = None,
+    content_std: float = 0.0,
 ) -> dict:
     """Compute the content of metrics.json without the metrics of samples.
 
@@ -44,6 +45,8 @@ def evaluate(
         progress: Called with the number of measured parts and of all parts. The caller measures the
             last part.
         circular: Period of each circular content factor.
+        content_std: Standard deviation of the noise of content codes in training. With 0 the rate
+            of the codes is null in the result.
 
     Raises:
         ValueError: A factor of `circular` does not exist or is not numeric.
@@ -60,7 +63,7 @@ def evaluate(
         "images": len(image_ids),
         "perceptual_is": None if lpips is None else lpips.name,
         "reconstruction": part(_reconstruction(codes, store, image_ids, lpips, seed)),
-        **part(_probes(codes, store, image_ids, seed, circular)),
+        **part(_probes(codes, store, image_ids, seed, circular, content_std)),
         "content_labels": _content_labels(store, seed),
         "transfer": part(measure_transfer(codes, store, lpips, seed)),
     }
@@ -107,7 +110,12 @@ def _class_mean(store: ImageStore, ids: Tensor) -> float | None:
 
 
 def _probes(
-    codes: CodeSource, store: ImageStore, ids: Tensor, seed: int, circular: Mapping[str, float]
+    codes: CodeSource,
+    store: ImageStore,
+    ids: Tensor,
+    seed: int,
+    circular: Mapping[str, float],
+    content_std: float,
 ) -> dict:
     """Measure the codes of the classes that have at least two images."""
     drawn, ids = len(ids), of_several(store, ids)
@@ -119,7 +127,7 @@ def _probes(
     if probed["classes"] < 2:
         why = "fewer than two classes have two images or more"
         return {"probed": probed, **{of: {"missing": why} for of in ("leakage", "informativeness")}}
-    return {"probed": probed, **_probe_each(codes, store, ids, seed, circular)}
+    return {"probed": probed, **_probe_each(codes, store, ids, seed, circular, content_std)}
 
 
 def of_several(store: ImageStore, ids: Tensor) -> Tensor:
@@ -129,7 +137,12 @@ def of_several(store: ImageStore, ids: Tensor) -> Tensor:
 
 
 def _probe_each(
-    codes: CodeSource, store: ImageStore, ids: Tensor, seed: int, circular: Mapping[str, float]
+    codes: CodeSource,
+    store: ImageStore,
+    ids: Tensor,
+    seed: int,
+    circular: Mapping[str, float],
+    content_std: float,
 ) -> dict:
     content, class_ = (part.cpu().numpy() for part in codes(ids))
     contents = combinations(store)[0][ids.numpy()]
@@ -139,9 +152,8 @@ def _probe_each(
     pixels = read_reduced(store, ids).flatten(1).numpy()
     numbers = {name: values[ids.numpy()] for name, values in numbers_of(store).items()}
     labels = Labels(store.class_ids[ids].numpy(), contents, factors, numbers)
-    std = codes.lord.config.model.content_std
     return {
-        "content_rate": content_rate(content, labels.classes, contents, std),
+        "content_rate": content_rate(content, labels.classes, contents, content_std),
         **probe_codes(content, class_, labels, seed, pixel_code(pixels, content.shape[1], seed)),
         **measure_field(content, class_, labels, seed, circular),
     }

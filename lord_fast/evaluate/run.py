@@ -72,7 +72,8 @@ def _latent(run: Path, config: EvaluateConfig, progress: Progress) -> tuple[dict
     lpips = _lpips(lord, config)
     codes = LatentCodes(lord, store)
     circular = periods(config.circular)
-    metrics = evaluate(codes, store, lpips, config.seed, progress, circular)
+    std = lord.config.model.content_std
+    metrics = evaluate(codes, store, lpips, config.seed, progress, circular, std)
     metrics["class_consistency"] = class_consistency(codes, store, config.seed)
     if store.num_images >= FEWEST_FOR_SAMPLES:
         metrics["nearest_training"] = nearest_training(lord, store, config.seed)
@@ -101,7 +102,8 @@ def _encoder(run: Path, config: EvaluateConfig, progress: Progress) -> tuple[dic
     store = _any_store(run, lord, config.store)
     lpips = _lpips(lord, config)
     codes = EncoderCodes(lord, store)
-    metrics = evaluate(codes, store, lpips, config.seed, progress, periods(config.circular))
+    circular, std = periods(config.circular), lord.config.model.content_std
+    metrics = evaluate(codes, store, lpips, config.seed, progress, circular, std)
     if store.sha256 == lord.data["sha256"]:
         metrics["class_consistency"] = class_consistency(codes, store, config.seed)
     else:
