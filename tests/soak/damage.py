@@ -121,10 +121,11 @@ def logs_of_run(run: Path) -> Iterator[tuple[Path, Read]]:
     yield file, lambda: all(_holds(row, rows) for row in stats.read_stats(file, torn=True))
     yield run / history.FILE, lambda: set(history.read_history(run)) <= set(commands)
     for measured in metrics.read_metrics(run):
+        # A file that is gone has no metrics, which is not an error.
         yield (
             measured.file,
-            lambda whole=measured.values: _holds(  # type: ignore[misc]
-                metrics.read_metrics(run)[0].values, [whole]
+            lambda whole=measured.values: all(  # type: ignore[misc]
+                _holds(found.values, [whole]) for found in metrics.read_metrics(run)
             ),
         )
 
