@@ -77,7 +77,7 @@ def atomic_folder(out: Path) -> Iterator[Path]:
     partial = partial_of(out)
     if not _is_ours(partial):
         partial.mkdir(parents=True)
-        (partial / MARKER).touch()
+    (partial / MARKER).touch()
     with folder_lock(partial):
         try:
             refuse_existing(out)  # Another process may have finished it before the lock.
@@ -183,12 +183,15 @@ def remove_partial(partial: Path) -> None:
 def _is_ours(partial: Path) -> bool:
     """Return whether an unfinished folder of lord-fast exists.
 
+    An empty folder counts, because a process can end between the folder and its marker.
+
     Raises:
         ValueError: The path exists, but was not created by lord-fast.
     """
     if not partial.exists() and not partial.is_symlink():
         return False
-    if partial.is_symlink() or not (partial / MARKER).is_file():
+    real = partial.is_dir() and not partial.is_symlink()
+    if not real or not ((partial / MARKER).is_file() or not any(partial.iterdir())):
         raise ValueError(
             f"{partial}: in the way, and not an unfinished folder of lord-fast; move it"
         )

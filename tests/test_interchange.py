@@ -433,6 +433,14 @@ def test_export_never_removes_what_it_exports(trained_run, tmp_path, capsys):
     assert (mine / "thesis.tex").exists()
 
 
+def test_export_goes_on_after_a_disk_that_was_full_before_the_marker(trained_run, tmp_path):
+    out = tmp_path / "out"
+    (tmp_path / "out.partial").mkdir()  # what such an export leaves
+    assert main(["export", str(trained_run), "--out", str(out), "--no-onnx"]) == 0
+    assert (out / "model.safetensors").is_file()
+    assert not (tmp_path / "out.partial").exists()
+
+
 @pytest.mark.parametrize("verb", ["export", "import-lord"])
 def test_a_full_disk_leaves_nothing_and_the_same_command_works_again(
     trained_run, checkpoint, tmp_path, capsys, monkeypatch, verb
