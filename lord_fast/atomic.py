@@ -13,7 +13,8 @@ from lord_fast.errors import naming
 from lord_fast.lock import LOCK, folder_lock
 
 MARKER = ".lord-fast-partial"
-"""A file in every unfinished folder of lord-fast. A folder without it is never removed."""
+"""A file in every unfinished folder of lord-fast. A folder without it is never removed, unless it
+holds nothing but a lock."""
 
 
 def atomic_write(path: Path, content: bytes | str | Callable[[BinaryIO], object]) -> None:
@@ -75,9 +76,7 @@ def atomic_folder(out: Path) -> Iterator[Path]:
     """
     refuse_existing(out)
     partial = partial_of(out)
-    if not _is_ours(partial):
-        partial.mkdir(parents=True)
-    (partial / MARKER).touch()
+    own_partial(partial)
     with folder_lock(partial):
         try:
             refuse_existing(out)  # Another process may have finished it before the lock.
@@ -170,6 +169,21 @@ def partial_of(out: Path) -> Path:
     return out.with_name(out.name + ".partial")
 
 
+def own_partial(partial: Path, is_known: bool = False) -> None:
+    """Create an unfinished folder with lord-fast's marker, or take over one of lord-fast.
+
+    Args:
+        partial: The folder.
+        is_known: Whether an existing folder without a marker is one of lord-fast.
+
+    Raises:
+        ValueError: The path exists, but was not created by lord-fast.
+    """
+    if not _is_ours(partial, is_known):
+        partial.mkdir(parents=True, exist_ok=True)
+    (partial / MARKER).touch()
+
+
 def remove_partial(partial: Path) -> None:
     """Remove an unfinished folder that lord-fast created.
 
@@ -180,18 +194,21 @@ def remove_partial(partial: Path) -> None:
         shutil.rmtree(partial)
 
 
-def _is_ours(partial: Path) -> bool:
+def _is_ours(partial: Path, is_known: bool = False) -> bool:
     """Return whether an unfinished folder of lord-fast exists.
 
-    An empty folder counts, because a process can end between the folder and its marker.
+    A folder that holds nothing but a lock counts, because a process can end between the folder and
+    its marker.
 
     Raises:
         ValueError: The path exists, but was not created by lord-fast.
     """
     if not partial.exists() and not partial.is_symlink():
         return False
-    real = partial.is_dir() and not partial.is_symlink()
-    if not real or not ((partial / MARKER).is_file() or not any(partial.iterdir())):
+    ours = partial.is_dir() and not partial.is_symlink()
+    if ours and not is_known and not (partial / MARKER).is_file():
+        ours = all(path.name == LOCK for path in partial.iterdir())
+    if not ours:
         raise ValueError(
             f"{partial}: in the way, and not an unfinished folder of lord-fast; move it"
         )

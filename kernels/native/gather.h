@@ -14,8 +14,7 @@ namespace {
 using lord_fast::GatherTask;
 using lord_fast::Table;
 
-// Reads a row. Meanwhile it prefetches row `ahead`, a few lines at a time, because a core waits as
-// soon as it has too many lines under way.
+// Reads a row and prefetches row `ahead`, see row_ahead.
 void gather_row(const Table& table, int64_t row, const Replay& replay, float* codes,
                 int64_t ahead) {
   const int64_t offset = row * table.stride;
@@ -38,14 +37,10 @@ void gather_row(const Table& table, int64_t row, const Replay& replay, float* co
 
 void gather(const GatherTask& task, int64_t begin, int64_t end, float* scratch) {
   const Table& table = task.table;
-  for (int64_t b = begin; b < end && b < begin + kFar; ++b) translate(table, task.rows[b]);
-  for (int64_t b = begin; b < end && b < begin + kAhead; ++b) {
-    prefetch<false>(table, task.schedule, task.rows[b]);
-  }
+  const auto row_of = [&](int64_t b) { return task.rows[b]; };
+  prefetch_first<false>(table, task.schedule, begin, end, row_of);
   for (int64_t b = begin; b < end; ++b) {
-    if (b + kFar < end) translate(table, task.rows[b + kFar]);
-    const int64_t row = task.rows[b], ahead = task.rows[b + kAhead < end ? b + kAhead : b];
-    prefetch_rates(task.schedule, table.last_step[ahead]);
+    const int64_t row = row_of(b), ahead = row_ahead(table, task.schedule, b, end, row_of);
     const Replay replay(task.schedule, table.last_step[row], scratch);
     float* codes = task.codes + b * table.dim;
     gather_row(table, row, replay, codes, ahead);

@@ -34,20 +34,40 @@ inline void prefetch_rates(const Schedule& schedule, int64_t last_step) {
   }
 }
 
-// Prefetches the lines of a row's state that hold its element `i`, for writing if `kWrite`.
+// Prefetches the lines of a row's state that begin at its element `i`, for writing if `kWrite`.
 template <bool kWrite>
 inline void prefetch_lines(const Table& table, int64_t row, int64_t i) {
+  if (i % kFloatsPerLine != 0) return;  // a vector may be shorter than a line
   const int64_t offset = row * table.stride + i;
   __builtin_prefetch(table.weight + offset, kWrite);
   __builtin_prefetch(table.exp_avg + offset, kWrite);
   __builtin_prefetch(table.exp_avg_sq + offset, kWrite);
 }
 
-// Prefetches the state of a row before it is processed, for writing if `kWrite`.
-template <bool kWrite>
-inline void prefetch(const Table& table, const Schedule& schedule, int64_t row) {
+// Prefetches what the first of the items [begin, end) need. `row_of` returns the row of an item.
+template <bool kWrite, typename RowOf>
+inline void prefetch_first(const Table& table, const Schedule& schedule, int64_t begin, int64_t end,
+                           const RowOf& row_of) {
+  for (int64_t item = begin; item < end && item < begin + kFar; ++item) {
+    translate(table, row_of(item));
+  }
+  for (int64_t item = begin; item < end && item < begin + kAhead; ++item) {
+    const int64_t row = row_of(item);
+    prefetch_rates(schedule, table.last_step[row]);
+    for (int64_t i = 0; i < table.dim; i += kFloatsPerLine) prefetch_lines<kWrite>(table, row, i);
+  }
+}
+
+// Prefetches what later items than `item` need, but for the state of the row that it returns. That
+// row is processed in kAhead items. Its state is prefetched while the row of `item` is processed, a
+// few lines at a time, because a core waits as soon as it has too many lines under way.
+template <typename RowOf>
+inline int64_t row_ahead(const Table& table, const Schedule& schedule, int64_t item, int64_t end,
+                         const RowOf& row_of) {
+  if (item + kFar < end) translate(table, row_of(item + kFar));
+  const int64_t row = row_of(item + kAhead < end ? item + kAhead : item);
   prefetch_rates(schedule, table.last_step[row]);
-  for (int64_t i = 0; i < table.dim; i += kFloatsPerLine) prefetch_lines<kWrite>(table, row, i);
+  return row;
 }
 
 }  // namespace

@@ -42,7 +42,7 @@ class Update {
   float size_, floor_;
 };
 
-// Updates a row and prefetches row `ahead`, see gather_row.
+// Updates a row and prefetches row `ahead`, see row_ahead.
 void update_row(const Table& table, int64_t row, const Replay& replay, const Update& update,
                 const float* grad, int64_t ahead) {
   const int64_t offset = row * table.stride;
@@ -88,17 +88,10 @@ void scatter_adam(const ScatterAdamTask& task, int64_t begin, int64_t end, float
   const Update update(task.schedule);
   float* const summed = scratch + 2 * (task.schedule.terms + 8);
   const auto row_of = [&](int64_t segment) { return task.rows[task.order[task.starts[segment]]]; };
-  for (int64_t segment = begin; segment < end && segment < begin + kFar; ++segment) {
-    translate(table, row_of(segment));
-  }
-  for (int64_t segment = begin; segment < end && segment < begin + kAhead; ++segment) {
-    prefetch<true>(table, task.schedule, row_of(segment));
-  }
+  prefetch_first<true>(table, task.schedule, begin, end, row_of);
   for (int64_t segment = begin; segment < end; ++segment) {
-    if (segment + kFar < end) translate(table, row_of(segment + kFar));
     const int64_t row = row_of(segment);
-    const int64_t ahead = segment + kAhead < end ? row_of(segment + kAhead) : row;
-    prefetch_rates(task.schedule, table.last_step[ahead]);
+    const int64_t ahead = row_ahead(table, task.schedule, segment, end, row_of);
     const Replay replay(task.schedule, table.last_step[row], scratch);
     update_row(table, row, replay, update, segment_grad(task, segment, summed), ahead);
     table.last_step[row] = task.schedule.step + 1;

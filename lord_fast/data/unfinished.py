@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lord_fast.atomic import MARKER, finish_folder, partial_of, refuse_existing, remove_partial
+from lord_fast.atomic import finish_folder, own_partial, partial_of, refuse_existing, remove_partial
 from lord_fast.lock import LOCK, folder_lock
 
 PACKING = "packing.json"
@@ -32,7 +32,7 @@ def unfinished(out: Path) -> Iterator[Path]:
     """
     refuse_existing(out)
     partial = partial_of(out)
-    _own(partial)
+    own_partial(partial, _is_packing(partial))
     with folder_lock(partial):
         try:
             refuse_existing(out)  # Another process may have finished it before the lock.
@@ -54,29 +54,10 @@ def discard(partial: Path) -> None:
     remove_partial(partial)
 
 
-def _own(partial: Path) -> None:
-    """Create a folder with lord-fast's marker, or check that lord-fast created the existing one.
-
-    Raises:
-        ValueError: Another program created the folder.
-    """
-    if partial.is_symlink() or (partial.exists() and not partial.is_dir()):
-        raise _foreign(partial)
-    partial.mkdir(parents=True, exist_ok=True)
-    ours = (partial / MARKER).is_file() or _is_packing(partial / PACKING)
-    if not ours and any(path.name != LOCK for path in partial.iterdir()):
-        raise _foreign(partial)
-    (partial / MARKER).touch()
-
-
-def _is_packing(file: Path) -> bool:
-    """Return whether a file is a packing.json of an earlier version of lord-fast."""
+def _is_packing(partial: Path) -> bool:
+    """Return whether an unfinished store has the packing.json of any version of lord-fast."""
     try:
-        content = json.loads(file.read_text())
+        content = json.loads((partial / PACKING).read_text())
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(content, dict) and {"started", "source", "decoder", "size"} <= set(content)
-
-
-def _foreign(partial: Path) -> ValueError:
-    return ValueError(f"{partial}: in the way, and not an unfinished store of lord-fast; move it")

@@ -1,6 +1,6 @@
 """Measures reconstruction, leakage, informativeness and transfer."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 
 import torch
@@ -53,6 +53,10 @@ def evaluate(
     """
     circular = circular or {}
     check_circular(numbers_of(store), circular)
+
+    def probe(ids: Tensor) -> dict:
+        return _probe_each(codes, store, ids, seed, circular, content_std)
+
     part = Parts(progress, PARTS)
     image_ids = draw_images(store, seed)
     return {
@@ -63,7 +67,7 @@ def evaluate(
         "images": len(image_ids),
         "perceptual_is": None if lpips is None else lpips.name,
         "reconstruction": part(_reconstruction(codes, store, image_ids, lpips, seed)),
-        **part(_probes(codes, store, image_ids, seed, circular, content_std)),
+        **part(_probes(store, image_ids, probe)),
         "content_labels": _content_labels(store, seed),
         "transfer": part(measure_transfer(codes, store, lpips, seed)),
     }
@@ -109,15 +113,8 @@ def _class_mean(store: ImageStore, ids: Tensor) -> float | None:
     return psnr(compare(guess, targets, len(ids), None))
 
 
-def _probes(
-    codes: CodeSource,
-    store: ImageStore,
-    ids: Tensor,
-    seed: int,
-    circular: Mapping[str, float],
-    content_std: float,
-) -> dict:
-    """Measure the codes of the classes that have at least two images."""
+def _probes(store: ImageStore, ids: Tensor, probe: Callable[[Tensor], dict]) -> dict:
+    """Probe the codes of the classes that have at least two images."""
     drawn, ids = len(ids), of_several(store, ids)
     probed = {
         "images": len(ids),
@@ -127,7 +124,7 @@ def _probes(
     if probed["classes"] < 2:
         why = "fewer than two classes have two images or more"
         return {"probed": probed, **{of: {"missing": why} for of in ("leakage", "informativeness")}}
-    return {"probed": probed, **_probe_each(codes, store, ids, seed, circular, content_std)}
+    return {"probed": probed, **probe(ids)}
 
 
 def of_several(store: ImageStore, ids: Tensor) -> Tensor:

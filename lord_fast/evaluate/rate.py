@@ -1,6 +1,7 @@
 """The information that content codes can carry, beside what the labels need."""
 
 import numpy as np
+from scipy.stats import entropy
 
 
 def content_rate(
@@ -39,5 +40,4 @@ def content_rate(
 
 def _entropy(labels: np.ndarray) -> float:
     """The entropy of labels in bits."""
-    shares = np.unique(labels, return_counts=True)[1] / len(labels)
-    return float(-(shares * np.log2(shares)).sum())
+    return entropy(np.unique(labels, return_counts=True)[1], base=2)
