@@ -35,8 +35,8 @@ from lord_fast.commands import (
     unpack,
 )
 from lord_fast.console import err, out
-from lord_fast.errors import TRACEBACK, Ended, Interrupted, explain
-from lord_fast.launch import Launch, check_launch, leave, this_launch
+from lord_fast.errors import TRACEBACK, Interrupted, explain
+from lord_fast.launch import check_launch, leave, this_launch
 
 GROUPS: dict[str, tuple[ModuleType, ...]] = {
     "start": (run, demo),
@@ -114,17 +114,12 @@ def _call(verb: str, arguments: list[str]) -> int:
             raise
         code, line = explain(error, verb)
         if line:
-            err.quiet = not _speaks(launch, error)
+            # torchrun ends the other processes as soon as one has failed, so that each says why
+            # it fails. An interrupt reaches all, and the first process speaks for them.
+            err.quiet = launch.rank > 0 and isinstance(error, Interrupted)
             err.print(f"lord-fast {verb}: {line}")
         return code
     return 0
-
-
-def _speaks(launch: Launch, error: BaseException) -> bool:
-    """Return whether this process prints an error that others may have too."""
-    if isinstance(error, Ended):
-        return True
-    return launch.rank == 0 if isinstance(error, Interrupted) else launch.local_rank == 0
 
 
 def _overview() -> str:
