@@ -232,6 +232,29 @@ def test_changed_sources_are_packed_again(images, tmp_path, change):
         assert (tmp_path / "store" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("index.jsonl", "source_sha256"),
+        ("index.jsonl", "source_bytes"),
+        ("left_out.jsonl", "reason"),
+        ("index.jsonl.crc32", ""),
+    ],
+)
+def test_a_damaged_row_of_an_interrupted_packing_is_packed_again(images, tmp_path, name, key):
+    config = PackConfig(size=16, decoder="pillow", workers=1, max_bad=1)
+    (images / "a" / "02x.png").write_bytes(b"x")
+    interrupted(open_source(str(images), config), tmp_path / "store", config, 48)
+    file = tmp_path / "store.partial" / name
+    text = file.read_text()
+    at = text.index(key) + len(key) + 5
+    file.write_text(text[:at] + ("1" if text[at] != "1" else "2") + text[at + 1 :])
+    pack(open_source(str(images), config), tmp_path / "store", config)
+    pack(open_source(str(images), config), tmp_path / "whole", config)
+    for name in sorted(path.name for path in (tmp_path / "whole").iterdir()):
+        assert (tmp_path / "store" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
 def test_sigterm_keeps_what_is_done(images, tmp_path):
     """A pack command that is terminated exits with 143, and the next one continues."""
     code = (

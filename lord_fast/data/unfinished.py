@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lord_fast.atomic import finish_folder, own_partial, partial_of, refuse_existing, remove_partial
+from lord_fast.data.rows import CHECKSUMS
 from lord_fast.lock import LOCK, folder_lock
 
 PACKING = "packing.json"
@@ -45,8 +46,8 @@ def unfinished(out: Path) -> Iterator[Path]:
 def finish(partial: Path, out: Path) -> None:
     """Rename a complete store to `out`."""
     finish_folder(partial, out)
-    for name in (PACKING, LOCK):
-        (out / name).unlink(missing_ok=True)
+    for file in (out / PACKING, out / LOCK, *out.glob(f"*{CHECKSUMS}")):
+        file.unlink(missing_ok=True)
 
 
 def discard(partial: Path) -> None:

@@ -14,7 +14,8 @@ A store is a folder with these files:
     manifest.json    everything else, and the hashes of all files
 
 manifest.json is written last, and a folder without it is not a store. An unfinished store is called
-STORE.partial and holds packing.json, which describes the source and the options.
+STORE.partial and holds packing.json, which describes the source and the options, and the checksums
+of both JSON lines files.
 """
 
 import array
@@ -26,7 +27,6 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TextIO
 
 import numpy as np
 from PIL import Image
@@ -37,6 +37,7 @@ from lord_fast.data.content_labels import labels_are_shared
 from lord_fast.data.decode import BadImageError, Decoder, Shape
 from lord_fast.data.manifest import Sample, data_file, stored, write_manifest
 from lord_fast.data.records import Record
+from lord_fast.data.rows import Rows, read_rows
 from lord_fast.data.strings import write_factors
 from lord_fast.data.unfinished import PACKING
 
@@ -82,8 +83,8 @@ class StoreWriter:
             rows, left_out, done = [], [], 0
         self.left_out = [entry for entry in left_out if entry["position"] < done]
         # Everything after the last complete image is written again.
-        self.index = _continued(self.folder / "index.jsonl", rows)
-        self.reasons = _continued(self.folder / "left_out.jsonl", self.left_out)
+        self.index = Rows(self.folder / "index.jsonl", rows)
+        self.reasons = Rows(self.folder / "left_out.jsonl", self.left_out)
         for row in rows:
             self._register(row)
         self.data = self.data_file.open("ab")
@@ -114,13 +115,13 @@ class StoreWriter:
             assert source is not None
             data = source
         self.data.write(data)
-        self.index.write(json.dumps(row) + "\n")
+        self.index.add(row)
         self._register(row)
 
     def leave_out(self, position: int, name: str, reason: str) -> None:
         """Record a broken image in left_out.jsonl."""
         self.left_out.append({"position": position, "name": name, "reason": reason})
-        self.reasons.write(json.dumps(self.left_out[-1]) + "\n")
+        self.reasons.add(self.left_out[-1])
 
     def flush(self) -> None:
         """Flush all files, the index last, because every image in the index must be complete."""
@@ -131,7 +132,7 @@ class StoreWriter:
         """Close the files of the unfinished store."""
         with contextlib.ExitStack() as files:
             for file in (self.data, self.reasons, self.index):
-                files.callback(file.close)
+                files.enter_context(file)
 
     def judge_labels(self, decoder: Decoder) -> None:
         """Remove the content labels after `close` unless they mean the same in every class.
@@ -151,7 +152,7 @@ class StoreWriter:
 
     def _forget_contents(self) -> None:
         """Write the index and the hash again without content labels."""
-        rows = [{**row, "content": {}} for row in _lines(self.folder / "index.jsonl")]
+        rows = [{**row, "content": {}} for row in read_rows(self.folder / "index.jsonl")]
         text = "".join(json.dumps(row) + "\n" for row in rows)
         (self.folder / "index.jsonl").write_text(text)
         self.digest = hashlib.sha256(text.encode())
@@ -195,9 +196,9 @@ class StoreWriter:
         started = content.pop("started")
         if content != self.fingerprint:
             raise ValueError("of another source or configuration")
-        left_out = list(_lines(self.folder / "left_out.jsonl"))
+        left_out = list(read_rows(self.folder / "left_out.jsonl"))
         with self.data_file.open("rb") as data:
-            rows = list(self._whole(_lines(self.folder / "index.jsonl"), data))
+            rows = list(self._whole(read_rows(self.folder / "index.jsonl"), data))
         return started, rows, left_out
 
     def _whole(self, rows: Iterable[dict], data) -> Iterator[dict]:
@@ -247,29 +248,6 @@ class _Packed:
             return pixels
         side = self.shape.size
         return np.frombuffer(data, dtype=np.uint8).reshape(side, side, self.shape.channels)
-
-
-def _lines(file: Path) -> Iterator[dict]:
-    """Yield the rows of a JSON lines file before the first damaged one."""
-    with file.open(encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
-                return
-            if json.dumps(row) + "\n" != line:
-                return
-            yield row
-
-
-def _continued(file: Path, rows: list[dict]) -> TextIO:
-    """Open a JSON lines file to append after `rows`, which are its first lines.
-
-    The file is truncated instead of rewritten, so that a full disk cannot lose the rows.
-    """
-    stream = file.open("a", encoding="utf-8")
-    stream.truncate(sum(len(json.dumps(row)) + 1 for row in rows))
-    return stream
 
 
 def _same_records(

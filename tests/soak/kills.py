@@ -37,7 +37,14 @@ TRAIN = (
     *SMALL, "--content-dim", "4", "--class-dim", "4", "--adain-dim", "8", "--loss", "pyramid",
 )  # fmt: skip
 VERBS = ("train", "train-encoders", "pack", "split", "export")
-LEFT = {".lord-fast-partial", "packing.json", ".lock", "history.jsonl"}
+LEFT = {
+    ".lord-fast-partial",
+    "packing.json",
+    ".lock",
+    "history.jsonl",
+    "index.jsonl.crc32",
+    "left_out.jsonl.crc32",
+}
 """What may lie in a folder besides: history.jsonl has the time, the others mark a kill at the very
 end."""
 
