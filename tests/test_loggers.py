@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lord_fast.cli import main
 from lord_fast.run.config import load_config
 from lord_fast.train import loggers
 from lord_fast.train.callbacks import Callbacks
@@ -80,6 +81,33 @@ def test_a_resumed_run_keeps_its_id_and_may_change_its_loggers(glyph_store, tmp_
     assert train(glyph_store, run, "--logger", "mlflow", "--steps", "30") == 0
     assert recorded[0].key == recorded[1].key
     assert list(recorded[1].figures)[-1] == 30
+
+
+def test_the_figures_of_evaluate_reach_the_loggers_of_the_run(glyph_store, tmp_path, recorded):
+    run = tmp_path / "run"
+    assert train(glyph_store, run, "--logger", "wandb") == 0
+    assert main(["evaluate", str(run)]) == 0
+    found = json.loads((run / "metrics.json").read_text())
+    assert (recorded[1].stage, recorded[1].key) == ("latent", recorded[0].key)
+    (step,) = recorded[1].figures
+    assert step == found["step"]
+    sent = recorded[1].figures[step]
+    assert sent["metrics/reconstruction/psnr"] == found["reconstruction"]["psnr"]
+    probe = found["leakage"]["class_from_content"]
+    assert sent["metrics/leakage/class_from_content/mlp_accuracy"] == probe["mlp_accuracy"]
+    assert all(type(value) in (int, float) for value in sent.values())
+    assert recorded[1].closed == 1
+
+
+def test_a_run_is_evaluated_where_the_package_of_its_logger_is_missing(
+    glyph_store, tmp_path, recorded, monkeypatch, capsys
+):
+    run = tmp_path / "run"
+    assert train(glyph_store, run, "--logger", "wandb") == 0
+    monkeypatch.setattr(loggers.importlib.util, "find_spec", lambda name: None)
+    assert main(["evaluate", str(run)]) == 0
+    error = capsys.readouterr().err
+    assert "warning: the metrics were not sent to the loggers (--logger wandb: the package" in error
 
 
 def test_loggers_are_closed_if_training_fails(glyph_store, tmp_path, recorded, monkeypatch):

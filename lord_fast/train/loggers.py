@@ -1,4 +1,4 @@
-"""Sends figures, grids and options of a stage to the tools that people already use.
+"""Sends figures, grids and options of a run to the tools that people already use.
 
 Each logger is a thin adapter of the library of a tool. The library and its environment variables
 decide where the data goes, such as WANDB_MODE=offline or MLFLOW_TRACKING_URI.
@@ -7,7 +7,7 @@ decide where the data goes, such as WANDB_MODE=offline or MLFLOW_TRACKING_URI.
 import importlib.util
 import json
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,7 +15,10 @@ from PIL import Image
 
 from lord_fast.atomic import atomic_write
 from lord_fast.config import LoggingConfig, StageConfig
+from lord_fast.run.codes import Stage
 from lord_fast.run.config import as_plain
+from lord_fast.run.folder import recorded
+from lord_fast.run.metrics import Metrics
 
 PROJECT = "lord-fast"
 """The project or experiment that a run is filed under."""
@@ -170,6 +173,39 @@ def open_loggers(run: Path, stage: str, config: StageConfig) -> list[Logger]:
     check_loggers(config.logging)
     options = {name: "" if value is None else value for name, value in as_plain(config).items()}
     return [KINDS[name](run, stage, options, _key(run)) for name in chosen]
+
+
+def log_metrics(run: Path, metrics: Metrics) -> None:
+    """Send the figures of an evaluation to the loggers that the run was trained with.
+
+    A figure is named after its file and its place there, such as metrics/reconstruction/psnr.
+
+    Args:
+        run: The run's folder.
+        metrics: The metrics of stage 2 if `codes` is encoder, else those of stage 1.
+
+    Raises:
+        ValueError: The stage has no checkpoint, a package is missing, or a tool refuses.
+    """
+    stage: Stage = "encoders" if metrics.values["codes"] == "encoder" else "latent"
+    config = recorded(run, stage)
+    if config is None:
+        raise ValueError(f"{run}: stage {stage} has no checkpoint")
+    figures = dict(_figures(metrics.file.stem, metrics.values))
+    for logger in open_loggers(run, stage, config):
+        try:
+            logger.scalars(metrics.values["step"], figures)
+        finally:
+            logger.close()
+
+
+def _figures(name: str, value: object) -> Iterator[tuple[str, float]]:
+    """Yield the numbers of nested dictionaries. Lists, such as intervals, are left out."""
+    if isinstance(value, dict):
+        for key, part in value.items():
+            yield from _figures(f"{name}/{key}", part)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield name, value
 
 
 def _key(run: Path) -> str:
