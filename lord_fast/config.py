@@ -84,6 +84,10 @@ class LossConfig(Checked):
     content_decay: Annotated[float, AtLeast(0)] = 1e-4
     """Weight of the penalty on content codes, which is the squared norm of the noisy code, averaged
     over the batch."""
+    content_discrepancy: Annotated[float, AtLeast(0)] = 0.0
+    """Weight of the penalty on content codes that tell the class, which is the maximum mean
+    discrepancy between the codes of a class and those of the batch. It needs batches with several
+    images of a class."""
 
 
 @dataclass(frozen=True)

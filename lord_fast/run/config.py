@@ -45,6 +45,7 @@ ADDED: dict[str, Any] = {
     "init_from": None,
     "virtual_ranks": 1,
     "timeout": 60.0,
+    "content_discrepancy": 0.0,
     "encoder_init": "linear",
     "reconstruction_weight": 1.0,
     "swaps": 0,

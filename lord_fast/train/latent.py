@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from lord_fast.config import TrainConfig
+from lord_fast.config import LossConfig, TrainConfig
 from lord_fast.data.sampler import permutation
 from lord_fast.data.store import ImageStore, as_float
 from lord_fast.distributed.group import Group
@@ -15,6 +15,7 @@ from lord_fast.launch import this_launch
 from lord_fast.machine import Machine, autocast
 from lord_fast.memory import free_memory
 from lord_fast.model.build import build_decoder, build_loss, build_tables
+from lord_fast.model.discrepancy import class_discrepancy
 from lord_fast.model.generator import Decoder
 from lord_fast.model.perceptual import SCALE_IMAGES, PerceptualLoss
 from lord_fast.model.streamed_table import StreamedTable
@@ -32,32 +33,36 @@ class LatentGraph(nn.Module):
     Args:
         decoder: Modulation and generator.
         reconstruction: Reconstruction loss.
-        content_decay: Weight of the content penalty.
+        loss: Weights of the penalties on content codes.
         dtype: Autocast dtype of the convolutions.
     """
 
     def __init__(
-        self, decoder: Decoder, reconstruction: nn.Module, content_decay: float, dtype: torch.dtype
+        self, decoder: Decoder, reconstruction: nn.Module, loss: LossConfig, dtype: torch.dtype
     ):
         super().__init__()
         self.decoder, self.reconstruction = decoder, reconstruction
-        self.content_decay, self.dtype = content_decay, dtype
+        self.content_decay, self.dtype = loss.content_decay, dtype
+        self.content_discrepancy = loss.content_discrepancy
 
     def forward(
         self,
         content_code: Tensor,
         class_code: Tensor,
+        class_ids: Tensor,
         pixels: Tensor,
         wanted: list[Tensor] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Compute the loss.
 
         The penalty is the squared norm of the noisy content code, averaged over the batch, as in
-        the published PyTorch code.
+        the published PyTorch code. The discrepancy of the classes is added to it if it has a
+        weight.
 
         Args:
             content_code: Content codes with noise, [B, content_dim].
             class_code: Class codes, [B, class_dim].
+            class_ids: Class of each image, int64 [B].
             pixels: Target images, uint8 [B, C, H, W].
             wanted: Perceptual features of the targets if they are cached.
 
@@ -68,6 +73,9 @@ class LatentGraph(nn.Module):
             images = self.decoder(content_code, class_code)
             reconstruction = self.reconstruction(images, as_float(pixels), wanted)
         penalty = self.content_decay * content_code.square().sum(1).mean()
+        if self.content_discrepancy:
+            discrepancy = class_discrepancy(content_code, class_ids)
+            penalty = penalty + self.content_discrepancy * discrepancy
         return reconstruction + penalty, reconstruction, penalty
 
 
@@ -111,7 +119,7 @@ class LatentStage(Stage):
         reconstruction = build_loss(config).to(machine.device)
         super().__init__(
             config, store, machine, group or Group(whole(config.virtual_ranks)),
-            graph=LatentGraph(decoder, reconstruction, config.loss.content_decay, machine.dtype),
+            graph=LatentGraph(decoder, reconstruction, config.loss, machine.dtype),
             decoder=decoder, reconstruction=reconstruction,
             adam=config.adam, lr=config.adam.lr, min_lr=config.adam.min_lr,
         )  # fmt: skip
@@ -165,7 +173,9 @@ class LatentStage(Stage):
 
             # Forward and backward pass.
             wanted = self.features[shard](rows) if self.features else None
-            loss, reconstruction, penalty = self.run_graph(content_code, class_code, images, wanted)
+            loss, reconstruction, penalty = self.run_graph(
+                content_code, class_code, classes, images, wanted
+            )
             self.gradients.backward(
                 {"loss": loss, "reconstruction": reconstruction, "content_penalty": penalty}
             )
