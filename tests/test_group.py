@@ -151,9 +151,10 @@ def test_sizes_that_do_not_fit_are_refused_by_one_line(glyph_store, tmp_path):
         words = ["train", glyph_store, "--run", tmp_path / "run", *TRAIN, *flags]
         crew = start(world, words, tmp_path)
         assert crew.wait() == [2] * world
-        first, *others = crew.texts()
-        assert not any(others)
-        return first
+        # Each process says so, because torchrun may end the others before they speak.
+        (text,) = set(crew.texts())
+        assert text.count("\n") == 1
+        return text
 
     assert "4 processes cannot share them equally; start 1 or 2" in refused(4, "--virtual-ranks", 2)
     assert "--virtual-ranks 3: must be a power of two" in refused(1, "--virtual-ranks", 3)
@@ -164,5 +165,5 @@ def test_sizes_that_do_not_fit_are_refused_by_one_line(glyph_store, tmp_path):
 def test_other_verbs_refuse_several_processes(alone, tmp_path):
     crew = start(2, ["evaluate", alone["native"]], tmp_path)
     assert crew.wait() == [2, 2]
-    assert "runs in one process and torchrun started 2" in crew.texts()[0]
-    assert not crew.texts()[1]
+    for text in crew.texts():
+        assert "runs in one process and torchrun started 2" in text

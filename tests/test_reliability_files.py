@@ -218,8 +218,12 @@ def test_stats_after_a_kill_equal_those_of_an_undisturbed_run(glyph_store, tmp_p
 @pytest.mark.parametrize("name", ["SIGHUP", "SIGUSR1"])
 def test_signals_of_terminals_and_of_slurm_save(glyph_store, tmp_path, name):
     signum = getattr(signal, name)
-    with pytest.raises(Interrupted) as caught:
-        run_stage(stage_of(glyph_store, log_every=1), tmp_path, StopAfter("latent 3/", signum))
+    old = signal.signal(signum, signal.SIG_DFL)  # nohup starts pytest with SIGHUP ignored
+    try:
+        with pytest.raises(Interrupted) as caught:
+            run_stage(stage_of(glyph_store, log_every=1), tmp_path, StopAfter("latent 3/", signum))
+    finally:
+        signal.signal(signum, old)
     assert caught.value.signum == signum
     assert names_of(tmp_path) == ["latent-000000003"]
 
