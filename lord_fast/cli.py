@@ -114,8 +114,8 @@ def _call(verb: str, arguments: list[str]) -> int:
             raise
         code, line = explain(error, verb)
         if line:
-            # torchrun ends the other processes as soon as one has failed, so that each says why
-            # it fails. An interrupt reaches all, and the first process speaks for them.
+            # torchrun ends the other processes as soon as one has failed, so each says why it
+            # fails. An interrupt reaches all, and the first process speaks for them.
             err.quiet = launch.rank > 0 and isinstance(error, Interrupted)
             err.print(f"lord-fast {verb}: {line}")
         return code

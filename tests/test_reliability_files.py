@@ -1,5 +1,6 @@
 """Tests a run's configuration, lock, permissions and the files that failures leave."""
 
+import contextlib
 import errno
 import os
 import random
@@ -215,26 +216,30 @@ def test_stats_after_a_kill_equal_those_of_an_undisturbed_run(glyph_store, tmp_p
 # Signals
 
 
+@contextlib.contextmanager
+def handling(signum: int, action: signal.Handlers):
+    """Handle a signal in one way whatever the test's own process does, as under nohup."""
+    old = signal.signal(signum, action)
+    try:
+        yield
+    finally:
+        signal.signal(signum, old)
+
+
 @pytest.mark.parametrize("name", ["SIGHUP", "SIGUSR1"])
 def test_signals_of_terminals_and_of_slurm_save(glyph_store, tmp_path, name):
     signum = getattr(signal, name)
-    old = signal.signal(signum, signal.SIG_DFL)  # nohup starts pytest with SIGHUP ignored
-    try:
-        with pytest.raises(Interrupted) as caught:
-            run_stage(stage_of(glyph_store, log_every=1), tmp_path, StopAfter("latent 3/", signum))
-    finally:
-        signal.signal(signum, old)
+    stopper = StopAfter("latent 3/", signum)
+    with handling(signum, signal.SIG_DFL), pytest.raises(Interrupted) as caught:
+        run_stage(stage_of(glyph_store, log_every=1), tmp_path, stopper)
     assert caught.value.signum == signum
     assert names_of(tmp_path) == ["latent-000000003"]
 
 
 def test_training_under_nohup_ignores_sighup(glyph_store, tmp_path):
-    old = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        stopper = StopAfter("latent 3/", signal.SIGHUP)
+    stopper = StopAfter("latent 3/", signal.SIGHUP)
+    with handling(signal.SIGHUP, signal.SIG_IGN):
         run_stage(stage_of(glyph_store, log_every=1), tmp_path, stopper)
-    finally:
-        signal.signal(signal.SIGHUP, old)
     assert checkpoint.steps_done(tmp_path / "checkpoints", "latent") == 12
 
 

@@ -38,13 +38,13 @@ def evaluate(
         with progress_bar("evaluate") as progress:
             metrics = evaluate_run(run, config, progress)
         command.record(run)
-        _log(run, metrics)
     if all:
         _print(metrics.title, ("what", "figure", "chance or baseline"), metrics.rows)
     cards = [(f"{card.question}?", card.word, card.figure, card.chance) for card in metrics.cards]
     _print(metrics.title, ("question", "answer", "figure", "chance or baseline"), cards)
     more = "" if all else "; --all prints them"
     err.print(f"wrote all values to {metrics.file}{more}; docs/metrics.md explains them")
+    _log(run, metrics)
 
 
 def _log(run: Path, metrics: Metrics) -> None:

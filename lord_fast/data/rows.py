@@ -4,7 +4,6 @@ import json
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 
 CHECKSUMS = ".crc32"
 """Suffix of the file with the checksums, one line of 8 hexadecimal digits per row."""
@@ -22,13 +21,13 @@ class Rows:
 
     def __init__(self, file: Path, rows: list[dict]):
         self._lines = file.open("a", encoding="utf-8")
-        self._lines.truncate(sum(len(_line(row)) for row in rows))
+        self._lines.truncate(sum(len(json_line(row)) for row in rows))
         self._checksums = checksums_of(file).open("a", encoding="utf-8")
-        self._checksums.truncate(sum(len(_checksum(_line(row))) for row in rows))
+        self._checksums.truncate(len(rows) * len(_checksum("")))
 
     def add(self, row: dict) -> None:
         """Append a row."""
-        line = _line(row)
+        line = json_line(row)
         self._lines.write(line)
         self._checksums.write(_checksum(line))
 
@@ -37,19 +36,15 @@ class Rows:
         self._checksums.flush()
         self._lines.flush()
 
-    def __enter__(self) -> "Rows":
-        """Return this file."""
-        return self
+    def close(self) -> None:
+        """Close both files, the lines also if the checksums cannot be written."""
+        with self._lines:
+            self._checksums.close()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
-        """Close both files."""
-        with self._checksums, self._lines:
-            pass
+
+def json_line(row: dict) -> str:
+    """Return a row as it stands in its file."""
+    return json.dumps(row) + "\n"
 
 
 def read_rows(file: Path) -> Iterator[dict]:
@@ -65,7 +60,7 @@ def read_rows(file: Path) -> Iterator[dict]:
                 row = json.loads(line)
             except (ValueError, RecursionError):
                 return
-            if _line(row) != line:
+            if json_line(row) != line:
                 return
             yield row
 
@@ -73,10 +68,6 @@ def read_rows(file: Path) -> Iterator[dict]:
 def checksums_of(file: Path) -> Path:
     """Return the file with the checksums of a JSON lines file."""
     return file.with_name(file.name + CHECKSUMS)
-
-
-def _line(row: dict) -> str:
-    return json.dumps(row) + "\n"
 
 
 def _checksum(line: str) -> str:

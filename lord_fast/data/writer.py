@@ -37,7 +37,7 @@ from lord_fast.data.content_labels import labels_are_shared
 from lord_fast.data.decode import BadImageError, Decoder, Shape
 from lord_fast.data.manifest import Sample, data_file, stored, write_manifest
 from lord_fast.data.records import Record
-from lord_fast.data.rows import Rows, read_rows
+from lord_fast.data.rows import Rows, json_line, read_rows
 from lord_fast.data.strings import write_factors
 from lord_fast.data.unfinished import PACKING
 
@@ -132,7 +132,7 @@ class StoreWriter:
         """Close the files of the unfinished store."""
         with contextlib.ExitStack() as files:
             for file in (self.data, self.reasons, self.index):
-                files.enter_context(file)
+                files.callback(file.close)
 
     def judge_labels(self, decoder: Decoder) -> None:
         """Remove the content labels after `close` unless they mean the same in every class.
@@ -153,7 +153,7 @@ class StoreWriter:
     def _forget_contents(self) -> None:
         """Write the index and the hash again without content labels."""
         rows = [{**row, "content": {}} for row in read_rows(self.folder / "index.jsonl")]
-        text = "".join(json.dumps(row) + "\n" for row in rows)
+        text = "".join(map(json_line, rows))
         (self.folder / "index.jsonl").write_text(text)
         self.digest = hashlib.sha256(text.encode())
         self.factors, self.content_ids = {}, array.array("i")
@@ -212,7 +212,7 @@ class StoreWriter:
             yield row
 
     def _register(self, row: dict) -> None:
-        self.digest.update((json.dumps(row) + "\n").encode())
+        self.digest.update(json_line(row).encode())
         length, digest = stored(row, self.encoded, self.shape)
         self.sample.offer(len(self.class_ids), digest)
         self.offsets.append(self.offsets[-1] + length)
