@@ -85,9 +85,9 @@ class LossConfig(Checked):
     """Weight of the penalty on content codes, which is the squared norm of the noisy code, averaged
     over the batch."""
     content_discrepancy: Annotated[float, AtLeast(0)] = 0.0
-    """Weight of the penalty on content codes that tell the class, which is the maximum mean
-    discrepancy between the codes of a class and those of the batch. It needs batches with several
-    images of a class."""
+    """Weight of the penalty on content codes that tell the class. It compares the codes of a batch
+    with up to 4,096 codes of earlier batches, by the maximum mean discrepancy between the codes of
+    a class and those of other classes."""
 
 
 @dataclass(frozen=True)

@@ -4,66 +4,101 @@ import json
 
 import pytest
 import torch
+from torch import Tensor
 
-from lord_fast.model.discrepancy import WIDTHS, class_discrepancy
+from lord_fast.model import discrepancy
+from lord_fast.model.discrepancy import WIDTHS, ClassDiscrepancy
 from lord_fast.run.config import load_config
 from tests.test_train import train
+from tests.test_virtual_ranks import stage_of
 
 
-def by_pairs(codes: torch.Tensor, classes: torch.Tensor) -> float:
-    """The definition, one pair after the other."""
-    n = len(codes)
-    squares = {
-        (i, j): float((codes[i] - codes[j]).square().sum())
-        for i in range(n) for j in range(n) if i != j
-    }  # fmt: skip
+def by_pairs(codes: Tensor, class_ids: Tensor, memory: Tensor, remembered: Tensor) -> float:
+    """The definition, one pair after the other. Image i of the batch is image i of the memory."""
+    pairs = [(i, j) for i in range(len(codes)) for j in range(len(memory)) if i != j]
+    squares = {(i, j): float((codes[i] - memory[j]).square().sum()) for i, j in pairs}
     scale = sum(squares.values()) / len(squares)
-    kernels: dict[bool, list[float]] = {True: [], False: []}
-    for (i, j), square in squares.items():
-        value = sum(float(torch.exp(torch.tensor(-square / (w * scale)))) for w in WIDTHS) / len(
-            WIDTHS
-        )
-        kernels[bool(classes[i] == classes[j])].append(value)
-    return sum(kernels[True]) / len(kernels[True]) - sum(kernels[False]) / len(kernels[False])
+
+    def mean_kernel(i: int, same: bool) -> float:
+        chosen = [j for j in range(len(memory)) if (class_ids[i] == remembered[j]) == same]
+        found = [
+            torch.tensor([-squares[i, j] / (width * scale) for width in WIDTHS]).exp().mean()
+            for j in chosen if j != i
+        ]  # fmt: skip
+        return float(sum(found)) / len(found)
+
+    return sum(mean_kernel(i, True) - mean_kernel(i, False) for i in range(len(codes))) / len(codes)
+
+
+def filled(codes: Tensor, class_ids: Tensor, batch: int = 4) -> ClassDiscrepancy:
+    """Remember codes in batches."""
+    made = ClassDiscrepancy(len(codes), batch, codes.shape[1])
+    image_ids = torch.arange(len(codes))
+    for step in range(len(codes) // batch):
+        part = slice(step * batch, (step + 1) * batch)
+        made.remember(codes[part], class_ids[part], image_ids[part], torch.tensor(step))
+    return made
 
 
 def test_it_equals_the_definition():
     torch.manual_seed(0)
     codes, classes = torch.randn(12, 5), torch.tensor([0, 1, 2] * 4)
     codes[classes == 1] += 1
-    expected = by_pairs(codes, classes)
+    memory = codes + torch.randn(12, 5) / 10
+    expected = by_pairs(codes[:6], classes[:6], memory, classes)
     assert expected > 0.02
-    assert float(class_discrepancy(codes, classes)) == pytest.approx(expected, abs=1e-6)
+    found = filled(memory, classes)(codes[:6], classes[:6], torch.arange(6))
+    assert float(found) == pytest.approx(expected, abs=1e-6)
 
 
 def test_it_is_zero_on_average_for_codes_without_a_class():
     torch.manual_seed(0)
     classes = torch.arange(4).repeat(8)
-    found = torch.stack([class_discrepancy(torch.randn(32, 6), classes) for _ in range(2000)])
+
+    def measure(codes: Tensor) -> Tensor:
+        return filled(codes, classes)(codes[:8], classes[:8], torch.arange(8))
+
+    found = torch.stack([measure(torch.randn(32, 6)) for _ in range(1000)])
     error = float(found.std() / len(found) ** 0.5)
     assert abs(float(found.mean())) < 4 * error
-    shifted = torch.randn(32, 6) + classes[:, None]
-    assert float(class_discrepancy(shifted, classes)) > 10 * float(found.std())
+    assert float(measure(torch.randn(32, 6) + classes[:, None])) > 10 * float(found.std())
 
 
-@pytest.mark.parametrize("classes", [[0, 1, 2, 3], [0, 0, 0, 0]])
-def test_a_batch_without_pairs_of_both_kinds_gives_zero(classes):
+def test_an_image_without_a_comparison_counts_as_zero():
     codes = torch.randn(4, 3, requires_grad=True)
-    found = class_discrepancy(codes, torch.tensor(classes))
-    found.backward()
-    assert found.item() == 0
-    assert torch.equal(codes.grad, torch.zeros_like(codes))
+    classes, ids = torch.tensor([0, 0, 1, 2]), torch.arange(4)
+    made = ClassDiscrepancy(4, 4, 3)
+    assert made(codes, classes, ids).item() == 0  # The memory is empty.
+    made.remember(codes, classes, ids, torch.tensor(0))
+    made(codes, classes, ids).backward()
+    assert codes.grad is not None
+    assert codes.grad[:2].abs().min() > 0
+    assert torch.equal(codes.grad[2:], torch.zeros(2, 3))  # The only images of their classes.
+
+
+def test_the_memory_holds_the_newest_codes(monkeypatch):
+    monkeypatch.setattr(discrepancy, "MOST_REMEMBERED", 8)
+    codes, ids = torch.randn(12, 3), torch.arange(12)
+    made = ClassDiscrepancy(100, 4, 3)
+    for step in range(3):
+        part = slice(4 * step, 4 * step + 4)
+        made.remember(codes[part], ids[part] % 3, ids[part], torch.tensor(step))
+    assert made.image_ids.tolist() == [8, 9, 10, 11, 4, 5, 6, 7]
+    assert torch.equal(made.codes, codes[made.image_ids])
+    assert torch.equal(made.class_ids, made.image_ids % 3)
 
 
 def test_its_gradient_moves_the_codes_of_classes_together():
     torch.manual_seed(0)
-    classes = torch.tensor([0] * 8 + [1] * 8)
+    classes, ids = torch.tensor([0] * 8 + [1] * 8), torch.arange(16)
     codes = (torch.randn(16, 2) + 3 * classes[:, None]).requires_grad_()
     before = (codes[:8].mean(0) - codes[8:].mean(0)).norm().item()
+    made = ClassDiscrepancy(16, 16, 2)
     optimizer = torch.optim.Adam([codes], lr=0.05)
-    for _ in range(200):
+    for step in range(200):
+        made.remember(codes, classes, ids, torch.tensor(step))
         optimizer.zero_grad()
-        class_discrepancy(codes, classes).backward()
+        made(codes, classes, ids).backward()
         optimizer.step()
     assert (codes[:8].mean(0) - codes[8:].mean(0)).norm().item() < before / 4
 
@@ -80,3 +115,15 @@ def test_the_flag_trains_and_is_fixed_for_a_run(glyph_store, tmp_path, capsys):
     assert last[0] != last[1]
     assert train(glyph_store, run, "--content-discrepancy", "2") == 2
     assert "--content-discrepancy" in capsys.readouterr().err
+
+
+def test_it_compares_codes_without_noise(glyph_store):
+    stage = stage_of(glyph_store, content_discrepancy=1.0)
+    clean = stage.contents[0].codes(0)
+    stage.step(0)
+    assert stage.discrepancy is not None
+    remembered = stage.discrepancy.image_ids >= 0
+    ids = stage.discrepancy.image_ids[remembered]
+    assert len(ids) == 16
+    assert torch.equal(stage.discrepancy.codes[remembered], clean[ids])
+    assert torch.equal(stage.discrepancy.class_ids[remembered], stage.store.class_ids[ids])

@@ -18,6 +18,7 @@ TRAIN = (
     "--virtual-ranks", V, "--content-dim", 4, "--class-dim", 8, "--adain-dim", 8, "--loss",
     "pyramid", "--batch-size", 16, "--steps", 6, "--save-every", 3, "--keep", 9, "--log-every", 2,
     "--grid-every", 5, "--device", "cpu", "--threads", 1, "--precision", "float32",
+    "--content-discrepancy", 1,
 )  # fmt: skip
 ENCODERS = (
     "--encoder-dim", 16, "--batch-size", 16, "--steps", 4, "--save-every", 2, "--log-every", 2,

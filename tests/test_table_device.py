@@ -45,7 +45,7 @@ def test_a_run_with_its_table_on_disk_writes_the_same_bytes(
 ):
     memory, disk = tmp_path / "memory", tmp_path / "disk"
     same = ("--threads", "1", "--kernels", kernels, "--virtual-ranks", str(ranks))
-    same = (*same, "--grid-every", "10")
+    same = (*same, "--grid-every", "10", "--content-discrepancy", "1")
     assert train(glyph_store, memory, *same) == 0
     assert "tables:" not in capsys.readouterr().err
     assert train(glyph_store, disk, *same, "--table-device", "disk") == 0

@@ -94,7 +94,7 @@ class StopAfter(Console):
 @pytest.mark.parametrize("stop_at", [1, 11, 16, 23])
 def test_an_interrupted_and_resumed_run_gives_the_same_state(glyph_store, tmp_path, stop_at):
     store, machine = ImageStore(glyph_store), set_up("cpu", "float32", 2)
-    config = replace(SMALL, log_every=1, save_every=10)
+    config = replace(SMALL, log_every=1, save_every=10, content_discrepancy=1.0)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     for run in (whole, broken):
         run.mkdir()

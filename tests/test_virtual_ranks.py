@@ -94,7 +94,7 @@ def test_one_virtual_rank_gives_the_bits_of_a_plain_loop(glyph_store):
         content_code, class_code = content.gather(ids, now), class_.gather(classes, now)
         optimizer.set_learning_rate(other.adam, other.learning_rate(step))
         pixels = other.store.images(ids)
-        other.graph(content_code, class_code, classes, pixels)[0].backward()
+        other.graph(content_code, class_code, pixels)[0].backward()
         other.adam.step()
         other.adam.zero_grad()
         content.scatter_adam_(ids, content_code, now, unique=True)

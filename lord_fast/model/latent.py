@@ -84,20 +84,24 @@ class LatentTable:
         """See `StreamedTable.close`."""
 
     @torch.no_grad()
-    def gather(self, rows: Tensor, step: Tensor, noise_ids: Tensor | None = None) -> Tensor:
-        """The codes of a batch at `step`, with noise, as a leaf that requires grad.
+    def gather(
+        self, rows: Tensor, step: Tensor, noise_ids: Tensor | None = None, noise: bool = True
+    ) -> Tensor:
+        """The codes of a batch at `step`, as a leaf that requires grad.
 
         Args:
             rows: int64 [B].
             step: Number of updates done so far, int64 scalar on the table's device.
             noise_ids: Global ids that the noise depends on, int64 [B]. Defaults to `rows`.
+            noise: Whether to add the noise.
 
         Returns:
             float32 [B, dim].
         """
+        std = self.std if noise else 0.0
         codes = kernels.gather(
             self.state, rows, self.lr, step,
-            adam=self.adam, std=self.std, seed=self.seed, noise_ids=noise_ids,
+            adam=self.adam, std=std, seed=self.seed, noise_ids=noise_ids,
         )  # fmt: skip
         return codes.requires_grad_()
 

@@ -185,9 +185,11 @@ class StreamedTable(LatentTable):
             self.state, self._slots = block.table, block.slots
 
     @torch.no_grad()
-    def gather(self, rows: Tensor, step: Tensor, noise_ids: Tensor | None = None) -> Tensor:
+    def gather(
+        self, rows: Tensor, step: Tensor, noise_ids: Tensor | None = None, noise: bool = True
+    ) -> Tensor:
         """See `LatentTable.gather`. `rows` are those of the step that was loaded."""
-        return super().gather(self._slots, step, rows if noise_ids is None else noise_ids)
+        return super().gather(self._slots, step, rows if noise_ids is None else noise_ids, noise)
 
     @torch.no_grad()
     def scatter_adam_(

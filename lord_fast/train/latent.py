@@ -15,7 +15,7 @@ from lord_fast.launch import this_launch
 from lord_fast.machine import Machine, autocast
 from lord_fast.memory import free_memory
 from lord_fast.model.build import build_decoder, build_loss, build_tables
-from lord_fast.model.discrepancy import class_discrepancy
+from lord_fast.model.discrepancy import ClassDiscrepancy
 from lord_fast.model.generator import Decoder
 from lord_fast.model.perceptual import SCALE_IMAGES, PerceptualLoss
 from lord_fast.model.streamed_table import StreamedTable
@@ -34,24 +34,29 @@ class LatentGraph(nn.Module):
         decoder: Modulation and generator.
         reconstruction: Reconstruction loss.
         loss: Weights of the penalties on content codes.
+        discrepancy: Discrepancy of the classes' content codes, if it has a weight.
         dtype: Autocast dtype of the convolutions.
     """
 
     def __init__(
-        self, decoder: Decoder, reconstruction: nn.Module, loss: LossConfig, dtype: torch.dtype
+        self,
+        decoder: Decoder,
+        reconstruction: nn.Module,
+        loss: LossConfig,
+        discrepancy: ClassDiscrepancy | None,
+        dtype: torch.dtype,
     ):
         super().__init__()
         self.decoder, self.reconstruction = decoder, reconstruction
-        self.content_decay, self.dtype = loss.content_decay, dtype
-        self.content_discrepancy = loss.content_discrepancy
+        self.loss, self.discrepancy, self.dtype = loss, discrepancy, dtype
 
     def forward(
         self,
         content_code: Tensor,
         class_code: Tensor,
-        class_ids: Tensor,
         pixels: Tensor,
         wanted: list[Tensor] | None = None,
+        clean: tuple[Tensor, Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Compute the loss.
 
@@ -62,9 +67,10 @@ class LatentGraph(nn.Module):
         Args:
             content_code: Content codes with noise, [B, content_dim].
             class_code: Class codes, [B, class_dim].
-            class_ids: Class of each image, int64 [B].
             pixels: Target images, uint8 [B, C, H, W].
             wanted: Perceptual features of the targets if they are cached.
+            clean: Content codes without noise and without gradient [B, content_dim], class ids and
+                image ids, int64 [B]. Only the discrepancy needs them.
 
         Returns:
             The loss and its two terms, which are the reconstruction loss and the weighted penalty.
@@ -72,10 +78,13 @@ class LatentGraph(nn.Module):
         with autocast(pixels.device, self.dtype):
             images = self.decoder(content_code, class_code)
             reconstruction = self.reconstruction(images, as_float(pixels), wanted)
-        penalty = self.content_decay * content_code.square().sum(1).mean()
-        if self.content_discrepancy:
-            discrepancy = class_discrepancy(content_code, class_ids)
-            penalty = penalty + self.content_discrepancy * discrepancy
+        penalty = self.loss.content_decay * content_code.square().sum(1).mean()
+        if self.discrepancy is not None:
+            assert clean is not None
+            code, class_ids, image_ids = clean
+            noise = content_code.detach() - code
+            found = self.discrepancy(content_code - noise, class_ids, image_ids)
+            penalty = penalty + self.loss.content_discrepancy * found
         return reconstruction + penalty, reconstruction, penalty
 
 
@@ -117,9 +126,15 @@ class LatentStage(Stage):
         check_trainable(store)
         decoder = build_decoder(config, store.size, store.channels).to(machine.device)
         reconstruction = build_loss(config).to(machine.device)
+        self.discrepancy = (
+            ClassDiscrepancy(store.num_images, config.batch_size, config.model.content_dim)
+            if config.loss.content_discrepancy else None
+        )  # fmt: skip
         super().__init__(
             config, store, machine, group or Group(whole(config.virtual_ranks)),
-            graph=LatentGraph(decoder, reconstruction, config.loss, machine.dtype),
+            graph=LatentGraph(
+                decoder, reconstruction, config.loss, self.discrepancy, machine.dtype
+            ),
             decoder=decoder, reconstruction=reconstruction,
             adam=config.adam, lr=config.adam.lr, min_lr=config.adam.min_lr,
         )  # fmt: skip
@@ -164,7 +179,7 @@ class LatentStage(Stage):
         self, image_ids: Tensor, class_ids: Tensor, now: Tensor, pixels: Tensor, by_class: Tensor
     ) -> dict[str, Tensor]:
         """See `Stage.update`."""
-        class_grads = []
+        class_grads, clean_codes = [], []
         parts = self.shards.split(image_ids, self.shards.local(image_ids), class_ids, pixels)
         for shard, (ids, rows, classes, images) in parts:
             # The codes are leaves of the graph. The content codes include noise.
@@ -173,8 +188,13 @@ class LatentStage(Stage):
 
             # Forward and backward pass.
             wanted = self.features[shard](rows) if self.features else None
+            clean = None
+            if self.discrepancy is not None:
+                code = self.contents[shard].gather(rows, now, noise=False).detach()
+                clean_codes.append(code)
+                clean = code, classes, ids
             loss, reconstruction, penalty = self.run_graph(
-                content_code, class_code, classes, images, wanted
+                content_code, class_code, images, wanted, clean
             )
             self.gradients.backward(
                 {"loss": loss, "reconstruction": reconstruction, "content_penalty": penalty}
@@ -190,6 +210,9 @@ class LatentStage(Stage):
         scalars = self.gradients.finish()
         optimizer.step(self.adam)
         gather_rows = self.group.gather_rows
+        if self.discrepancy is not None:
+            codes, ids = gather_rows(torch.cat(clean_codes)), gather_rows(image_ids)
+            self.discrepancy.remember(codes, gather_rows(class_ids), ids, now)
         alone = self.group.world == 1  # else the rows are also those of other processes
         self.class_.apply_(
             gather_rows(class_ids), gather_rows(torch.cat(class_grads)), now,
@@ -199,7 +222,7 @@ class LatentStage(Stage):
 
     def changed(self, image_ids: Tensor, class_ids: Tensor, *others: Tensor) -> dict[str, Changed]:
         """See `Stage.changed`."""
-        return super().changed(image_ids, class_ids) | {
+        found = super().changed(image_ids, class_ids) | {
             "content": [
                 # A streamed table holds the rows of the batch only.
                 (part, None if isinstance(table, StreamedTable) else self.shards.local(image_ids))
@@ -208,6 +231,10 @@ class LatentStage(Stage):
             ],
             "class": [(part, class_ids) for part in self.class_.state],
         }
+        if self.discrepancy is not None:
+            memory = self.discrepancy.state_dict()
+            found["discrepancy"] = [(part, None) for part in memory.values()]
+        return found
 
     def grid_codes(self, step: int, columns: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """See `Stage.grid_codes`. The content codes have no noise."""
@@ -220,8 +247,11 @@ class LatentStage(Stage):
         return content, self.class_.codes(step, self.store.class_ids[rows].to(self.device))
 
     def state(self) -> State:
-        """Return the state of the networks, the optimizer and the loss."""
-        return super().state() | {"loss": self.reconstruction.state_dict()}
+        """Return the state of the networks, the optimizer, the loss and the discrepancy."""
+        state = super().state() | {"loss": self.reconstruction.state_dict()}
+        if self.discrepancy is not None:
+            state["discrepancy"] = self.discrepancy.state_dict()
+        return state
 
     def tables(self) -> Tables:
         """Return the content tables of this process and the class table."""
@@ -236,6 +266,8 @@ class LatentStage(Stage):
         """Restore a state from `state`."""
         super().load_state(state)
         self.reconstruction.load_state_dict(state["loss"])
+        if self.discrepancy is not None:
+            self.discrepancy.load_state_dict(state["discrepancy"])
 
 
 def check_class_table(num_classes: int, dim: int, device: torch.device) -> None:
