@@ -65,7 +65,8 @@ def test_a_good_model():
         ("leakage/class_from_content", read(0.12, 0.1, 0.11), "no"),
         ("leakage/class_from_content", read(0.2, 0.1, 0.11), "a little"),
         ("leakage/class_from_content", read(0.4, 0.1, 0.11), "yes"),
-        ("leakage/class_from_content", read(0.4, 0.1, 0.09), "no"),
+        ("leakage/class_from_content", read(0.4, 0.1, 0.09), "cannot tell"),
+        ("leakage/class_from_content", read(0.12, 0.1, 0.09), "no"),
         ("leakage/class_from_content", read(0.7, 0.5, 0.6), "a little"),  # 20 points
         ("leakage/class_from_seen_content", read(0.4, 0.1, 0.11), "yes"),
         ("leakage/content_from_class", {"pose": read(0.9, 0.1, 0.8)}, "no"),

@@ -29,10 +29,10 @@ MEANINGS = {
     ),
     "leaks": (
         "A classifier tries to read the class from the content code. It should not do better than "
-        "chance. The figure is that of the best of all probes. The answer is no if it is not "
-        "significantly above chance, or at most 1.5 times chance and 10 points above it. It is a "
-        "little up to 3 times chance and 30 points above it. If no probe detects a planted leak, "
-        "there is no answer."
+        "chance. The figure is that of the best of all probes. The answer is no if it is at most "
+        "1.5 times chance and 10 points above it. It is a little up to 3 times chance and 30 "
+        "points above it. There is no answer if a higher figure is not significantly above chance, "
+        "because there are too few images, or if no probe detects a planted leak."
     ),
     "holds content": (
         "A classifier tries to read the content label from the content code, and should succeed. "
@@ -111,8 +111,10 @@ def _leaks(values: dict) -> Card:
     significant = worst[f"{probe}_interval"][0] > chance
     if not significant and len(worst.get("blind", ())) == len(PROBE_NAMES):
         return Card("leaks", "cannot tell", "unknown", figure, f"{shown}; all probes are blind")
-    if not significant or (accuracy <= NEAR_CHANCE * chance and above <= NEAR_POINTS):
+    if accuracy <= NEAR_CHANCE * chance and above <= NEAR_POINTS:
         return Card("leaks", "no", "good", figure, shown)
+    if not significant:
+        return Card("leaks", "cannot tell", "unknown", figure, f"{shown}; too few images to tell")
     if accuracy <= FEW_CHANCES * chance and above <= FEW_POINTS:
         return Card("leaks", "a little", "fair", figure, shown)
     return Card("leaks", "yes", "bad", figure, shown)
