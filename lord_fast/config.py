@@ -84,10 +84,10 @@ class LossConfig(Checked):
     content_decay: Annotated[float, AtLeast(0)] = 1e-4
     """Weight of the penalty on content codes, which is the squared norm of the noisy code, averaged
     over the batch."""
-    content_discrepancy: Annotated[float, AtLeast(0)] = 0.0
+    content_discrepancy: Annotated[float, AtLeast(0)] = 0.3
     """Weight of the penalty on content codes that tell the class. It compares the codes of a batch
     with up to 4,096 codes of earlier batches, by the maximum mean discrepancy between the codes of
-    a class and those of other classes."""
+    a class and those of other classes. The published code has no such penalty."""
 
 
 @dataclass(frozen=True)
@@ -353,6 +353,7 @@ PRESETS["demo"] = replace(
     class_dim=64,
     adain_dim=32,
     content_decay=3e-5,
+    content_discrepancy=0.0,
     loss="pyramid",
     lr=3e-3,
     steps=7500,
@@ -371,6 +372,7 @@ PRESETS["paper"] = replace(
     perceptual_taps=("relu1_2", "relu2_2", "relu3_2", "relu4_3", "pool5"),
     perceptual_scale="raw",
     perceptual_input="unit",
+    content_discrepancy=0.0,
     lr=3e-4,
     latent_lr=3e-3,
     class_lr=3e-3,

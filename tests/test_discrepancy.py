@@ -117,13 +117,19 @@ def test_the_flag_trains_and_is_fixed_for_a_run(glyph_store, tmp_path, capsys):
     assert "--content-discrepancy" in capsys.readouterr().err
 
 
-def test_it_compares_codes_without_noise(glyph_store):
+def test_the_memory_holds_the_codes_that_the_next_epoch_finds(glyph_store):
+    """They have no noise, and Adam's first moment has moved them on after their update."""
     stage = stage_of(glyph_store, content_discrepancy=1.0)
-    clean = stage.contents[0].codes(0)
-    stage.step(0)
+    assert stage.steps_per_epoch == stage.settles_in == 10
+    for step in range(10):
+        stage.step(step)
     assert stage.discrepancy is not None
-    remembered = stage.discrepancy.image_ids >= 0
-    ids = stage.discrepancy.image_ids[remembered]
-    assert len(ids) == 16
-    assert torch.equal(stage.discrepancy.codes[remembered], clean[ids])
-    assert torch.equal(stage.discrepancy.class_ids[remembered], stage.store.class_ids[ids])
+    ids = stage.discrepancy.image_ids
+    assert sorted(ids.tolist()) == list(range(160))
+    assert torch.equal(stage.discrepancy.class_ids, stage.store.class_ids[ids])
+    found = stage.discrepancy.codes
+    assert torch.equal(found[:16], stage.contents[0].codes(10)[ids[:16]])
+    settled = stage.contents[0].codes(19)[ids]
+    assert torch.allclose(found, settled, atol=2e-3)
+    updated = stage.contents[0].codes(10)[ids]
+    assert not torch.allclose(found[-16:], updated[-16:], atol=2e-3)

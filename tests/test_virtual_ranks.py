@@ -84,7 +84,7 @@ def test_the_sum_has_the_brackets_of_a_complete_tree():
 
 
 def test_one_virtual_rank_gives_the_bits_of_a_plain_loop(glyph_store):
-    ours, other = stage_of(glyph_store), stage_of(glyph_store)
+    ours, other = (stage_of(glyph_store, content_discrepancy=0.0) for _ in range(2))
     content, class_ = other.contents[0], other.class_
     for step in range(12):
         ours.step(step)

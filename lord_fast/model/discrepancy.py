@@ -18,8 +18,8 @@ class ClassDiscrepancy(nn.Module):
     in a memory (cross-batch memory, Wang et al., CVPR 2020). So the classes need not meet in a
     batch. Codes in the memory are constants.
 
-    The result is an estimate of the squared maximum mean discrepancy between the codes of a class
-    and those of the other classes, without the term that does not involve the class's codes
+    The result is an unbiased estimate of the squared maximum mean discrepancy between the codes of
+    a class and those of the other classes, without the term that does not involve the class's codes
     (Gretton et al., "A Kernel Two-Sample Test", JMLR 2012, equation 3). It is 0 in expectation if
     the codes of every class have the same distribution, and may be negative. The kernel is the mean
     of Gaussian kernels of several widths.

@@ -1,6 +1,7 @@
 """Stage 1 jointly optimizes a content code per image, a class code per class and the generator."""
 
 import functools
+import math
 from pathlib import Path
 
 import torch
@@ -25,6 +26,9 @@ from lord_fast.run.segments import Tables
 from lord_fast.train import optimizer
 from lord_fast.train.capture import Changed
 from lord_fast.train.stage import Stage
+
+SETTLED = 1e-3
+"""Part of Adam's first moments below which they no longer move a code noticeably."""
 
 
 class LatentGraph(nn.Module):
@@ -114,6 +118,9 @@ class LatentStage(Stage):
     config: TrainConfig
     is_warm: bool
     """Whether the initial codes are those of another run."""
+    settles_in: int
+    """Number of steps from the gather of a code until Adam's first moment has moved it to where it
+    waits for the next epoch. Codes are remembered as they are then."""
 
     def __init__(
         self,
@@ -153,6 +160,9 @@ class LatentStage(Stage):
         self.keep_frozen_weights()
         self.features = self.cache_features() if self.form.cache_target_features.on else None
         self.is_warm = False
+        beta1 = config.adam.beta1
+        moves = math.ceil(math.log(SETTLED) / math.log(beta1)) if beta1 > 0 else 0
+        self.settles_in = 1 + min(moves, self.steps_per_epoch - 1)
 
     def step(self, step: int) -> dict[str, Tensor]:
         """See `Stage.step`. The content tables need the rows of the step on the device."""
@@ -179,7 +189,7 @@ class LatentStage(Stage):
         self, image_ids: Tensor, class_ids: Tensor, now: Tensor, pixels: Tensor, by_class: Tensor
     ) -> dict[str, Tensor]:
         """See `Stage.update`."""
-        class_grads, clean_codes = [], []
+        class_grads, settled_codes = [], []
         parts = self.shards.split(image_ids, self.shards.local(image_ids), class_ids, pixels)
         for shard, (ids, rows, classes, images) in parts:
             # The codes are leaves of the graph. The content codes include noise.
@@ -190,9 +200,7 @@ class LatentStage(Stage):
             wanted = self.features[shard](rows) if self.features else None
             clean = None
             if self.discrepancy is not None:
-                code = self.contents[shard].gather(rows, now, noise=False).detach()
-                clean_codes.append(code)
-                clean = code, classes, ids
+                clean = self.contents[shard].gather(rows, now, noise=False).detach(), classes, ids
             loss, reconstruction, penalty = self.run_graph(
                 content_code, class_code, images, wanted, clean
             )
@@ -202,6 +210,10 @@ class LatentStage(Stage):
 
             # Dense Adam at sparse cost on the content codes. An image occurs once in a batch.
             self.contents[shard].scatter_adam_(rows, content_code, now, unique=True)
+            if self.discrepancy is not None:
+                later = (now + self.settles_in).clamp(max=self.total_steps)
+                settled = self.contents[shard].gather(rows, later, noise=False)
+                settled_codes.append(settled.detach())
             assert class_code.grad is not None
             class_grads.append(class_code.grad)
 
@@ -211,7 +223,7 @@ class LatentStage(Stage):
         optimizer.step(self.adam)
         gather_rows = self.group.gather_rows
         if self.discrepancy is not None:
-            codes, ids = gather_rows(torch.cat(clean_codes)), gather_rows(image_ids)
+            codes, ids = gather_rows(torch.cat(settled_codes)), gather_rows(image_ids)
             self.discrepancy.remember(codes, gather_rows(class_ids), ids, now)
         alone = self.group.world == 1  # else the rows are also those of other processes
         self.class_.apply_(
