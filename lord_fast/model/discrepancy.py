@@ -80,7 +80,9 @@ class ClassDiscrepancy(nn.Module):
 
 
 def _squared_distances(one: Tensor, other: Tensor) -> Tensor:
-    return one.square().sum(1)[:, None] + other.square().sum(1) - 2 * one @ other.T
+    """Return the distances of all pairs. Rounding would make some of them negative."""
+    squares = one.square().sum(1)[:, None] + other.square().sum(1)
+    return (squares - 2 * one @ other.T).clamp(min=0)
 
 
 def _kernel(distances: Tensor, scale: Tensor) -> Tensor:
