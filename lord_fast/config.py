@@ -243,18 +243,18 @@ class TrainConfig(StageConfig):
 class EncoderConfig(StageConfig):
     """Options of stage 2 (the encoders). The preset of the run sets the defaults."""
 
-    encoder_dim: Annotated[int, MoreThan(0), Below(MOST_DIM)] = 128
+    encoder_dim: Annotated[int, MoreThan(0), Below(MOST_DIM)] = 64
     """Width of the encoders' fully connected layers and number of channels of their last three
     convolutions. It must be a multiple of 4. The first two convolutions have a quarter and a half
     of it."""
-    encoder_init: Literal["kaiming", "linear"] = "linear"
+    encoder_init: Literal["kaiming", "linear"] = "kaiming"
     """Initial weights of the encoders. kaiming keeps the scale of activations from layer to layer
     and starts at the mean and standard deviation of the codes. linear is PyTorch's default, as in
     the published code."""
-    reconstruction_weight: Annotated[float, AtLeast(0)] = 1.0
+    reconstruction_weight: Annotated[float, AtLeast(0)] = 0.0
     """Weight of the reconstruction loss, which fine-tunes the decoder. 0 keeps the decoder of
     stage 1. The published value is 1."""
-    swaps: Annotated[int, AtLeast(0), Below(MOST_DIM)] = 0
+    swaps: Annotated[int, AtLeast(0), Below(MOST_DIM)] = 1
     """Number of generated images for each image of a batch. Each has the content code of one image
     and the class code of another, and the encoders must predict both codes. The published value is
     0."""
@@ -265,18 +265,19 @@ class EncoderConfig(StageConfig):
     """Replaces a predicted class code by a mean of the class codes of training. The weights are a
     Gaussian kernel of this standard deviation, in units of the root mean square distance of the
     codes from their mean. 0 keeps the prediction, as in the published code."""
-    content_bandwidth: Annotated[float, AtLeast(0)] = 0.0
-    """The same for content codes, with at most 4,096 content codes of training."""
+    content_bandwidth: Annotated[float, AtLeast(0)] = 0.1
+    """The same for content codes, with at most 4,096 content codes of training. The published value
+    is 0."""
     content_weight: Annotated[float, AtLeast(0)] = 0.03
     """Weight of the content code's mean squared error. The published value is 10, for codes that
     are ten times smaller."""
     class_weight: Annotated[float, AtLeast(0)] = 1.0
     """Weight of the class code's mean squared error. The published value is 10."""
-    lr: Annotated[float, MoreThan(0)] = 5e-4
+    lr: Annotated[float, MoreThan(0)] = 2e-3
     """Initial learning rate of encoders, generator and modulation."""
     min_lr: Annotated[float, AtLeast(0)] = 1e-5
     """Final learning rate of the cosine schedule."""
-    batch_size: Annotated[int, MoreThan(0)] = Default(64)
+    batch_size: Annotated[int, MoreThan(0)] = Default(32)
     """Images per step. The default is at most half of the images."""
     epochs: Annotated[int, MoreThan(0)] = Default(50)
     """Passes over the images. A last partial batch is dropped. If the default gives fewer than 600
@@ -386,18 +387,16 @@ PRESETS["a100"] = replace(
 ENCODER_PRESETS: dict[str, EncoderConfig] = {
     "laptop": EncoderConfig(),
     "demo": EncoderConfig(
-        encoder_init="kaiming",
-        reconstruction_weight=0.0,
-        swaps=1,
         class_cross_entropy=1.0,
         class_bandwidth=0.25,
         content_bandwidth=0.2,
-        encoder_dim=64,
-        lr=2e-3,
-        batch_size=Default(32),
         epochs=Default(12),
     ),
     "paper": EncoderConfig(
+        encoder_init="linear",
+        reconstruction_weight=1.0,
+        swaps=0,
+        content_bandwidth=0.0,
         content_weight=10.0,
         class_weight=10.0,
         encoder_dim=256,

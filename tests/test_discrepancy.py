@@ -120,7 +120,7 @@ def test_the_flag_trains_and_is_fixed_for_a_run(glyph_store, tmp_path, capsys):
 def test_the_memory_holds_the_codes_that_the_next_epoch_finds(glyph_store):
     """They have no noise, and Adam's first moment has moved them on after their update."""
     stage = stage_of(glyph_store, content_discrepancy=1.0)
-    assert stage.steps_per_epoch == stage.settles_in == 10
+    assert stage.settled.tolist() == [*range(10, 24), *[24] * 10]
     for step in range(10):
         stage.step(step)
     assert stage.discrepancy is not None
@@ -133,3 +133,9 @@ def test_the_memory_holds_the_codes_that_the_next_epoch_finds(glyph_store):
     assert torch.allclose(found, settled, atol=2e-3)
     updated = stage.contents[0].codes(10)[ids]
     assert not torch.allclose(found[-16:], updated[-16:], atol=2e-3)
+
+
+def test_codes_settle_before_the_end_of_each_schedule(glyph_store):
+    """A run that is extended has the memory of one that was extended from the start."""
+    stage = stage_of(glyph_store, content_discrepancy=1.0, steps=40, extended_from=(24,))
+    assert stage.settled.tolist() == [*range(10, 24), *[24] * 10, *range(34, 40), *[40] * 10]

@@ -27,12 +27,6 @@ from lord_fast.train.loop import run_stage
 from tests.test_cli import fails
 from tests.test_train import StopAfter, files_of, train
 
-SMALL = replace(
-    EncoderConfig(),
-    encoder_dim=16, batch_size=16, steps=12, log_every=1, save_every=5, grid_every=1000,
-    device="cpu", lr=2e-3,
-)  # fmt: skip
-
 NEW = {
     "encoder_init": "kaiming", "reconstruction_weight": 0.0, "swaps": 1,
     "class_cross_entropy": 1.0, "class_bandwidth": 0.25,
@@ -45,9 +39,15 @@ PUBLISHED = {
 }  # fmt: skip
 """The options that give the published form of stage 2."""
 
+SMALL = replace(
+    EncoderConfig(), **PUBLISHED,
+    encoder_dim=16, batch_size=16, steps=12, log_every=1, save_every=5, grid_every=1000,
+    device="cpu", lr=2e-3,
+)  # fmt: skip
+
 ENCODER_FLAGS = (
     "--encoder-dim", "16", "--batch-size", "16", "--steps", "120", "--lr", "2e-3",
-    "--log-every", "25", "--threads", "1",
+    "--log-every", "25", "--threads", "1", "--reconstruction-weight", "1",
 )  # fmt: skip
 
 

@@ -118,9 +118,10 @@ class LatentStage(Stage):
     config: TrainConfig
     is_warm: bool
     """Whether the initial codes are those of another run."""
-    settles_in: int
-    """Number of steps from the gather of a code until Adam's first moment has moved it to where it
-    waits for the next epoch. Codes are remembered as they are then."""
+    settled: Tensor
+    """For each step, the step at which Adam's first moment has moved the codes of the batch to
+    where they wait for the next epoch, int64 [total_steps]. Codes are remembered as they are
+    then."""
 
     def __init__(
         self,
@@ -160,9 +161,16 @@ class LatentStage(Stage):
         self.keep_frozen_weights()
         self.features = self.cache_features() if self.form.cache_target_features.on else None
         self.is_warm = False
-        beta1 = config.adam.beta1
+        self.settled = self._settled().to(self.device)
+
+    def _settled(self) -> Tensor:
+        """Compute `settled`. The learning rates after a schedule's end are unknown until then."""
+        beta1 = self.config.adam.beta1
         moves = math.ceil(math.log(SETTLED) / math.log(beta1)) if beta1 > 0 else 0
-        self.settles_in = 1 + min(moves, self.steps_per_epoch - 1)
+        later = torch.arange(self.total_steps) + 1 + min(moves, self.steps_per_epoch - 1)
+        for end in (*self.config.extended_from, self.total_steps):
+            later[:end].clamp_(max=end)
+        return later
 
     def step(self, step: int) -> dict[str, Tensor]:
         """See `Stage.step`. The content tables need the rows of the step on the device."""
@@ -211,8 +219,7 @@ class LatentStage(Stage):
             # Dense Adam at sparse cost on the content codes. An image occurs once in a batch.
             self.contents[shard].scatter_adam_(rows, content_code, now, unique=True)
             if self.discrepancy is not None:
-                later = (now + self.settles_in).clamp(max=self.total_steps)
-                settled = self.contents[shard].gather(rows, later, noise=False)
+                settled = self.contents[shard].gather(rows, self.settled[now], noise=False)
                 settled_codes.append(settled.detach())
             assert class_code.grad is not None
             class_grads.append(class_code.grad)
