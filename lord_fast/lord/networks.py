@@ -23,9 +23,10 @@ from lord_fast.system import INFERENCE_BATCH
 class TrainedModel:
     """A trained model with the codes of its training images and classes, its encoders and decoders.
 
-    Each stage has its own decoder, because stage 2 fine-tunes the decoder of stage 1 together with
-    the encoders. Codes from training, `fit` or `sample_codes` belong to the decoder of stage
-    `latent`. Codes that the encoders predict belong to the decoder of stage `encoders`.
+    Each stage has its own decoder, because with a reconstruction weight above 0 stage 2 fine-tunes
+    the decoder together with the encoders. Codes from training, `fit` or `sample_codes` belong to
+    the decoder of stage `latent`. Codes that the encoders predict belong to the decoder of stage
+    `encoders`.
 
     Attributes:
         run: The folder that the model was loaded from.
