@@ -64,20 +64,36 @@ def join_tables(path, content) -> None:
     del content["tables"]
 
 
+OLD_FLAGS = (*SHORT_FLAGS, "--content-discrepancy", "0")
+"""Version 0.1 had no such option, so a run of it is repeated without."""
+
+
+@pytest.fixture(scope="module")
+def old_form(glyph_store, tmp_path_factory):
+    """A run as version 0.1 trained it, in the files of today."""
+    run = tmp_path_factory.mktemp("form") / "run"
+    assert train(glyph_store, run, *OLD_FLAGS) == 0
+    return run
+
+
 @pytest.fixture
-def old_run(short_run, tmp_path):
+def old_run(old_form, tmp_path):
     run = tmp_path / "old"
-    shutil.copytree(short_run, run)
+    shutil.copytree(old_form, run)
     as_of_0_1(run)
     return run
 
 
-def test_a_run_of_0_1_loads_and_resumes_to_the_same_tensors(glyph_store, short_run, old_run):
+def test_a_run_of_0_1_loads_and_resumes_to_the_same_tensors(glyph_store, old_form, old_run, capsys):
     assert Lord.load(old_run, device="cpu").step == 12
     shutil.rmtree(old_run / "checkpoints" / "latent-000000012")
-    assert train(glyph_store, old_run, *SHORT_FLAGS) == 0
+    assert train(glyph_store, old_run, *SHORT_FLAGS) == 2
+    error = capsys.readouterr().err
+    assert "repeat the flags that it was trained with" in error
+    assert "--content-discrepancy 0.0 -> 0.3" in error
+    assert train(glyph_store, old_run, *OLD_FLAGS) == 0
     last = "checkpoints/latent-000000012"
-    assert_same(state_of(old_run / last), state_of(short_run / last))
+    assert_same(state_of(old_run / last), state_of(old_form / last))
     # The old file with all rows is linked like a segment.
     names = {file.name for file in (old_run / last).iterdir()}
     assert names >= {"content.safetensors", "content-0000-000000012.safetensors"}

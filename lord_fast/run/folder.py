@@ -63,8 +63,8 @@ def check_run(run: Path, config: TrainConfig, data: dict[str, Any]) -> None:
             changed.append(f"store {trained_on['store']} -> {data['store']} (other images)")
         if changed:
             raise ValueError(
-                f"{run}: this run has another configuration; give another --run, or remove it. "
-                f"Differences: {'; '.join(changed)}"
+                f"{run}: this run has another configuration; repeat the flags that it was trained "
+                f"with, give another --run, or remove it. Differences: {'; '.join(changed)}"
             )
     elif run.exists() and (not run.is_dir() or not all(map(_is_left_by_us, run.iterdir()))):
         raise ValueError(f"{run}: not empty and not a run of lord-fast; give another --run")

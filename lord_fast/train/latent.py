@@ -219,7 +219,7 @@ class LatentStage(Stage):
             # Dense Adam at sparse cost on the content codes. An image occurs once in a batch.
             self.contents[shard].scatter_adam_(rows, content_code, now, unique=True)
             if self.discrepancy is not None:
-                settled = self.contents[shard].gather(rows, self.settled[now], noise=False)
+                settled = self.contents[shard].gather(rows, self.settled.take(now), noise=False)
                 settled_codes.append(settled.detach())
             assert class_code.grad is not None
             class_grads.append(class_code.grad)
