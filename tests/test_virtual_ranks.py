@@ -113,16 +113,18 @@ class Seen:
     """Runs one step in float64 and keeps the gradients of the networks and of the codes."""
 
     def __init__(self, store, virtual_ranks: int, ids: torch.Tensor, monkeypatch):
-        stage = stage_of(store, virtual_ranks=virtual_ranks)
+        stage = stage_of(store, virtual_ranks=virtual_ranks, content_discrepancy=1.0)
         stage.graph.double()
         start = torch.rand(160, 4, generator=torch.Generator().manual_seed(0)) - 0.5
         for shard, table in stage.contents.items():
             table.state.weight.copy_(start[shard::virtual_ranks])
+        every = torch.arange(160)
+        stage.discrepancy.remember(start, stage.store.class_ids, every, torch.tensor(0))
         content, classes, networks = [], [], []
         gather = LatentTable.gather
 
-        def gathered(table, *arguments):
-            return gather(table, *arguments).detach().double().requires_grad_()
+        def gathered(table, *arguments, **options):
+            return gather(table, *arguments, **options).detach().double().requires_grad_()
 
         def applied(table, rows, grad, step, unique=False, by_row=None):
             (classes if table is stage.class_ else content).append(grad)
@@ -151,8 +153,8 @@ def test_a_step_in_float64_does_not_depend_on_the_virtual_ranks(glyph_store, mon
     assert differ(glyph_store, monkeypatch) < 1e-10
 
 
-def local_noise(self, rows, step, noise_ids=None, gather=LatentTable.gather):
-    return gather(self, rows, step)
+def local_noise(self, rows, step, noise_ids=None, noise=True, gather=LatentTable.gather):
+    return gather(self, rows, step, noise=noise)
 
 
 def no_division(self, scalars, backward=GradientSum.backward):

@@ -71,12 +71,21 @@ class ClassDiscrepancy(nn.Module):
         """
         distances = _squared_distances(codes.to(self.codes.dtype), self.codes)
         valid = (self.image_ids != _EMPTY) & (image_ids[:, None] != self.image_ids)
-        scale = _mean(distances.detach(), valid, dim=None)
-        kernel = _kernel(distances, scale)
+        kernel = _kernel(distances, self._scale())
         same = class_ids[:, None] == self.class_ids
         alike, others = valid & same, valid & ~same
-        excess = _mean(kernel, alike, dim=1) - _mean(kernel, others, dim=1)
+        excess = _mean(kernel, alike) - _mean(kernel, others)
         return torch.where(alike.any(1) & others.any(1), excess, 0.0).mean()
+
+    def _scale(self) -> Tensor:
+        """Return the mean squared distance of two codes of the memory.
+
+        It does not involve the batch, because each virtual rank compares a part of it.
+        """
+        valid = (self.image_ids != _EMPTY)[:, None]
+        count = valid.sum()
+        mean = (self.codes * valid).sum(0) / count.clamp(min=1)
+        return 2 * ((self.codes - mean).square() * valid).sum() / (count - 1).clamp(min=1)
 
 
 def _squared_distances(one: Tensor, other: Tensor) -> Tensor:
@@ -95,6 +104,6 @@ def _kernel(distances: Tensor, scale: Tensor) -> Tensor:
     return total / len(WIDTHS)
 
 
-def _mean(values: Tensor, chosen: Tensor, dim: int | None) -> Tensor:
-    """Average the chosen values, or return 0 if there are none."""
-    return (values * chosen).sum(dim) / chosen.sum(dim).clamp(min=1)
+def _mean(values: Tensor, chosen: Tensor) -> Tensor:
+    """Average the chosen values of each row, or return 0 if there are none."""
+    return (values * chosen).sum(1) / chosen.sum(1).clamp(min=1)
