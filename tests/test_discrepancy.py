@@ -17,7 +17,7 @@ def by_pairs(codes: Tensor, class_ids: Tensor, memory: Tensor, remembered: Tenso
     """The definition, one pair after the other. Image i of the batch is image i of the memory."""
     pairs = [(i, j) for i in range(len(codes)) for j in range(len(memory)) if i != j]
     squares = {(i, j): float((codes[i] - memory[j]).square().sum()) for i, j in pairs}
-    among = [(memory[i] - memory[j]).square().sum() for i in range(12) for j in range(i)]
+    among = [(memory[i] - memory[j]).square().sum() for i in range(len(memory)) for j in range(i)]
     scale = float(sum(among)) / len(among)
 
     def mean_kernel(i: int, same: bool) -> float:

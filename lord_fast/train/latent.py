@@ -120,8 +120,8 @@ class LatentStage(Stage):
     """Whether the initial codes are those of another run."""
     settled: Tensor
     """For each step, the step at which Adam's first moment has moved the codes of the batch to
-    where they wait for the next epoch, int64 [total_steps]. Codes are remembered as they are
-    then."""
+    where they wait for the next epoch, int64 [total_steps]. The discrepancy remembers codes as
+    they are then."""
 
     def __init__(
         self,
@@ -161,7 +161,8 @@ class LatentStage(Stage):
         self.keep_frozen_weights()
         self.features = self.cache_features() if self.form.cache_target_features.on else None
         self.is_warm = False
-        self.settled = self._settled().to(self.device)
+        if self.discrepancy is not None:
+            self.settled = self._settled().to(self.device)
 
     def _settled(self) -> Tensor:
         """Compute `settled`. The learning rates after a schedule's end are unknown until then."""
@@ -229,12 +230,13 @@ class LatentStage(Stage):
         scalars = self.gradients.finish()
         optimizer.step(self.adam)
         gather_rows = self.group.gather_rows
+        every_class = gather_rows(class_ids)
         if self.discrepancy is not None:
             codes, ids = gather_rows(torch.cat(settled_codes)), gather_rows(image_ids)
-            self.discrepancy.remember(codes, gather_rows(class_ids), ids, now)
+            self.discrepancy.remember(codes, every_class, ids, now)
         alone = self.group.world == 1  # else the rows are also those of other processes
         self.class_.apply_(
-            gather_rows(class_ids), gather_rows(torch.cat(class_grads)), now,
+            every_class, gather_rows(torch.cat(class_grads)), now,
             by_row=by_class if alone else None,
         )  # fmt: skip
         return scalars
