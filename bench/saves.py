@@ -28,7 +28,7 @@ from safetensors.torch import save_file
 
 from lord_fast import kernels
 from lord_fast.atomic import file_sha256, sync
-from lord_fast.config import PRESETS, replace
+from lord_fast.config import replace
 from lord_fast.data.options import PackConfig
 from lord_fast.data.pack import pack
 from lord_fast.data.sources.glyphs import Glyphs
@@ -38,6 +38,7 @@ from lord_fast.machine import set_up
 from lord_fast.memory import free_memory
 from lord_fast.model.build import build_decoder
 from lord_fast.model.latent import LatentTable
+from lord_fast.presets import PRESETS
 from lord_fast.run import snapshot
 from lord_fast.run.tensors import State
 from lord_fast.train import optimizer

@@ -1,8 +1,8 @@
-"""The options of training, their groups, and the presets.
+"""The options of training and their groups.
 
 Every field is a flag of the command line and a key of the run's config.yaml. Its name is unique
 among the groups of a configuration. Options of other commands are defined next to their code, such
-as in `lord_fast.data.options`.
+as in `lord_fast.data.options`. `lord_fast.presets` has other defaults.
 """
 
 import dataclasses
@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from lord_fast.bounds import AtLeast, Below, Checked, MoreThan, PowerOfTwo, Repeated
 
-Preset = Literal["demo", "laptop", "paper", "a100"]
+Preset = Literal["demo", "laptop", "full", "paper", "a100"]
+Recipe = Literal["best", "published"]
 LoggerName = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 PerceptualInput = Literal["caffe", "imagenet", "unit"]
 Switch = Literal["auto", "on", "off"]
@@ -224,10 +225,15 @@ class TrainConfig(StageConfig):
     """Options of stage 1 (latent optimization). The defaults are those of the `laptop` preset."""
 
     preset: Preset = "laptop"
-    """Selects the defaults of all other flags. laptop suits 64 px photographs on a CPU. demo suits
-    32 px glyphs and takes minutes. paper has the settings of the published PyTorch code. At 128
-    and 256 px its network is larger than the published one. a100 is paper with --device cuda
-    --precision bf16 --compile on."""
+    """Selects the defaults of all other flags. laptop suits 64 px photographs on a CPU. full has
+    the same recipe and the published sizes, which suit a GPU. demo suits 32 px glyphs and takes
+    minutes. paper has the sizes and the recipe of the published PyTorch code. At 128 and 256 px
+    the network of full and paper is larger than the published one. a100 is paper with --device
+    cuda --precision bf16 --compile on."""
+    recipe: Recipe = "best"
+    """Selects the defaults of the losses, learning rates and initial weights, of the batch size and
+    of the epochs, for both stages. published has those of the published PyTorch code. best has
+    those of laptop. The default is the preset's recipe, which is published for paper and a100."""
     init_from: Path | None = None
     """Another run to start from. Its networks are copied, and its codes too if it was trained on
     the same images. Adam and the learning rates start again."""
@@ -343,75 +349,4 @@ def fit_to(config: AnyStage, num_images: int) -> AnyStage:
         steps = LEAST_STEPS if of_epochs < LEAST_STEPS else None
     return replace(
         config, batch_size=batch, epochs=int(config.epochs), steps=steps, virtual_ranks=ranks
-    )
-
-
-PRESETS: dict[str, TrainConfig] = {"laptop": TrainConfig()}
-PRESETS["demo"] = replace(
-    PRESETS["laptop"],
-    preset="demo",
-    content_dim=16,
-    class_dim=64,
-    adain_dim=32,
-    content_decay=3e-5,
-    content_discrepancy=0.0,
-    loss="pyramid",
-    lr=3e-3,
-    steps=7500,
-    save_every=1500,
-    grid_every=1500,
-    log_every=100,
-)
-PRESETS["paper"] = replace(
-    PRESETS["laptop"],
-    preset="paper",
-    content_dim=128,
-    class_dim=256,
-    adain_dim=256,
-    adain_init="linear",
-    perceptual_weight=1.0,
-    perceptual_taps=("relu1_2", "relu2_2", "relu3_2", "relu4_3", "pool5"),
-    perceptual_scale="raw",
-    perceptual_input="unit",
-    content_discrepancy=0.0,
-    lr=3e-4,
-    latent_lr=3e-3,
-    class_lr=3e-3,
-    batch_size=Default(128),
-    epochs=Default(200),
-)
-PRESETS["a100"] = replace(
-    PRESETS["paper"], preset="a100", precision="bf16", compile="on", device="cuda"
-)
-
-ENCODER_PRESETS: dict[str, EncoderConfig] = {
-    "laptop": EncoderConfig(),
-    "demo": EncoderConfig(
-        class_cross_entropy=1.0,
-        class_bandwidth=0.25,
-        content_bandwidth=0.2,
-        epochs=Default(12),
-    ),
-    "paper": EncoderConfig(
-        encoder_init="linear",
-        reconstruction_weight=1.0,
-        swaps=0,
-        content_bandwidth=0.0,
-        content_weight=10.0,
-        class_weight=10.0,
-        encoder_dim=256,
-        lr=1e-4,
-        batch_size=Default(128),
-        epochs=Default(200),
-    ),
-}
-ENCODER_PRESETS["a100"] = ENCODER_PRESETS["paper"]
-
-
-def encoder_defaults(config: TrainConfig) -> EncoderConfig:
-    """Return the defaults of stage 2, from the preset, machine and virtual ranks of stage 1."""
-    preset = ENCODER_PRESETS[config.preset]
-    ranks = Default(config.virtual_ranks)
-    return dataclasses.replace(
-        preset, machine=config.machine, logging=config.logging, virtual_ranks=ranks
     )

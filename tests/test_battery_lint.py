@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.soak.mutations import MUTATIONS
+
 ROOT = Path(__file__).parents[1]
 FILES = sorted([*(ROOT / "lord_fast").rglob("*.py"), *(ROOT / "kernels").rglob("*.py")])
 MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
@@ -122,3 +124,11 @@ def test_the_lint_sees(source):
 )  # fmt: skip
 def test_the_lint_lets_pass(source):
     assert not unsafe(source)
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_the_mutations_of_the_soak_still_apply(name):
+    """Their text occurs in the code, and their tests exist."""
+    mutation = MUTATIONS[name]
+    assert mutation.old in (ROOT / mutation.file).read_text()
+    assert all((ROOT / test).exists() for test in mutation.tests.split())

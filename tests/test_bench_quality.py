@@ -16,7 +16,7 @@ from lord_fast.bench.published import PublishedStep
 from lord_fast.bench.quality import Plan
 from lord_fast.bench.step import random_weights
 from lord_fast.cli import main
-from lord_fast.config import PRESETS, replace
+from lord_fast.config import replace
 from lord_fast.data.options import PackConfig
 from lord_fast.data.pack import pack
 from lord_fast.data.sources.glyphs import Glyphs
@@ -26,6 +26,7 @@ from lord_fast.evaluate.evaluate import evaluate
 from lord_fast.evaluate.quick import Figures, measure_quick
 from lord_fast.lord import Lord
 from lord_fast.machine import Machine
+from lord_fast.presets import PRESETS
 from lord_fast.train.latent import LatentStage
 from tests.test_cli import folder_of
 

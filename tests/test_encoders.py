@@ -263,7 +263,7 @@ def test_compiles_to_one_graph(trained_run, form):
 
 
 def test_the_runs_preset_sets_the_defaults(tmp_path):
-    from lord_fast.config import PRESETS, encoder_defaults
+    from lord_fast.presets import PRESETS, encoder_defaults
 
     assert encoder_defaults(PRESETS["paper"]).lr == 1e-4
     assert encoder_defaults(PRESETS["paper"]).encoder_dim == 256

@@ -8,11 +8,12 @@ import yaml
 
 from lord_fast import kernels
 from lord_fast.bench.step import random_weights
-from lord_fast.config import PRESETS, MachineConfig
+from lord_fast.config import MachineConfig
 from lord_fast.kernels import dispatch
 from lord_fast.machine import Machine, set_up
 from lord_fast.model.features import FeatureCache
 from lord_fast.model.perceptual import VGG16
+from lord_fast.presets import PRESETS
 from lord_fast.run.config import load_config, options_from
 from lord_fast.train import form
 from lord_fast.train.form import Work, choose

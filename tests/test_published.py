@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from lord_fast import kernels
 from lord_fast.bench.published import OURS, PublishedStep, batch_of, curves, layers_of
 from lord_fast.bench.step import random_weights
-from lord_fast.config import PRESETS, replace
+from lord_fast.config import replace
 from lord_fast.data.options import PackConfig
 from lord_fast.data.pack import pack
 from lord_fast.data.sources.glyphs import Glyphs
@@ -15,6 +15,7 @@ from lord_fast.data.store import ImageStore
 from lord_fast.kernels import Table
 from lord_fast.machine import Machine
 from lord_fast.model import convolution
+from lord_fast.presets import PRESETS
 from lord_fast.train.latent import LatentStage
 
 STEPS = 40

@@ -11,19 +11,12 @@ from rich.console import Console
 
 from lord_fast import console
 from lord_fast.cli import main
-from lord_fast.config import (
-    ENCODER_PRESETS,
-    LEAST_STEPS,
-    PRESETS,
-    Default,
-    EncoderConfig,
-    fit_to,
-    replace,
-)
+from lord_fast.config import LEAST_STEPS, Default, EncoderConfig, fit_to, replace
 from lord_fast.data.options import PackConfig
 from lord_fast.data.pack import pack
 from lord_fast.data.sources.glyphs import Glyphs
 from lord_fast.model.schedule import cosine, extended_cosine
+from lord_fast.presets import ENCODER_PRESETS, PRESETS
 from lord_fast.run.config import load_config, load_encoder_config, options_from
 from lord_fast.run.history import read_history
 from lord_fast.train import log
@@ -221,13 +214,13 @@ def test_the_header_is_short_and_names_what_was_chosen(glyph_store, tmp_path, ca
     assert f"{run / 'config.yaml'}" in "".join(header)
 
 
-@pytest.mark.parametrize(("preset", "size", "said"), [
-    ("paper", 128, "5 AdaIN layers from 4 x 4 instead of 4 from 8 x 8"),
-    ("a100", 256, "6 AdaIN layers from 4 x 4 instead of 4 from 16 x 16"),
-    ("paper", 64, None), ("laptop", 128, None),
+@pytest.mark.parametrize(("recipe", "size", "said"), [
+    ("published", 128, "5 AdaIN layers from 4 x 4 instead of 4 from 8 x 8"),
+    ("published", 256, "6 AdaIN layers from 4 x 4 instead of 4 from 16 x 16"),
+    ("published", 64, None), ("best", 128, None),
 ])  # fmt: skip
-def test_presets_of_the_published_settings_name_another_network(preset, size, said):
-    note = network_note(preset, size)
+def test_the_published_recipe_names_another_network(recipe, size, said):
+    note = network_note(recipe, size)
     assert note == (
         [] if said is None else [f"network: not the published one at {size} px: {said}"]
     )

@@ -7,7 +7,8 @@ import statistics
 import pytest
 
 from lord_fast.cli import main
-from lord_fast.config import ENCODER_PRESETS, EncoderConfig
+from lord_fast.config import EncoderConfig
+from lord_fast.presets import ENCODER_PRESETS
 from lord_fast.run.config import load_config, load_encoder_config
 from lord_fast.run.history import read_history
 from lord_fast.run.seeds import scalars, summarize

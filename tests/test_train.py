@@ -14,11 +14,12 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from lord_fast.bounds import flag
 from lord_fast.cli import main
-from lord_fast.config import PRESETS, TrainConfig, options, replace
+from lord_fast.config import TrainConfig, options, replace
 from lord_fast.data.store import ImageStore, as_float
 from lord_fast.errors import Interrupted
 from lord_fast.lord import Lord
 from lord_fast.machine import set_up
+from lord_fast.presets import PRESETS
 from lord_fast.run import checkpoint
 from lord_fast.run.stats import read_stats
 from lord_fast.train.latent import LatentStage

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from lord_fast.bench.published import PublishedStep
-from lord_fast.config import PRESETS, Switch, TrainConfig, fit_to, replace
+from lord_fast.config import Switch, TrainConfig, fit_to, replace
 from lord_fast.data.store import ImageStore, as_float
 from lord_fast.machine import Machine, ieee_float32, synchronize, use_tf32
+from lord_fast.presets import PRESETS
 from lord_fast.system import INFERENCE_BATCH
 from lord_fast.train.latent import LatentStage
 

@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lord_fast.bench.measure import Case, Row, measure, rows_of
 from lord_fast.bench.published import PublishedStep
-from lord_fast.config import PRESETS, Switch, TrainConfig, replace
+from lord_fast.config import Switch, TrainConfig, replace
 from lord_fast.data.options import PackConfig
 from lord_fast.data.pack import pack
 from lord_fast.data.sources.glyphs import Glyphs
@@ -29,6 +29,7 @@ from lord_fast.data.store import ImageStore, as_float
 from lord_fast.machine import Machine, has_fast_bf16, set_up, synchronize, use_tf32
 from lord_fast.memory import free_memory
 from lord_fast.model.perceptual import CONVOLUTIONS
+from lord_fast.presets import PRESETS
 from lord_fast.run import snapshot
 from lord_fast.train.capture import COMPARED, WARM_UP
 from lord_fast.train.latent import LatentStage

@@ -8,9 +8,10 @@ from tyro.conf import Positional
 
 from lord_fast.bounds import AtLeast, MoreThan
 from lord_fast.commands import evaluate, pack, report, train, train_encoders
-from lord_fast.config import Preset, TrainConfig, encoder_defaults
+from lord_fast.config import Preset, TrainConfig
 from lord_fast.console import err
 from lord_fast.parser import Step, call_in_turn, read
+from lord_fast.presets import encoder_defaults
 
 BAD_SHARE = 0.1
 """Fraction of the photos that may be broken if --max-bad is not given."""

@@ -6,10 +6,11 @@ from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from lord_fast.config import PRESETS, Preset, TrainConfig
+from lord_fast.config import Preset, Recipe, TrainConfig
 from lord_fast.console import err
 from lord_fast.errors import naming
 from lord_fast.parser import read
+from lord_fast.presets import train_defaults
 from lord_fast.run.history import Command
 
 
@@ -50,14 +51,16 @@ def train(
 
 
 def defaults(arguments: Sequence[str]) -> dict[str, Any]:
-    """Return the configuration of --preset and --config."""
+    """Return the configuration of --preset, --recipe and --config."""
 
-    def train(preset: Preset | None = None, config: Path | None = None) -> None:
-        """Parse only these two flags."""
+    def train(
+        preset: Preset | None = None, recipe: Recipe | None = None, config: Path | None = None
+    ) -> None:
+        """Parse only these flags."""
 
     found, _ = read(train, arguments, partly=True)
     if found["config"] is None:
-        return {"config": PRESETS[found["preset"] or "laptop"]}
+        return {"config": train_defaults(found["preset"] or "laptop", found["recipe"])}
     from lord_fast.run.config import options_from
 
-    return {"config": options_from(found["config"], found["preset"])}
+    return {"config": options_from(found["config"], found["preset"], found["recipe"])}

@@ -6,10 +6,11 @@ from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from lord_fast.config import EncoderConfig, encoder_defaults
+from lord_fast.config import EncoderConfig
 from lord_fast.console import err
 from lord_fast.errors import naming
 from lord_fast.parser import read
+from lord_fast.presets import encoder_defaults
 from lord_fast.run.config import load_config
 from lord_fast.run.history import Command
 

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from lord_fast.atomic import atomic_folder, file_sha256
-from lord_fast.config import ENCODER_PRESETS, PRESETS, EncoderConfig, TrainConfig, replace
+from lord_fast.config import EncoderConfig, TrainConfig, replace
 from lord_fast.data.store import ImageStore
 from lord_fast.lord import fill
 from lord_fast.model.build import build_decoder, build_encoders, build_tables
+from lord_fast.presets import ENCODER_PRESETS, PRESETS
 from lord_fast.run.checkpoint import State
 from lord_fast.run.config import MAX_CONFIG_BYTES, save_config, save_encoder_config
 from lord_fast.run.folder import write_class_names

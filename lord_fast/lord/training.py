@@ -6,11 +6,12 @@ from typing import Any
 
 from rich.console import Console
 
-from lord_fast.config import PRESETS, AnyConfig, Preset, encoder_defaults, options, replace
+from lord_fast.config import AnyConfig, Preset, options, replace
 from lord_fast.data.again import check_store
 from lord_fast.data.options import PackConfig
 from lord_fast.data.pack import pack
 from lord_fast.data.sources import open_source
+from lord_fast.presets import encoder_defaults, train_defaults
 
 
 def train_model(
@@ -33,7 +34,7 @@ def train_model(
     """
     from lord_fast.train.start import train_encoders, train_latent
 
-    config = _changed(PRESETS[preset], changes)
+    config = _changed(train_defaults(preset, changes.get("recipe")), changes)
     stage_2 = None if encoders is None else _changed(encoder_defaults(config), encoders)
     run = run or Path("runs") / images.resolve().name.split(".")[0]
     store = _store_of(images, run, size, console)

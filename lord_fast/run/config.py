@@ -16,16 +16,17 @@ import yaml
 from lord_fast.atomic import atomic_write
 from lord_fast.bounds import Checked, flag, is_crop
 from lord_fast.config import (
-    PRESETS,
     Default,
     EncoderConfig,
     LoggingConfig,
     MachineConfig,
+    Recipe,
     StageConfig,
     TrainConfig,
     options,
     replace,
 )
+from lord_fast.presets import PRESETS, train_defaults
 
 MAX_CONFIG_BYTES = 1 << 20
 """Largest size of a file that is read. A normal configuration has about 3 kB."""
@@ -85,12 +86,15 @@ def load_config(path: Path) -> tuple[TrainConfig, dict[str, Any]]:
     return config, data
 
 
-def options_from(path: Path, preset: str | None = None) -> TrainConfig:
+def options_from(
+    path: Path, preset: str | None = None, recipe: Recipe | None = None
+) -> TrainConfig:
     """Return a preset with the options of a file, for `lord-fast train --config`.
 
     Args:
         path: A run's config.yaml, or a YAML file with some of its keys.
         preset: The preset to start from. Defaults to the one in the file, or to laptop.
+        recipe: The recipe to start from. Defaults to the one in the file, or to the preset's.
 
     Raises:
         ValueError: The file is missing or not YAML, or it has unknown keys or wrong values.
@@ -101,13 +105,14 @@ def options_from(path: Path, preset: str | None = None) -> TrainConfig:
         raise ValueError(f"--config {path}: {error.strerror}") from error
     values.pop("data", None)
     named = preset or values.get("preset", "laptop")
-    if named not in PRESETS:
-        raise ValueError(f"{path}: preset: {named!r} is none of {', '.join(PRESETS)}")
-    start = PRESETS[named]
+    try:
+        start = train_defaults(named, recipe or values.get("recipe"))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     unknown = ", ".join(sorted(set(values) - set(options(start))))
     if unknown:
         raise ValueError(f"{path}: no option of train: {unknown}; see lord-fast train --help")
-    values["preset"] = named
+    values |= {"preset": named, "recipe": start.recipe}
     whole = options(from_plain(path, {**as_plain(start), **values}, start))
     return replace(start, **{name: whole[name] for name in values})
 
@@ -162,6 +167,8 @@ def from_plain(path: Path, values: dict[str, Any], default: AnyStage) -> AnyStag
     """
     known = options(default)
     values = {**{name: value for name, value in ADDED.items() if name in known}, **values}
+    if "recipe" in known and values.get("preset") in PRESETS:
+        values.setdefault("recipe", PRESETS[values["preset"]].recipe)  # Older versions lack it.
     for name in SWITCHES:
         if isinstance(values.get(name), bool):
             values[name] = "on" if values[name] else "off"

@@ -11,11 +11,10 @@ from torch import Tensor
 from lord_fast import __version__, kernels
 from lord_fast.bounds import flag
 from lord_fast.config import (
-    PRESETS,
     EncoderConfig,
+    Recipe,
     StageConfig,
     TrainConfig,
-    encoder_defaults,
     fit_to,
     options,
     replace,
@@ -30,6 +29,7 @@ from lord_fast.machine import Machine, set_up_for
 from lord_fast.model.build import build_loss, saved_shards, stored_classes, stored_shards
 from lord_fast.model.generator import num_adain_layers
 from lord_fast.model.perceptual import PerceptualLoss
+from lord_fast.presets import PRESETS, encoder_defaults, train_defaults
 from lord_fast.run import checkpoint
 from lord_fast.run.codes import Stage as StageName
 from lord_fast.run.config import load_config, save_encoder_config
@@ -112,7 +112,7 @@ def train_latent(
         check_run(run, config, data)  # Another process may have changed it before the lock.
         write_run(run, config, {**data, "perceptual_sha256": sha256}, store.class_names)
         _record(command, run)
-        console.print(header(stage, run, config.preset, PRESETS[config.preset]))
+        console.print(header(stage, run, config, train_defaults(config.preset, config.recipe)))
         if start:
             console.print(f"start:   {start}")
 
@@ -192,7 +192,7 @@ def train_encoders(
         check_encoders(run, config)  # Another process may have changed it before the lock.
         save_encoder_config(run / "encoders.yaml", config)
         _record(command, run)
-        console.print(header(stage, run, run_config.preset, encoder_defaults(run_config)))
+        console.print(header(stage, run, run_config, encoder_defaults(run_config)))
 
     _run(stage, run, begin, console, from_step, callbacks)
     return end
@@ -256,14 +256,14 @@ def check_weights_of(config: TrainConfig) -> None:
     build_loss(config)
 
 
-def header(stage: Stage, run: Path, preset: str, defaults: StageConfig) -> str:
+def header(stage: Stage, run: Path, config: TrainConfig, defaults: StageConfig) -> str:
     """Describe the configuration, the data, the device, the kernels and the output folder.
 
     Args:
         stage: The stage.
         run: The run's folder.
-        preset: Name of the run's preset.
-        defaults: The stage's configuration in this preset. Only options that differ are listed.
+        config: The run's configuration of stage 1.
+        defaults: The defaults of the stage. Only options that differ are listed.
     """
     store, machine, steps = stage.store, stage.machine, stage.total_steps
     shape = f"{store.size} x {store.size} x {store.channels}"
@@ -278,7 +278,10 @@ def header(stage: Stage, run: Path, preset: str, defaults: StageConfig) -> str:
     if stage.shards.count > 1:
         length += f", {stage.shards.count} virtual ranks in {stage.group.world} processes"
     number, file = (1, "config.yaml") if stage.name == "latent" else (2, "encoders.yaml")
-    chosen = ["preset", preset, *changed_options(stage.config, defaults)]
+    chosen = ["preset", config.preset]
+    if config.recipe != PRESETS[config.preset].recipe:
+        chosen += ["--recipe", config.recipe]
+    chosen += changed_options(stage.config, defaults)
     tables = stage.table_place.describe() if isinstance(stage, LatentStage) else ""
     return "\n".join((
         f"lord-fast {__version__}, stage {number}",
@@ -290,20 +293,20 @@ def header(stage: Stage, run: Path, preset: str, defaults: StageConfig) -> str:
         f"length:  {length}",
         f"loss:    {loss}",
         f"options: {' '.join(chosen)}",
-        *network_note(preset, store.size),
+        *network_note(config.recipe, store.size),
         f"run:     {run} (every option: {run / file})",
     ))  # fmt: skip
 
 
-def network_note(preset: str, size: int) -> list[str]:
-    """Say in a line that a preset with the published settings has another network for large images.
+def network_note(recipe: Recipe, size: int) -> list[str]:
+    """Say in a line that the published recipe trains another network for large images.
 
     Args:
-        preset: Name of the run's preset.
+        recipe: The run's recipe.
         size: Side of the images in pixels.
     """
     layers = num_adain_layers(size)
-    if preset not in ("paper", "a100") or layers == 4:
+    if recipe != "published" or layers == 4:
         return []
     return [
         f"network: not the published one at {size} px: {layers} AdaIN layers from 4 x 4 instead of "

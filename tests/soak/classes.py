@@ -10,6 +10,7 @@ part of every figure; `open` shows it alone with the smallest store.
 
 import argparse
 import json
+import multiprocessing
 import os
 import resource
 import subprocess
@@ -94,7 +95,12 @@ def main() -> None:
             folder = (given.folder or Path(temporary)) / str(classes)
             folder.mkdir(parents=True, exist_ok=True)
             if not (folder / "source.npz").exists():
-                write_source(folder / "source.npz", classes)
+                # In a process of its own, because a child starts with the peak of its parent.
+                maker = multiprocessing.get_context("spawn").Process(
+                    target=write_source, args=(folder / "source.npz", classes)
+                )
+                maker.start()
+                maker.join()
             for verb, arguments in commands(folder).items():
                 if not given.verbs or verb in given.verbs.split(","):
                     row = {"classes": classes, "verb": verb, **measure(arguments, given.timeout)}

@@ -3,7 +3,7 @@
 Usage: python -m tests.soak.fuzz [PARSER ...] [-- libFuzzer's options, such as -runs=100000]
 
 The first byte of an input chooses the parser. Seeds are small valid files. A crash is written to
-crash-* and named.
+crash-* and named. TMPDIR=/dev/shm keeps the files in memory, which is ten times as fast.
 """
 
 import sys

@@ -49,8 +49,8 @@ MUTATIONS = {
         "    partial.rename(final)\n", "tests/test_checkpoint.py",
     ),
     "links before state.json": Mutation(
-        SNAPSHOT, "            os.link(snapshot.previous / file, partial / file)\n",
-        "            pass\n", "tests/test_segments.py",
+        SNAPSHOT, "        os.link(snapshot.previous / file, partial / file)\n",
+        "        pass\n", "tests/test_segments.py",
     ),
     "a segment that is left out": Mutation(
         SEGMENTS, "    kept, steps = list(older), [[since, step]]\n",
@@ -135,7 +135,8 @@ MUTATIONS = {
         "tests/test_latent.py",
     ),
     "hash of labels": Mutation(
-        "lord_fast/data/store.py", "        check_files(path, manifest, LABEL_FILES)\n", "",
+        "lord_fast/data/store.py",
+        "        check_files(path, manifest, (*LABEL_FILES, *label_files(manifest)))\n", "",
         "tests/test_data_reliability.py",
     ),
     "hash of a checkpoint's files": Mutation(

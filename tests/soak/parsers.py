@@ -3,8 +3,10 @@
 Each returns, or raises a ValueError (OSError for the system's own words). Anything else is a fault.
 """
 
+import atexit
 import hashlib
 import json
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +14,7 @@ from pathlib import Path
 from lord_fast.data.manifest import read_manifest
 from lord_fast.data.options import PackConfig
 from lord_fast.data.pack import _crop
+from lord_fast.data.sources.glyphs import Glyphs
 from lord_fast.data.sources.labels import Stem
 from lord_fast.data.sources.mnist import IMAGES, LABELS, read_idx
 from lord_fast.data.sources.npz import NpzFile
@@ -23,6 +26,7 @@ from lord_fast.run.config import load_config, load_encoder_config
 Parser = Callable[[bytes], object]
 FOLDER = Path(tempfile.mkdtemp(prefix="parsers-"))
 """Files to read; in memory where the machine has /dev/shm and TMPDIR says so."""
+atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
 
 
 def of_file(name: str, read: Callable[[Path], object]) -> Parser:
@@ -80,7 +84,7 @@ PARSERS: dict[str, Parser] = {
     "stats.jsonl": of_file("run/stats.jsonl", stats.read_stats),
     "history.jsonl": of_file("run/history.jsonl", in_store(history.read_history)),
     "metrics.json": of_file("run/metrics.json", in_store(metrics.read_metrics)),
-    "crop": lambda data: _crop(None, PackConfig(crop=text(data))),  # type: ignore[arg-type]
+    "crop": lambda data: _crop(Glyphs(8), PackConfig(crop=text(data))),
     "content pattern": lambda data: Stem(text(data)),
 }
 
