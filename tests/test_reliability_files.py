@@ -67,6 +67,17 @@ def test_an_edited_configuration_says_what_to_do(short_run, tmp_path):
         load_config(file)
 
 
+@pytest.mark.parametrize("text", [
+    "5: 1\nlr: 2\n", "data:\n  5: 1\n  b: 2\n", "a: " + "[" * 3000 + "]" * 3000,
+])  # fmt: skip
+def test_other_yaml_than_a_configuration_is_refused(tmp_path, text):
+    """Keys that are numbers, and nesting that exceeds Python's stack."""
+    for first in ("", f"# sha256 {'0' * 64} of this content; delete this line if you edit it\n"):
+        (tmp_path / "config.yaml").write_text(first + text)
+        with pytest.raises(ValueError, match="config.yaml: (not the configuration|damaged)"):
+            load_config(tmp_path / "config.yaml")
+
+
 def test_a_configuration_with_aliases_is_refused(tmp_path):
     lines = ["a0: &a0 [x, x]", *(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]" for i in range(1, 30))]
     bomb = "\n".join(lines)

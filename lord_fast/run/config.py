@@ -173,7 +173,7 @@ def from_plain(path: Path, values: dict[str, Any], default: AnyStage) -> AnyStag
         if isinstance(values.get(name), bool):
             values[name] = "on" if values[name] else "off"
     if set(values) != set(known):
-        odd = ", ".join(sorted(map(str, set(values) ^ set(known))))
+        odd = ", ".join(sorted(set(values) ^ set(known)))
         raise ValueError(f"{path}: written by another version of lord-fast (keys: {odd})")
     for name, default_value in known.items():
         if isinstance(default_value, tuple) and isinstance(values[name], list):
@@ -221,9 +221,9 @@ def _read(path: Path) -> dict[str, Any]:
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
             raise ValueError(f"{path}: not written by lord-fast (it has YAML aliases)")
         values = yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path}: damaged ({' '.join(str(error).split())})") from error
-    if not isinstance(values, dict):
+    if not isinstance(values, dict) or not _has_text_keys(values):
         raise ValueError(f"{path}: not the configuration of a run")
     first = text.partition("\n")[0]
     if first.startswith("# sha256") and first != FIRST_LINE.format(_digest(values)):
@@ -232,6 +232,13 @@ def _read(path: Path) -> dict[str, Any]:
             f"its first line if you edited it on purpose"
         )
     return values
+
+
+def _has_text_keys(value: Any) -> bool:
+    """Return whether all keys are text. YAML also reads numbers, dates and so on as keys."""
+    if isinstance(value, dict):
+        return all(isinstance(key, str) for key in value) and _has_text_keys([*value.values()])
+    return all(map(_has_text_keys, value)) if isinstance(value, list) else True
 
 
 def _text(path: Path) -> str:
