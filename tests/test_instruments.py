@@ -16,9 +16,9 @@ from lord_fast.evaluate.controls import leakage, plant, without_leak
 from lord_fast.evaluate.guesses import Guesses, Wanted
 from lord_fast.evaluate.lpips import Lpips
 from lord_fast.evaluate.nearest import compare_nearest
-from lord_fast.evaluate.probes import PROBES, probe
+from lord_fast.evaluate.probes import PROBES, probe, without_groups
 from lord_fast.evaluate.score import score
-from lord_fast.evaluate.splits import hold_out
+from lord_fast.evaluate.splits import held_out_contents, hold_out
 from lord_fast.model.density import fit_density
 from lord_fast.model.perceptual import CONVOLUTIONS, POOLS
 from tests.test_cli import fails
@@ -56,6 +56,52 @@ def test_controls_enclose_the_leakage_of_codes_without_a_leak():
         assert found[of] < 0.07
     assert found["accuracy"] < planted["accuracy"] - 0.02
     assert "accuracy" not in found["blind"]
+
+
+@pytest.mark.parametrize("classes_and_contents", [(20, 72), (28, 64), (62, 45)])
+def test_a_probe_detects_the_planted_leak_in_stores_of_usual_sizes(classes_and_contents):
+    """Codes vary more between contents than within, which hides the leak from the other probes.
+
+    The sizes are those of COIL-20, Yale B and the demo.
+    """
+    classes, contents = np.indices(classes_and_contents).reshape(2, -1)
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        codes = 1.5 * rng.standard_normal((classes_and_contents[1], 64))[contents]
+        codes += rng.standard_normal(codes.shape)
+        found = leakage(codes, classes, contents, held_out_contents(classes, contents, seed), seed)
+        chance = found["chance"]
+        highest = chance + 3 * (chance * (1 - chance) / found["scored_on"]) ** 0.5
+        assert "centroid_accuracy" not in found["blind"]
+        assert found["centroid_accuracy"] < highest
+        assert found["controls"]["no_leak"]["centroid_accuracy"] < highest
+
+
+def test_collapsed_codes_are_read_at_chance():
+    codes, classes, contents = np.ones((400, 4)), *np.indices((20, 20)).reshape(2, -1)
+    found = leakage(codes, classes, contents, held_out_contents(classes, contents, 0), 0)
+    assert all(found[name] == pytest.approx(found["chance"]) for name in PROBES)
+
+
+def test_few_images_are_all_scored_apart_from_their_content():
+    classes, contents = np.indices((20, 72)).reshape(2, -1)
+    splits = held_out_contents(classes, contents, 0)
+    assert sorted(np.concatenate([split.test for split in splits])) == list(range(1440))
+    for split in splits:
+        assert not set(contents[split.train]) & set(contents[split.test])
+    classes, contents = np.indices((20, 200)).reshape(2, -1)
+    assert len(held_out_contents(classes, contents, 0)) == 1
+    assert held_out_contents(np.repeat([0, 1], 50), np.arange(100), 0) == []
+
+
+def test_a_mean_is_subtracted_only_from_what_several_classes_share():
+    """The mean of a content of a single class would hold the class."""
+    labels, groups = np.array([0, 1, 0, 0, 1]), np.array([7, 7, 8, 8, 9])
+    codes = np.array([[1.0], [3.0], [5.0], [7.0], [9.0]])
+    rest = without_groups(codes, labels, groups)
+    assert rest[:, 0].tolist() == [-1, 1, 0, 2, 4]  # the mean of content 7 is 2, of all codes 5
+    alone = without_groups(codes, labels, np.arange(5))
+    assert alone[:, 0].tolist() == [-4, -2, 0, 2, 4]
 
 
 def test_a_probe_with_too_few_images_is_reported_as_blind():

@@ -74,7 +74,7 @@ def test_other_yaml_than_a_configuration_is_refused(tmp_path, text):
     """Keys that are numbers, and nesting that exceeds Python's stack."""
     for first in ("", f"# sha256 {'0' * 64} of this content; delete this line if you edit it\n"):
         (tmp_path / "config.yaml").write_text(first + text)
-        with pytest.raises(ValueError, match="config.yaml: (not the configuration|damaged)"):
+        with pytest.raises(ValueError, match=r"config\.yaml: (not the configuration|damaged)"):
             load_config(tmp_path / "config.yaml")
 
 

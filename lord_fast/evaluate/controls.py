@@ -48,7 +48,7 @@ def leakage(
     clean = without_leak(codes, labels, groups, seed)
     leaky, oracle = plant(clean, labels, seed)
     right = {
-        name: read(codes_, labels, splits, seed)
+        name: read(codes_, labels, splits, seed, groups)
         for name, codes_ in (
             ("codes", codes), ("no_leak", clean), ("planted", leaky),
             *((("pixel_pca", pixels),) if pixels is not None else ()),

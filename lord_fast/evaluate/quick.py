@@ -10,7 +10,7 @@ from lord_fast.evaluate.images import compare, pixels_of, psnr
 from lord_fast.evaluate.labels import combinations
 from lord_fast.evaluate.lpips import Lpips
 from lord_fast.evaluate.probes import probe
-from lord_fast.evaluate.splits import class_split
+from lord_fast.evaluate.splits import held_out_contents, stratified
 from lord_fast.evaluate.transfer import draw_pairs, transfers
 
 
@@ -75,5 +75,5 @@ def measure_quick(
 def _leakage(codes: CodeSource, store: ImageStore, seed: int) -> dict:
     ids = of_several(store, draw_images(store, seed))
     classes, contents = store.class_ids[ids].numpy(), combinations(store)[0][ids.numpy()]
-    split = class_split(classes, contents, seed)
-    return probe(codes(ids)[0].cpu().numpy(), classes, [split], seed)
+    splits = held_out_contents(classes, contents, seed) or [stratified(classes, seed)]
+    return probe(codes(ids)[0].cpu().numpy(), classes, splits, seed)

@@ -6,7 +6,7 @@ import numpy as np
 
 from lord_fast.evaluate.controls import leakage
 from lord_fast.evaluate.probes import factor_split, probe, probe_factor
-from lord_fast.evaluate.splits import hold_out, stratified
+from lord_fast.evaluate.splits import held_out_contents, stratified
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ def probe_codes(
     """
     classes, contents = labels.classes, labels.contents
     at_random = stratified(classes, seed)
-    held_out = hold_out(classes, contents, "contents", seed)
-    splits = [held_out or at_random]
+    held_out = held_out_contents(classes, contents, seed)
+    splits = held_out or [at_random]
     leaks = {"class_from_content": leakage(content, classes, contents, splits, seed, pixels)}
     if held_out:
         found = leakage(content, classes, contents, [at_random], seed, pixels)

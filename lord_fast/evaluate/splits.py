@@ -12,6 +12,9 @@ import numpy as np
 
 TEST_SHARE = 1 / 3
 FOLDS = 3
+FEW = 3000
+"""Largest number of images that are all scored, in `FOLDS` folds. Of more images one fold is
+enough."""
 LEAST_SHARED = 0.5
 """Smallest fraction of images in groups with several labels for which groups are held out."""
 
@@ -85,6 +88,26 @@ def class_split(class_ids: np.ndarray, contents: np.ndarray, seed: int) -> Split
     return hold_out(class_ids, contents, "contents", seed) or stratified(class_ids, seed)
 
 
+def held_out_contents(class_ids: np.ndarray, contents: np.ndarray, seed: int) -> list[Split]:
+    """Hold out contents to predict the class, in three folds if there are few images.
+
+    A third of few images would be too small to detect a small leak.
+
+    Args:
+        class_ids: int64 [N].
+        contents: int64 [N].
+        seed: Seed of the random draw.
+
+    Returns:
+        The splits. The list is empty if contents cannot be held out, see `hold_out`.
+    """
+    once = hold_out(class_ids, contents, "contents", seed)
+    if once is None or len(class_ids) > FEW:
+        return [once] if once else []
+    every = np.ones(len(class_ids), dtype=bool)
+    return _folds(class_ids, contents, every, every, f"{once.how}, {FOLDS} folds", seed)
+
+
 def hold_out_folds(
     labels: np.ndarray, groups: np.ndarray, scored: np.ndarray, what: str, seed: int
 ) -> list[Split]:
@@ -102,13 +125,28 @@ def hold_out_folds(
         Three splits, or one split without held-out groups if labels do not share groups. The list
         is empty if too few labels remain.
     """
-    apart = shared(labels, groups)
+    if shared(labels, groups):
+        return _folds(labels, groups, ~scored, scored, f"the run's store, {what} held out", seed)
+    train = np.flatnonzero(~scored)
+    test = np.flatnonzero(scored & np.isin(labels, labels[train]))
+    enough = len(test) and len(np.unique(labels[train])) > 1
+    return [Split(train, test, "the run's store")] if enough else []
+
+
+def _folds(
+    labels: np.ndarray,
+    groups: np.ndarray,
+    learnt: np.ndarray,
+    scored: np.ndarray,
+    how: str,
+    seed: int,
+) -> list[Split]:
+    """Hold out a third of the groups in turn. Train on `learnt` and score `scored`, bool [N]."""
     values = np.random.default_rng(seed).permutation(np.unique(groups))
-    how = f"the run's store, {what} held out" if apart else "the run's store"
     splits = []
-    for part in np.array_split(values, FOLDS) if apart else [values]:
+    for part in np.array_split(values, FOLDS):
         inside = np.isin(groups, part)
-        train = np.flatnonzero(~scored & ~(inside & apart))
+        train = np.flatnonzero(learnt & ~inside)
         test = np.flatnonzero(scored & inside & np.isin(labels, labels[train]))
         if len(test) and len(np.unique(labels[train])) > 1:
             splits.append(Split(train, test, how))
