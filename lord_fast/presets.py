@@ -5,7 +5,7 @@ A recipe says what is learnt and does not depend on the sizes of codes and netwo
 
 import dataclasses
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, get_args
 
 from lord_fast.config import (
     Default,
@@ -39,7 +39,8 @@ FULL = {"content_dim": 128, "class_dim": 256, "adain_dim": 256}
 """The published sizes of stage 1."""
 
 PRESETS: dict[str, TrainConfig] = {"laptop": TrainConfig()}
-PRESETS["full"] = replace(PRESETS["laptop"], preset="full", **FULL)
+# At this width training fails with the learning rate of laptop (docs/start.md).
+PRESETS["full"] = replace(PRESETS["laptop"], preset="full", lr=5e-4, **FULL)
 PRESETS["demo"] = replace(
     PRESETS["laptop"],
     preset="demo",
@@ -60,33 +61,27 @@ PRESETS["a100"] = replace(
     PRESETS["paper"], preset="a100", precision="bf16", compile="on", device="cuda"
 )
 
-ENCODER_RECIPES: dict[Recipe, EncoderConfig] = {
-    "best": EncoderConfig(),
-    "published": EncoderConfig(
-        encoder_init="linear",
-        reconstruction_weight=1.0,
-        swaps=0,
-        content_bandwidth=0.0,
-        content_weight=10.0,
-        class_weight=10.0,
-        lr=1e-4,
-        batch_size=Default(128),
-        epochs=Default(200),
-    ),
-}
-"""The recipes of stage 2."""
-FULL_ENCODER_DIM = 256
-"""The published width of the encoders."""
 ENCODER_PRESETS: dict[str, EncoderConfig] = {
-    "laptop": ENCODER_RECIPES["best"],
-    "full": replace(ENCODER_RECIPES["best"], encoder_dim=FULL_ENCODER_DIM),
+    "laptop": EncoderConfig(),
+    "full": EncoderConfig(encoder_dim=256, lr=5e-4),
     "demo": EncoderConfig(
         class_cross_entropy=1.0,
         class_bandwidth=0.25,
         content_bandwidth=0.2,
         epochs=Default(12),
     ),
-    "paper": replace(ENCODER_RECIPES["published"], encoder_dim=FULL_ENCODER_DIM),
+    "paper": EncoderConfig(
+        encoder_init="linear",
+        reconstruction_weight=1.0,
+        swaps=0,
+        content_bandwidth=0.0,
+        content_weight=10.0,
+        class_weight=10.0,
+        encoder_dim=256,
+        lr=1e-4,
+        batch_size=Default(128),
+        epochs=Default(200),
+    ),
 }
 ENCODER_PRESETS["a100"] = ENCODER_PRESETS["paper"]
 
@@ -105,10 +100,16 @@ def train_defaults(preset: Preset, recipe: Recipe | None = None) -> TrainConfig:
     found = PRESETS[preset]
     if recipe in (None, found.recipe):
         return found
-    _check("recipe", recipe, ENCODER_RECIPES)
-    best = options(PRESETS["laptop"])
-    values = PUBLISHED if recipe == "published" else {name: best[name] for name in PUBLISHED}
-    return replace(found, **values)
+    _check("recipe", recipe, get_args(Recipe))
+    other = options(PRESETS[_of_recipe(preset, recipe)])
+    return replace(found, **{name: other[name] for name in PUBLISHED})
+
+
+def _of_recipe(preset: str, recipe: str) -> str:
+    """Return the preset that has a recipe as its own, of the same size if there is one."""
+    if recipe == "published":
+        return "paper"
+    return "full" if preset in ("paper", "a100") else "laptop"
 
 
 def _check(what: str, name: Any, known: Iterable[str]) -> None:
@@ -120,7 +121,8 @@ def encoder_defaults(config: TrainConfig) -> EncoderConfig:
     """Return the defaults of stage 2, from the preset, recipe, machine and ranks of stage 1."""
     found = ENCODER_PRESETS[config.preset]
     if config.recipe != PRESETS[config.preset].recipe:
-        found = replace(ENCODER_RECIPES[config.recipe], encoder_dim=found.encoder_dim)
+        other = ENCODER_PRESETS[_of_recipe(config.preset, config.recipe)]
+        found = replace(other, encoder_dim=found.encoder_dim)
     ranks = Default(config.virtual_ranks)
     return dataclasses.replace(
         found, machine=config.machine, logging=config.logging, virtual_ranks=ranks

@@ -21,9 +21,9 @@ def differing(one, other) -> set[str]:
 
 def test_full_is_laptop_at_the_published_sizes():
     full, laptop, paper = PRESETS["full"], PRESETS["laptop"], PRESETS["paper"]
-    assert differing(full, laptop) == {"preset", *SIZES}
+    assert differing(full, laptop) == {"preset", "lr", *SIZES}
     assert not SIZES & differing(full, paper)
-    assert differing(ENCODER_PRESETS["full"], ENCODER_PRESETS["laptop"]) == {"encoder_dim"}
+    assert differing(ENCODER_PRESETS["full"], ENCODER_PRESETS["laptop"]) == {"encoder_dim", "lr"}
     assert ENCODER_PRESETS["full"].encoder_dim == ENCODER_PRESETS["paper"].encoder_dim
 
 
