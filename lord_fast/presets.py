@@ -10,7 +10,6 @@ from typing import Any, get_args
 from lord_fast.config import (
     Default,
     EncoderConfig,
-    Preset,
     Recipe,
     TrainConfig,
     options,
@@ -86,7 +85,7 @@ ENCODER_PRESETS: dict[str, EncoderConfig] = {
 ENCODER_PRESETS["a100"] = ENCODER_PRESETS["paper"]
 
 
-def train_defaults(preset: Preset, recipe: Recipe | None = None) -> TrainConfig:
+def train_defaults(preset: str, recipe: str | None = None) -> TrainConfig:
     """Return the defaults of stage 1.
 
     Args:
