@@ -1,6 +1,7 @@
 """The presets of both stages. A preset has a size, a recipe and, for a100, a machine.
 
-A recipe says what is learnt and does not depend on the sizes of codes and networks.
+A recipe says what is learnt. Of its values only the learning rate of the networks depends on the
+size.
 """
 
 import dataclasses
@@ -112,7 +113,7 @@ def _of_recipe(preset: str, recipe: str) -> str:
 
 
 def _check(what: str, name: Any, known: Iterable[str]) -> None:
-    if name not in known:
+    if name not in tuple(known):  # A value from a file may be no key of a dict.
         raise ValueError(f"{what}: {name!r} is none of {', '.join(known)}")
 
 

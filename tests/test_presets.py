@@ -77,6 +77,9 @@ def test_a_run_without_a_recipe_resumes(glyph_store, tmp_path, preset, recipe):
     assert main(words) == 0
     values = yaml.safe_load((run / "config.yaml").read_text())
     assert values.pop("recipe") == recipe
+    (run / "config.yaml").write_text(yaml.safe_dump({**values, "preset": [preset]}))
+    with pytest.raises(ValueError, match=r"config\.yaml: "):
+        load_config(run / "config.yaml")
     (run / "config.yaml").write_text(yaml.safe_dump(values))
     assert load_config(run / "config.yaml")[0].recipe == recipe
     assert main(words) == 0
@@ -86,6 +89,10 @@ def test_wrong_names_are_refused(tmp_path, capsys):
     with pytest.raises(ValueError, match="recipe: 'worst' is none of best, published"):
         Lord.train("three", tmp_path / "run", recipe="worst")
     file = tmp_path / "options.yaml"
+    for text in ("preset: [laptop]", "recipe: [best]"):
+        file.write_text(text)
+        assert main(("train", "store", "--run", "run", "--config", str(file))) == 2
+        assert "is none of" in capsys.readouterr().err
     for text in ("recipe: worst", "preset: worst"):
         file.write_text(text)
         assert main(("train", "store", "--run", "run", "--config", str(file))) == 2

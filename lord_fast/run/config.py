@@ -167,7 +167,7 @@ def from_plain(path: Path, values: dict[str, Any], default: AnyStage) -> AnyStag
     """
     known = options(default)
     values = {**{name: value for name, value in ADDED.items() if name in known}, **values}
-    if "recipe" in known and values.get("preset") in PRESETS:
+    if "recipe" in known and values.get("preset") in tuple(PRESETS):
         values.setdefault("recipe", PRESETS[values["preset"]].recipe)  # Older versions lack it.
     for name in SWITCHES:
         if isinstance(values.get(name), bool):
