@@ -5,11 +5,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from lord_fast.bench.options import PublishedCode
 from lord_fast.bench.published import PublishedStep
+from lord_fast.bench.published_tensorflow import TensorFlowStep
 from lord_fast.config import Switch, TrainConfig, fit_to, replace
 from lord_fast.data.store import ImageStore, as_float
 from lord_fast.machine import Machine, ieee_float32, synchronize, use_tf32
@@ -18,6 +21,9 @@ from lord_fast.system import INFERENCE_BATCH
 from lord_fast.train.latent import LatentStage
 
 PUBLISHED = "published"
+STEPS: dict[PublishedCode, type[PublishedStep]] = {
+    "pytorch": PublishedStep, "tensorflow": TensorFlowStep,
+}  # fmt: skip
 EAGER: dict[str, Switch] = dict.fromkeys(("compile", "cuda_graph", "cache_target_features"), "off")
 
 
@@ -30,19 +36,21 @@ class Task:
         machine: Device, precision of lord-fast's convolutions, and threads.
         weights: Files of VGG16 weights by the input that they expect, such as `unit`. A missing
             file is downloaded.
+        code: The published code whose recipe is compared.
         clock: Returns the time in seconds.
     """
 
     store: ImageStore
     machine: Machine
     weights: Mapping[str, Path | None] = field(default_factory=dict)
+    code: PublishedCode = "pytorch"
     clock: Callable[[], float] = time.perf_counter
 
-    def recipe(self, preset: str, steps: int, seed: int, form: Mapping[str, Switch]) -> TrainConfig:
-        """Return the configuration of a preset for a number of steps."""
-        config = PRESETS[preset]
+    def recipe(self, preset: str, steps: int, seed: int, others: Mapping[str, Any]) -> TrainConfig:
+        """Return the configuration of a preset for a number of steps, with other options."""
+        config = replace(PRESETS[preset], steps=steps, seed=seed, **others)
         weights = self.weights.get(config.loss.perceptual_input)
-        config = replace(config, steps=steps, seed=seed, perceptual_weights=weights, **form)
+        config = replace(config, perceptual_weights=weights)
         return fit_to(config, self.store.num_images)
 
 
@@ -115,7 +123,7 @@ class Arm(ABC):
 
 
 class PublishedArm(Arm):
-    """The published step (`lord_fast.bench.published`) with the published recipe.
+    """The published step (`lord_fast.bench.published`) with the recipe of `Task.code`.
 
     On CUDA its convolutions and matrix products use TF32, which is the fastest precision that gives
     the published code without changes to it.
@@ -131,8 +139,10 @@ class PublishedArm(Arm):
         """
         super().__init__(task)
         machine = Machine(task.machine.device, torch.float32, task.machine.threads)
-        self.stage = LatentStage(task.recipe("paper", steps, seed, EAGER), task.store, machine)
-        self.published = PublishedStep.like(self.stage)
+        step = STEPS[task.code]
+        config = task.recipe("paper", steps, seed, {**EAGER, **step.options})
+        self.stage = LatentStage(config, task.store, machine)
+        self.published = step.like(self.stage)
 
     def advance(self) -> Tensor:
         """See `Arm.advance`. The images are contiguous float32."""

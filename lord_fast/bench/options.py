@@ -8,6 +8,7 @@ from lord_fast.bounds import AtLeast, Below, Checked, MoreThan
 from lord_fast.config import Preset
 
 What = Literal["step", "latent", "data", "train", "quality"]
+PublishedCode = Literal["pytorch", "tensorflow"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,9 @@ class BenchConfig(Checked):
     """Also measure larger numbers of images and classes as far as memory allows (only for step)."""
     arms: tuple[Preset, ...] = ("demo",)
     """Presets to compare with the published recipe, which is always measured (only for quality)."""
+    published: PublishedCode = "pytorch"
+    """Published code whose recipe is compared (only for quality). pytorch needs torchvision's VGG16
+    weights. tensorflow needs the Caffe weights, as the code behind the paper's figures did."""
     seconds: Annotated[float, MoreThan(0), Below(1e7)] = 600.0
     """Seconds of training for each arm, without evaluation (only for quality)."""
     points: Annotated[int, AtLeast(2), Below(10_001)] = 10
@@ -44,10 +48,10 @@ class BenchConfig(Checked):
     """Store of RGB images of at most 64 px with content labels (only for quality). Defaults to the
     glyphs of the demo at 32 px."""
     perceptual_weights: Path | None = None
-    """File of torchvision's VGG16 weights (IMAGENET1K_V1), for the published recipe, paper, a100
-    and LPIPS (only for quality). By default they are downloaded once."""
+    """File of torchvision's VGG16 weights (IMAGENET1K_V1), for the published PyTorch recipe with
+    its LPIPS, paper and a100 (only for quality). By default they are downloaded once."""
     caffe_weights: Path | None = None
-    """File of VGG16 weights in Caffe's form, for laptop (only for quality). By default they are
-    downloaded once."""
+    """File of VGG16 weights in Caffe's form, for the published TensorFlow recipe with its LPIPS,
+    laptop and full (only for quality). By default they are downloaded once."""
     threads: Annotated[int, AtLeast(0), Below(1025)] = 0
     """Number of CPU threads. 0 uses one for each core."""

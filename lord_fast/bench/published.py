@@ -8,10 +8,11 @@ every ratio.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import fmean
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +30,10 @@ OURS = "lord-fast"
 
 
 class PublishedModel(nn.Module):
-    """The embeddings, modulation and generator of the published PyTorch code, for 64 px images."""
+    """The embeddings, modulation and generator of the published code, for 64 px images.
+
+    The slope of LeakyReLU is that of the PyTorch code by default. The TensorFlow code has 0.3.
+    """
 
     def __init__(
         self,
@@ -42,9 +46,11 @@ class PublishedModel(nn.Module):
         size: int = 64,
         channels: int = 3,
         content_std: float = 1.0,
+        leaky_slope: float = 0.01,
     ):
         super().__init__()
         self.content_std, self.start, self.adain_dim = content_std, size // 16, adain_dim
+        self.leaky_slope = leaky_slope
         self.content_embedding = nn.Embedding(num_images, content_dim)
         self.class_embedding = nn.Embedding(num_classes, class_dim)
         for table in (self.content_embedding, self.class_embedding):
@@ -52,13 +58,14 @@ class PublishedModel(nn.Module):
         self.adain = nn.ModuleList(nn.Linear(class_dim, 2 * adain_dim) for _ in range(4))
         pixels = self.start**2
         self.fc = nn.Sequential(
-            nn.Linear(content_dim, pixels * (adain_dim // 8)), nn.LeakyReLU(),
-            nn.Linear(pixels * (adain_dim // 8), pixels * (adain_dim // 4)), nn.LeakyReLU(),
-            nn.Linear(pixels * (adain_dim // 4), pixels * adain_dim), nn.LeakyReLU(),
+            nn.Linear(content_dim, pixels * (adain_dim // 8)), nn.LeakyReLU(leaky_slope),
+            nn.Linear(pixels * (adain_dim // 8), pixels * (adain_dim // 4)),
+            nn.LeakyReLU(leaky_slope),
+            nn.Linear(pixels * (adain_dim // 4), pixels * adain_dim), nn.LeakyReLU(leaky_slope),
         )  # fmt: skip
         self.convs = nn.ModuleList(nn.Conv2d(adain_dim, adain_dim, 3, padding=1) for _ in range(4))
         self.last = nn.Sequential(
-            nn.Conv2d(adain_dim, adain_dim // 4, 5, padding=2), nn.LeakyReLU(),
+            nn.Conv2d(adain_dim, adain_dim // 4, 5, padding=2), nn.LeakyReLU(leaky_slope),
             nn.Conv2d(adain_dim // 4, channels, 7, padding=3), nn.Sigmoid(),
         )  # fmt: skip
 
@@ -79,7 +86,7 @@ class PublishedModel(nn.Module):
         """Generate images [B, channels, size, size] from content and class codes."""
         x = self.fc(code).view(len(code), self.adain_dim, self.start, self.start)
         for conv, linear in zip(self.convs, self.adain, strict=True):
-            x = F.leaky_relu(conv(F.interpolate(x, scale_factor=2)))
+            x = F.leaky_relu(conv(F.interpolate(x, scale_factor=2)), self.leaky_slope)
             bias, scale = linear(class_code).view(len(code), -1, 2, 1, 1).unbind(2)
             mean = x.mean((2, 3), keepdim=True)
             var = x.var((2, 3), unbiased=False, keepdim=True)
@@ -113,7 +120,14 @@ class PublishedVGG(nn.Module):
 
 
 class PublishedStep:
-    """Model, loss, optimizer and schedule. A call does one step on a batch of float32 images."""
+    """Model, loss, optimizer and schedule. A call does one step on a batch of float32 images.
+
+    Attributes:
+        options: Options of the `paper` preset that the recipe changes.
+    """
+
+    options: ClassVar[Mapping[str, Any]] = {}
+    schedule: torch.optim.lr_scheduler.LRScheduler
 
     def __init__(
         self,
@@ -139,7 +153,7 @@ class PublishedStep:
         model = PublishedModel(
             store.num_images, store.num_classes, content_dim=config.model.content_dim,
             class_dim=config.model.class_dim, adain_dim=config.model.adain_dim, size=store.size,
-            content_std=config.model.content_std,
+            content_std=config.model.content_std, leaky_slope=config.model.leaky_slope,
         )  # fmt: skip
         model.content_embedding.weight.data.copy_(stage.contents[0].state.weight)
         model.class_embedding.weight.data.copy_(stage.class_.state.weight)
@@ -154,12 +168,17 @@ class PublishedStep:
             if n <= vgg.taps[-1]
             for k in kinds
         }
-        return cls(
+        step = cls(
             model.to(stage.device),
             PublishedVGG(weights, vgg.taps).to(stage.device),
             stage.total_steps,
             config.loss.content_decay,
         )
+        step.adapt(stage)
+        return step
+
+    def adapt(self, stage: LatentStage) -> None:
+        """Adapt a new step to the recipe of another published code."""
 
     def loss(
         self, image_ids: Tensor, class_ids: Tensor, images: Tensor, noise: Tensor | None = None

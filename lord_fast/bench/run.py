@@ -118,8 +118,9 @@ def _quality(machine: Machine, config: BenchConfig, note: Note, title: str) -> l
     names = list(dict.fromkeys((PUBLISHED, *config.arms)))
     found: list[points.Point] = []
     with quality.open_images(config.store) as store:
-        lpips = Lpips(load_weights(config.perceptual_weights, "unit"), "unit").to(machine.device)
-        task = Task(store, machine, weights)
+        wanted = "unit" if config.published == "pytorch" else "caffe"
+        lpips = Lpips(load_weights(weights[wanted], wanted), wanted).to(machine.device)
+        task = Task(store, machine, weights, config.published)
         plans = quality.plan(names, task, config.seconds)
         for name, planned in plans.items():
             note(f"{name}: {planned.steps:,} steps in {config.seconds:g} s")
