@@ -1,9 +1,9 @@
-"""LeakyReLU followed by adaptive instance normalisation as one operator, for bf16 on CUDA.
+"""LeakyReLU followed by adaptive instance normalisation as one operator.
 
 Between two convolutions of the generator the map passes a bias, a LeakyReLU and an AdaIN. Written
 apart, they move the map through memory eight times, three forward and five backward, and three more
-for the convolution's own bias. This operator moves it two and three times. Its oracle is in
-`lord_fast.kernels.reference`.
+for the convolution's own bias. This operator moves it two and three times. It is in Triton for bf16
+on CUDA and in C++ for float32 and bf16 on the CPU. Its oracle is in `lord_fast.kernels.reference`.
 """
 
 import torch
@@ -48,13 +48,23 @@ torch.library.register_autograd(
 def fuses_adain(x: Tensor, pixels: int) -> bool:
     """Return whether the fused operator is the fastest for maps after a convolution of `x`.
 
-    It is on CUDA under bf16 autocast, where Triton runs and a map has at most `MAX_PIXELS`. Its
-    bytes are counted in bench/adain_bytes.py.
+    On CUDA it is under bf16 autocast, where Triton runs and a map has at most `MAX_PIXELS`. Its
+    bytes are counted in bench/adain_bytes.py. On the CPU it is for float32 and bf16, where the
+    native kernels run. An exported model has the plain form.
     """
+    dtype = x.dtype
+    if torch.is_autocast_enabled(x.device.type):
+        dtype = torch.get_autocast_dtype(x.device.type)
+    if x.device.type == "cpu":
+        return (
+            dtype in (torch.float32, torch.bfloat16)
+            and not torch.compiler.is_exporting()
+            and dispatch.live("cpu").name == "native"
+        )
     return (
         x.is_cuda
+        and dtype == torch.bfloat16
         and torch.is_autocast_enabled("cuda")
-        and torch.get_autocast_dtype("cuda") == torch.bfloat16
         and pixels <= MAX_PIXELS
         and dispatch.live("cuda").name == "triton"
     )

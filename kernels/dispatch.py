@@ -18,11 +18,10 @@ from .ops import Adam, Table, gather, scatter_adam_
 
 Choice = Literal["auto", "reference", "native", "triton"]
 
-_LATENT = ("gather", "scatter_adam_")
-_OPERATORS = {"native": _LATENT, "triton": (*_LATENT, "leaky_adain", "leaky_adain_backward")}
+_OPERATORS = ("gather", "scatter_adam_", "leaky_adain", "leaky_adain_backward")
 _DEVICES = {"native": "cpu", "triton": "cuda"}
 _reference = torch.library.Library("lord_fast", "IMPL", "CompositeExplicitAutograd")
-for _name in _OPERATORS["triton"]:
+for _name in _OPERATORS:
     _reference.impl(_name, getattr(reference, _name))
 
 
@@ -132,7 +131,7 @@ def _warn_once(name: str, where: str, missing: dict[str, str]) -> None:
 
 def _override(name: str, device: str) -> None:
     library = torch.library.Library("lord_fast", "IMPL", device.upper())
-    for operator in _OPERATORS[name]:
+    for operator in _OPERATORS:
         function = getattr(native, operator) if name == "native" else _triton(operator)
         library.impl(operator, function)
     _overrides[device] = library

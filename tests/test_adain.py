@@ -1,4 +1,4 @@
-"""Tests of the fused LeakyReLU and AdaIN as an operator, with the reference kernels."""
+"""Tests of the fused LeakyReLU and AdaIN as an operator."""
 
 import pytest
 import torch
@@ -32,7 +32,9 @@ def test_it_is_the_plain_function_with_its_gradients():
     torch.testing.assert_close(got, wanted)
 
 
-def test_opcheck():
+@pytest.mark.parametrize("choice", ["reference", "native"])
+def test_opcheck(choice):
+    kernels.use(choice)
     x, added, bias, scale = codes(torch.float32)
     torch.library.opcheck(
         torch.ops.lord_fast.leaky_adain.default, (x, added, bias, scale, 0.1, 1e-5)
@@ -46,15 +48,19 @@ def test_opcheck():
         ("cuda", torch.bfloat16, "triton", 16384, False),
         ("cuda", torch.bfloat16, "reference", 4096, False),
         ("cuda", torch.float32, "triton", 4096, False),
-        ("cpu", torch.bfloat16, "triton", 4096, False),
+        ("cpu", torch.bfloat16, "native", 4096, True),
+        ("cpu", torch.float32, "native", 16384, True),
+        ("cpu", torch.float64, "native", 4096, False),
+        ("cpu", torch.float32, "reference", 4096, False),
     ],
 )
 def test_it_is_chosen_where_the_bytes_say_so(monkeypatch, device, dtype, live, pixels, wanted):
     monkeypatch.setattr(fused.dispatch, "live", lambda d: fused.dispatch.Live(live, ""))
-    monkeypatch.setattr(torch, "is_autocast_enabled", lambda d: dtype != torch.float32)
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda d: dtype == torch.bfloat16)
     monkeypatch.setattr(torch, "get_autocast_dtype", lambda d: dtype)
+    whole = torch.float32 if dtype == torch.bfloat16 else dtype
     with torch._subclasses.FakeTensorMode():
-        assert kernels.fuses_adain(torch.empty(1, device=device), pixels) == wanted
+        assert kernels.fuses_adain(torch.empty(1, device=device, dtype=whole), pixels) == wanted
 
 
 def test_the_generator_is_the_same_with_it(monkeypatch):

@@ -16,6 +16,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from lord_fast import kernels
 from lord_fast.cli import main
 from lord_fast.kernels import dispatch, native
+from lord_fast.kernels.native import loader
 from tests.test_train import train
 
 ADAM = kernels.Adam()
@@ -32,8 +33,8 @@ def restored():
 def library(monkeypatch, tmp_path):
     """An empty path as the native library's, in the state of a process that has just started."""
     path = tmp_path / native.LIBRARY.name
-    monkeypatch.setattr(native, "LIBRARY", path)
-    monkeypatch.setattr(native, "_library", None)
+    monkeypatch.setattr(loader, "LIBRARY", path)
+    monkeypatch.setattr(loader, "_library", None)
     monkeypatch.setattr(dispatch, "_told", set())
     yield path
     monkeypatch.undo()
@@ -124,9 +125,9 @@ def test_a_broken_library_warns_once_and_falls_back_to_the_reference(library):
 
 
 def test_an_outdated_library_warns_once_and_falls_back_to_the_reference(library, monkeypatch):
-    library.symlink_to(native.Path(native.__file__).with_name(library.name))
-    monkeypatch.setattr(native, "ABI_VERSION", 99)
-    assert_native_is_missing("has version 1 but version 99 is needed")
+    library.symlink_to(loader.Path(loader.__file__).with_name(library.name))
+    monkeypatch.setattr(loader, "ABI_VERSION", 99)
+    assert_native_is_missing("has version 2 but version 99 is needed")
 
 
 def test_the_run_header_and_doctor_print_the_live_kernels(glyph_store, tmp_path, capsys):

@@ -2,6 +2,7 @@
 // select it.
 #include "kernels.h"
 
+#include "adain.h"
 #include "gather.h"
 #include "scatter_adam.h"
 
@@ -14,6 +15,7 @@ namespace lord_fast {
 
 extern const Kernels LORD_FAST_NAME(LORD_FAST_INSTRUCTIONS);
 const Kernels LORD_FAST_NAME(LORD_FAST_INSTRUCTIONS) = {LORD_FAST_QUOTE(LORD_FAST_INSTRUCTIONS),
-                                                        gather, scatter_adam};
+                                                        gather, scatter_adam, leaky_adain,
+                                                        leaky_adain_backward};
 
 }  // namespace lord_fast

@@ -56,12 +56,37 @@ struct ScatterAdamTask {
   const float* grad;
 };
 
+// The maps are [images, pixels, channels] in float, or in bfloat16 if `bf16`. Codes are [images,
+// channels], and `added` is [channels].
+struct LeakyAdainTask {
+  const void* x;
+  const float *added, *bias, *scale;
+  int64_t pixels, channels;
+  float slope, eps;
+  bool bf16;
+  void* out;
+  float *mean, *rstd;
+};
+
+struct LeakyAdainBackwardTask {
+  const void *grad, *x;
+  const float *added, *scale, *mean, *rstd;
+  int64_t pixels, channels;
+  float slope;
+  bool bf16;
+  void* of_x;
+  float *of_added, *of_bias, *of_scale;
+};
+
 // gather processes rows [begin, end) of a batch, and scatter_adam segments [begin, end). `scratch`
-// holds 2 * (terms + 8) floats, and dim more for scatter_adam.
+// holds 2 * (terms + 8) floats, and dim more for scatter_adam. leaky_adain and
+// leaky_adain_backward process images [begin, end).
 struct Kernels {
   const char* name;
   void (*gather)(const GatherTask&, int64_t begin, int64_t end, float* scratch);
   void (*scatter_adam)(const ScatterAdamTask&, int64_t begin, int64_t end, float* scratch);
+  void (*leaky_adain)(const LeakyAdainTask&, int64_t begin, int64_t end);
+  void (*leaky_adain_backward)(const LeakyAdainBackwardTask&, int64_t begin, int64_t end);
 };
 
 }  // namespace lord_fast

@@ -185,3 +185,25 @@ int lord_fast_scatter_adam(float* weight, float* exp_avg, float* exp_avg_sq, int
 } catch (const std::bad_alloc&) {
   return kOutOfMemory;
 }
+
+void lord_fast_leaky_adain(const void* x, const float* added, const float* bias, const float* scale,
+                           int64_t images, int64_t pixels, int64_t channels, float slope, float eps,
+                           int bf16, int threads, void* out, float* mean, float* rstd) {
+  const LeakyAdainTask task = {x,     added, bias,      scale, pixels, channels,
+                               slope, eps,   bf16 != 0, out,   mean,   rstd};
+  const Kernels* kernels = live();
+  share(images, threads, [&](int64_t image, int) { kernels->leaky_adain(task, image, image + 1); });
+}
+
+void lord_fast_leaky_adain_backward(const void* grad, const void* x, const float* added,
+                                    const float* scale, const float* mean, const float* rstd,
+                                    int64_t images, int64_t pixels, int64_t channels, float slope,
+                                    int bf16, int threads, void* of_x, float* of_added,
+                                    float* of_bias, float* of_scale) {
+  const LeakyAdainBackwardTask task = {grad, x,        added,    scale,   mean,
+                                       rstd, pixels,   channels, slope,   bf16 != 0,
+                                       of_x, of_added, of_bias,  of_scale};
+  const Kernels* kernels = live();
+  share(images, threads,
+        [&](int64_t image, int) { kernels->leaky_adain_backward(task, image, image + 1); });
+}

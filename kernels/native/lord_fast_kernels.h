@@ -1,6 +1,6 @@
 // The C interface of liblord_fast_kernels, which kernels/native/__init__.py loads with ctypes.
 //
-// kernels/ops.py defines what the two operators compute. All arrays are dense and row-major and
+// kernels/ops.py defines what the operators compute. All arrays are dense and row-major and
 // belong to the caller. No pointer is kept after a call. The result is bitwise identical for any
 // number of threads.
 #pragma once
@@ -10,7 +10,7 @@
 #define LORD_FAST_API extern "C" __attribute__((visibility("default")))
 
 // Increment this when a signature or the meaning of an argument changes.
-constexpr int kAbiVersion = 1;
+constexpr int kAbiVersion = 2;
 
 enum Status : int {
   kDone = 0,
@@ -44,9 +44,23 @@ LORD_FAST_API int lord_fast_scatter_adam(float* weight, float* exp_avg, float* e
                                          const int64_t* step, double beta1, double beta2,
                                          double eps, int64_t terms, int threads);
 
+// Computes LeakyReLU and AdaIN of `x` [images, pixels, channels], float or bfloat16, with codes
+// `bias` and `scale` [images, channels]. Writes `out` and the statistics `mean` and `rstd`.
+LORD_FAST_API void lord_fast_leaky_adain(const void* x, const float* added, const float* bias,
+                                         const float* scale, int64_t images, int64_t pixels,
+                                         int64_t channels, float slope, float eps, int bf16,
+                                         int threads, void* out, float* mean, float* rstd);
+
+// Computes the gradients of x, and those of added (for each image), bias and scale.
+LORD_FAST_API void lord_fast_leaky_adain_backward(const void* grad, const void* x,
+                                                  const float* added, const float* scale,
+                                                  const float* mean, const float* rstd,
+                                                  int64_t images, int64_t pixels, int64_t channels,
+                                                  float slope, int bf16, int threads, void* of_x,
+                                                  float* of_added, float* of_bias, float* of_scale);
+
 // Copies rows of `row_bytes` bytes between a file and memory. Rows may come in any order. Returns
-// 0, the errno of the call that failed, or kFileTooShort. They were added without a new version, so
-// a library of this version may lack them.
+// 0, the errno of the call that failed, or kFileTooShort.
 constexpr int kFileTooShort = -1;
 LORD_FAST_API int lord_fast_read_rows(int file, const int64_t* rows, int64_t count,
                                       int64_t row_bytes, char* out);

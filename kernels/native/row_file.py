@@ -6,7 +6,7 @@ import os
 from ctypes import c_int, c_int64, c_void_p
 from typing import Any
 
-from . import LIBRARY
+from .loader import LIBRARY
 
 _FILE_TOO_SHORT = -1
 _ARGUMENTS = (c_int, c_void_p, c_int64, c_int64, c_void_p)

@@ -27,6 +27,7 @@ typedef int32_t Int __attribute__((vector_size(4 * kLanes)));
 typedef uint32_t Word __attribute__((vector_size(4 * kLanes)));
 typedef uint64_t Wide __attribute__((vector_size(4 * kLanes)));
 typedef double Double __attribute__((vector_size(4 * kLanes)));
+typedef uint16_t Half __attribute__((vector_size(2 * kLanes)));
 constexpr int kDoubles = kLanes / 2;
 
 inline Float load(const float* from) {
@@ -105,6 +106,66 @@ inline bool any(Int mask) {
   return all != 0;
 #endif
 }
+
+// A bfloat16, the upper half of a float.
+struct Bf16 {
+  uint16_t bits;
+};
+
+inline Float widen(Half x) { return (Float)(__builtin_convertvector(x, Word) << 16); }
+
+// Rounds to the nearest bfloat16, and to the even one of two. NaN stays NaN.
+inline Half narrow(Float x) {
+  const Word bits = (Word)x, rounded = bits + 0x7fff + ((bits >> 16) & 1);
+  const Word upper = (x == x ? rounded : bits | 0x400000) >> 16;
+  return __builtin_convertvector(upper, Half);
+}
+
+inline Float load(const Bf16* from) {
+  Half x;
+  std::memcpy(&x, from, sizeof x);
+  return widen(x);
+}
+
+inline void store(Bf16* to, Float x) {
+  const Half bits = narrow(x);
+  std::memcpy(to, &bits, sizeof bits);
+}
+
+inline Float load(const Bf16* from, int64_t count) {
+  Half x = {};
+  std::memcpy(&x, from, count * sizeof(Bf16));
+  return widen(x);
+}
+
+inline void store(Bf16* to, Float x, int64_t count) {
+  const Half bits = narrow(x);
+  std::memcpy(to, &bits, count * sizeof(Bf16));
+}
+
+// Loads and stores whole vectors, or only their first lanes.
+struct AllLanes {
+  template <typename Value>
+  Float load(const Value* from) const {
+    return ::load(from);
+  }
+  template <typename Value>
+  void store(Value* to, Float x) const {
+    ::store(to, x);
+  }
+};
+
+struct FirstLanes {
+  int64_t count;
+  template <typename Value>
+  Float load(const Value* from) const {
+    return ::load(from, count);
+  }
+  template <typename Value>
+  void store(Value* to, Float x) const {
+    ::store(to, x, count);
+  }
+};
 
 inline double sum(Double x) {
   double total = 0;

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-from lord_fast.bench import data, latent, points, quality, step, train
+from lord_fast.bench import adain, data, latent, points, quality, step, train
 from lord_fast.bench.arms import PUBLISHED, Task
 from lord_fast.bench.curves import draw_curves
 from lord_fast.bench.measure import Row, describe, save
@@ -45,6 +45,8 @@ def run_bench(what: What, config: BenchConfig, note: Note = lambda text: None) -
         sized = _scaling(shape, note, config.threads) if config.scaling else []
         with step.setting(machine, **shape) as found:
             rows = _step(found, note) + sized
+        maps = (config.batch_size, config.adain_dim, config.size, config.size)
+        rows += adain.adain_rows(machine.device, maps)
     elif what == "train":
         with step.setting(machine, **shape) as found:
             rows = _train(found, note, machine.dtype, config.steps)

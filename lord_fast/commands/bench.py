@@ -21,12 +21,12 @@ def bench(
 
     Args:
         what: What to measure. step compares a training step of the paper preset at 64 px with the
-            published code, and measures it for several numbers of images and classes. latent
-            compares one step of a table of codes with other optimizers. data measures decoding,
-            reading stores, and how long a training step waits for images. train compares the
-            losses of some hundred steps with those of the published code. quality trains the
-            published recipe and presets for the same time, and shows when each reaches the quality
-            of the published recipe's end.
+            published code, measures it for several numbers of images and classes, and compares the
+            fused AdaIN with the plain one. latent compares one step of a table of codes with other
+            optimizers. data measures decoding, reading stores, and how long a training step waits
+            for images. train compares the losses of some hundred steps with those of the published
+            code. quality trains the published recipe and presets for the same time, and shows when
+            each reaches the quality of the published recipe's end.
     """
     from lord_fast.bench.measure import table
     from lord_fast.bench.run import run_bench

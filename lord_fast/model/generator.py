@@ -91,63 +91,6 @@ def adain(x: Tensor, bias: Tensor, scale: Tensor) -> Tensor:
     return torch.addcmul(bias.to(wide) - mean * scale, x, scale).to(x.dtype)
 
 
-class _LeakyAdain(torch.autograd.Function):
-    """`leaky_adain` with few passes over NHWC memory. Means over pixels are matrix products.
-
-    On a CPU, `torch.var_mean` over channels-last memory and the backward pass of autograd take 2
-    to 5 times as long (`lord-fast bench step` measures the step).
-    """
-
-    @staticmethod
-    def forward(ctx, x: Tensor, slope: float, bias: Tensor, scale: Tensor) -> Tensor:
-        batch, channels, height, width = x.shape
-        centred = F.leaky_relu(x, slope).permute(0, 2, 3, 1).reshape(batch, -1, channels)
-        average = centred.new_full((batch, 1, height * width), 1 / (height * width))
-        centred -= torch.bmm(average, centred)
-        rstd = torch.rsqrt(torch.bmm(average, centred.square()) + ADAIN_EPS)
-        scale = scale.view(batch, 1, channels)
-        ctx.save_for_backward(x, centred, rstd, scale)
-        ctx.slope = slope
-        out = torch.addcmul(bias.view(batch, 1, channels), centred, scale * rstd)
-        return out.view(batch, height, width, channels).permute(0, 3, 1, 2)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad: Tensor):
-        x, centred, rstd, scale = ctx.saved_tensors
-        grad = grad.permute(0, 2, 3, 1).reshape(centred.shape)
-        average = grad.new_full((len(grad), 1, grad.shape[1]), 1 / grad.shape[1])
-        of_bias = torch.bmm(average, grad)
-        of_scale = torch.bmm(average, grad * centred) * rstd
-        of_x = torch.addcmul(grad - of_bias, centred, -of_scale * rstd).mul_(scale * rstd)
-        of_x = of_x.view(x.permute(0, 2, 3, 1).shape).permute(0, 3, 1, 2)
-        of_x = torch.ops.aten.leaky_relu_backward(of_x, x, ctx.slope, False)
-        sums = [(part * grad.shape[1]).view(*x.shape[:2], 1, 1) for part in (of_bias, of_scale)]
-        return of_x, None, *sums
-
-
-def leaky_adain(x: Tensor, slope: float, bias: Tensor, scale: Tensor) -> Tensor:
-    """LeakyReLU followed by `adain`, in the fastest form for the device.
-
-    Eager float32 and float64 on a CPU use `_LeakyAdain`, which computes the same function.
-    Everything else uses the plain form, which torch.compile fuses.
-
-    Args:
-        x: Feature maps, [B, C, H, W].
-        slope: Negative slope of LeakyReLU.
-        bias: [B, C, 1, 1].
-        scale: [B, C, 1, 1].
-
-    Returns:
-        [B, C, H, W] with the dtype of `x`.
-    """
-    precise = x.dtype in (torch.float32, torch.float64)
-    if x.device.type == "cpu" and precise and not torch.compiler.is_compiling():
-        with torch.autocast("cpu", enabled=False):
-            return _LeakyAdain.apply(x, slope, bias.to(x.dtype), scale.to(x.dtype))
-    return adain(F.leaky_relu(x, slope), bias, scale)
-
-
 class Modulation(nn.Module):
     """Maps a class code to the biases and scales of every AdaIN layer, with one Linear per layer.
 
@@ -230,7 +173,7 @@ class Generator(nn.Module):
                     x, added, bias.flatten(1), scale.flatten(1), self.leaky_slope, ADAIN_EPS
                 )
             else:
-                x = leaky_adain(conv(x), self.leaky_slope, bias, scale)
+                x = adain(F.leaky_relu(conv(x), self.leaky_slope), bias, scale)
         x = convolution(x, self.hidden.weight, self.hidden.bias, padding=2)
         x = F.leaky_relu(x, self.leaky_slope)
         x = self.image(x)

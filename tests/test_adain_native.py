@@ -1,0 +1,124 @@
+"""Tests of LeakyReLU and AdaIN in C++, on every instruction set that this machine supports."""
+
+import pytest
+import torch
+from test_latent_native import runnable, threads  # noqa: F401 (a fixture)
+
+from lord_fast import kernels
+from lord_fast.kernels import native, reference
+from lord_fast.kernels.native import leaky_adain, leaky_adain_backward
+from lord_fast.model import generator
+from lord_fast.model.generator import Decoder
+
+SLOPE, EPS = 0.1, 1e-5
+SHAPES = [(3, 8, 4, 4), (2, 24, 5, 7), (2, 40, 8, 8), (1, 64, 32, 32), (2, 16, 1, 1)]
+
+
+@pytest.fixture(autouse=True, params=runnable())
+def instructions(request):
+    before = native.instructions()
+    native.use_instructions(request.param)
+    yield
+    native.use_instructions(before)
+
+
+def some(shape, dtype, seed=0):
+    """A map, its gradient, the added bias, the bias and the scale. The map has a large mean."""
+    rng = torch.Generator().manual_seed(seed)
+    images, channels = shape[:2]
+
+    def values(*size):
+        return torch.randn(*size, generator=rng)
+
+    x, grad = (
+        (values(*shape) + shift).to(dtype).contiguous(memory_format=torch.channels_last)
+        for shift in (20.0, 0.0)
+    )
+    return x, grad, values(channels) - 20, values(images, channels), values(images, channels)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_equals_the_reference_in_float64(shape, dtype):
+    x, grad, added, bias, scale = some(shape, dtype)
+    wide = [tensor.double() for tensor in (x, added, bias, scale)]
+    wanted = reference.leaky_adain(*wide, SLOPE, EPS)
+    found = leaky_adain(x, added, bias, scale, SLOPE, EPS)
+    assert found[0].is_contiguous(memory_format=torch.channels_last)
+    of_wanted = reference.leaky_adain_backward(
+        grad.double(), *wide[:2], wide[3], *wanted[1:], SLOPE
+    )
+    of_found = leaky_adain_backward(grad, x, added, scale, *found[1:], SLOPE)
+    pairs = zip((*found, *of_found), (*wanted, *of_wanted), strict=True)
+    for number, (ours, exact) in enumerate(pairs):
+        is_map = number in (0, 3)
+        assert ours.dtype == (dtype if is_map else torch.float32)
+        # A bfloat16 has 8 digits, so that rounding moves it by at most 2^-9 of its size.
+        rtol = 2**-8 if is_map and dtype == torch.bfloat16 else 1e-4
+        torch.testing.assert_close(ours.double(), exact, rtol=rtol, atol=2e-4)
+
+
+def test_bfloat16_rounds_as_pytorch_does():
+    """A scale of 0 lets the bias through, so the output is the rounded bias."""
+    bias = torch.randn(1, 4096, generator=torch.Generator().manual_seed(0))
+    bias[0, :5] = torch.tensor((1.00390625, 1.01171875, float("inf"), float("nan"), 3.4e38))
+    x = torch.randn(1, 4096, 2, 1).bfloat16().contiguous(memory_format=torch.channels_last)
+    zero = torch.zeros(4096)
+    out = leaky_adain(x, zero, bias, zero[None], SLOPE, EPS)[0]
+    assert torch.equal(out[0, :, 0, 0].nan_to_num(7), bias[0].bfloat16().nan_to_num(7))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_any_number_of_threads_gives_the_same_bits(dtype, threads):  # noqa: F811
+    x, grad, added, bias, scale = some((7, 24, 16, 16), dtype)
+    found = []
+    for number in (1, 2, 5):
+        threads(number)
+        out = leaky_adain(x, added, bias, scale, SLOPE, EPS)
+        found.append((*out, *leaky_adain_backward(grad, x, added, scale, *out[1:], SLOPE)))
+    for others in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], others, strict=True))
+
+
+def test_memory_layout_and_dtype_of_codes_do_not_matter():
+    x, grad, added, bias, scale = some((2, 24, 5, 7), torch.float32)
+    plain = leaky_adain(x, added, bias, scale, SLOPE, EPS)
+    other = leaky_adain(
+        x.contiguous(), added.double(), bias.t().contiguous().t(), scale, SLOPE, EPS
+    )
+    assert all(torch.equal(a, b) for a, b in zip(plain, other, strict=True))
+    wanted = leaky_adain_backward(grad, x, added, scale, *plain[1:], SLOPE)
+    got = leaky_adain_backward(grad.contiguous(), x, added, scale, *plain[1:], SLOPE)
+    assert all(torch.equal(a, b) for a, b in zip(wanted, got, strict=True))
+
+
+def test_the_generator_uses_it(monkeypatch):
+    """With autocast to bfloat16, it is as near to float32 as the plain form."""
+    torch.manual_seed(0)
+    decoder = Decoder(4, 8, 16, 32, 3, adain_init="identity")
+    content, class_ = torch.randn(3, 4), torch.randn(3, 8)
+    calls, real = [], kernels.leaky_adain
+    monkeypatch.setattr(
+        generator.kernels, "leaky_adain", lambda *some: calls.append(1) or real(*some)
+    )
+
+    def run(choice, narrow):
+        kernels.use(choice)
+        with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
+            images = decoder(content, class_)
+        return images, *torch.autograd.grad(images.square().sum(), list(decoder.parameters()))
+
+    found = {
+        (choice, narrow): run(choice, narrow)
+        for choice in ("reference", "native")
+        for narrow in (False, True)
+    }
+    kernels.use("auto")
+    assert len(calls) == 2 * 4
+    exact = found["reference", False]
+
+    def error(ours):
+        return max((a - b).norm() / b.norm() for a, b in zip(ours, exact, strict=True))
+
+    assert error(found["native", False]) < 1e-3
+    assert error(found["native", True]) < 1.5 * error(found["reference", True])
