@@ -2,15 +2,15 @@
 
 import pytest
 import torch
+from adain_cases import EPS, SLOPE, assert_equals_float64, some
 from test_latent_native import runnable, threads  # noqa: F401 (a fixture)
 
 from lord_fast import kernels
-from lord_fast.kernels import native, reference
+from lord_fast.kernels import native
 from lord_fast.kernels.native import leaky_adain, leaky_adain_backward
 from lord_fast.model import generator
 from lord_fast.model.generator import Decoder
 
-SLOPE, EPS = 0.1, 1e-5
 SHAPES = [(3, 8, 4, 4), (2, 24, 5, 7), (2, 40, 8, 8), (1, 64, 32, 32), (2, 16, 1, 1)]
 
 
@@ -22,40 +22,15 @@ def instructions(request):
     native.use_instructions(before)
 
 
-def some(shape, dtype, seed=0):
-    """A map, its gradient, the added bias, the bias and the scale. The map has a large mean."""
-    rng = torch.Generator().manual_seed(seed)
-    images, channels = shape[:2]
-
-    def values(*size):
-        return torch.randn(*size, generator=rng)
-
-    x, grad = (
-        (values(*shape) + shift).to(dtype).contiguous(memory_format=torch.channels_last)
-        for shift in (20.0, 0.0)
-    )
-    return x, grad, values(channels) - 20, values(images, channels), values(images, channels)
+def both(x, grad, added, bias, scale, slope, eps):
+    out = leaky_adain(x, added, bias, scale, slope, eps)
+    return *out, *leaky_adain_backward(grad, x, added, scale, *out[1:], slope)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_equals_the_reference_in_float64(shape, dtype):
-    x, grad, added, bias, scale = some(shape, dtype)
-    wide = [tensor.double() for tensor in (x, added, bias, scale)]
-    wanted = reference.leaky_adain(*wide, SLOPE, EPS)
-    found = leaky_adain(x, added, bias, scale, SLOPE, EPS)
-    assert found[0].is_contiguous(memory_format=torch.channels_last)
-    of_wanted = reference.leaky_adain_backward(
-        grad.double(), *wide[:2], wide[3], *wanted[1:], SLOPE
-    )
-    of_found = leaky_adain_backward(grad, x, added, scale, *found[1:], SLOPE)
-    pairs = zip((*found, *of_found), (*wanted, *of_wanted), strict=True)
-    for number, (ours, exact) in enumerate(pairs):
-        is_map = number in (0, 3)
-        assert ours.dtype == (dtype if is_map else torch.float32)
-        # A bfloat16 has 8 digits, so that rounding moves it by at most 2^-9 of its size.
-        rtol = 2**-8 if is_map and dtype == torch.bfloat16 else 1e-4
-        torch.testing.assert_close(ours.double(), exact, rtol=rtol, atol=2e-4)
+    assert_equals_float64(both, shape, dtype)
 
 
 def test_bfloat16_rounds_as_pytorch_does():
@@ -74,8 +49,7 @@ def test_any_number_of_threads_gives_the_same_bits(dtype, threads):  # noqa: F81
     found = []
     for number in (1, 2, 5):
         threads(number)
-        out = leaky_adain(x, added, bias, scale, SLOPE, EPS)
-        found.append((*out, *leaky_adain_backward(grad, x, added, scale, *out[1:], SLOPE)))
+        found.append(both(x, grad, added, bias, scale, SLOPE, EPS))
     for others in found[1:]:
         assert all(torch.equal(a, b) for a, b in zip(found[0], others, strict=True))
 

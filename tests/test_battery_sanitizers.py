@@ -8,6 +8,7 @@ import subprocess
 
 import pytest
 import torch
+from adain_cases import assert_equals_float64
 from latent_cases import assert_equals_reference
 
 from tests.test_latent_compilers import FLAGS, HERE, NATIVE, Driver
@@ -36,6 +37,12 @@ def driver(tmp_path_factory) -> Driver:
 @pytest.mark.parametrize(("dim", "batch"), [(1, 1), (3, 0), (5, 7), (17, 33), (67, 129)])
 def test_odd_sizes_read_and_write_nothing_outside_their_arrays(driver, dim, batch):
     assert_equals_reference(driver.gather, driver.scatter_adam_, dim, batch)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (3, 17, 5, 13), (2, 67, 1, 3)])
+def test_adain_reads_and_writes_nothing_outside_its_arrays(driver, shape, dtype):
+    assert_equals_float64(driver.adain, shape, dtype)
 
 
 @pytest.mark.parametrize("operator", ["gather", "scatter"])

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from adain_cases import assert_equals_float64
 from latent_cases import (
     assert_equals_reference,
     assert_error_is_below_dense_float32,
@@ -37,7 +38,7 @@ CASES = {
 
 
 class Driver:
-    """Both operators by a program of its own, called as the reference is."""
+    """The operators by a program of its own, called as the reference is."""
 
     def __init__(self, command: tuple[str, ...]):
         self.command = command
@@ -55,14 +56,37 @@ class Driver:
             part, out = out[: tensor.nbytes], out[tensor.nbytes :]
             tensor.copy_(torch.frombuffer(bytearray(part), dtype=tensor.dtype).view_as(tensor))
 
-    def _run(self, scatter, tensors, step, std, seed, adam) -> bytes:
+    def _run(self, operation, tensors, step, std, seed, adam) -> bytes:
         (num_rows, dim), batch, total = tensors[0].shape, len(tensors[4]), len(tensors[6])
         terms = replay_terms(*adam[:2])
         header = struct.pack(
-            "<8q4d", scatter, num_rows, dim, batch, total, int(step), seed, terms, *adam, std
+            "<8q4d", operation, num_rows, dim, batch, total, int(step), seed, terms, *adam, std
         )
         arrays = b"".join(tensor.contiguous().numpy().tobytes() for tensor in tensors)
-        run = subprocess.run(self.command, input=header + arrays, capture_output=True)
+        return self._call(header + arrays)
+
+    def adain(self, x, grad, added, bias, scale, slope, eps) -> list[torch.Tensor]:
+        """The three results of leaky_adain and the four gradients."""
+        images, channels, height, width = x.shape
+        bf16 = x.dtype == torch.bfloat16
+        header = struct.pack(
+            "<8q4d", 2, images, channels, height * width, bf16, 0, 0, 0, slope, 0.0, eps, 0.0
+        )
+        maps = (tensor.permute(0, 2, 3, 1).contiguous() for tensor in (x, grad))
+        tensors = (*maps, added, bias, scale)
+        out = self._call(header + b"".join(t.flatten().view(torch.uint8).numpy().tobytes()
+                                           for t in tensors))  # fmt: skip
+        found = []
+        for like in (x, bias, bias, x, bias, bias, bias):
+            part, out = out[: like.nbytes], out[like.nbytes :]
+            values = torch.frombuffer(bytearray(part), dtype=like.dtype)
+            if like is x:
+                values = values.view(images, height, width, channels).permute(0, 3, 1, 2)
+            found.append(values.view(like.shape) if like is bias else values)
+        return found
+
+    def _call(self, given: bytes) -> bytes:
+        run = subprocess.run(self.command, input=given, capture_output=True)
         assert run.returncode == 0, run.stderr.decode()
         return run.stdout
 
@@ -99,3 +123,8 @@ def test_noise_is_the_references(driver):
     ours, wanted = driver.gather(*inputs), reference.gather(*inputs)
     torch.testing.assert_close(ours, wanted, rtol=0, atol=2e-6)
     assert (ours - state[0][:4]).std() > 0.9
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_adain_equals_the_reference(driver, dtype):
+    assert_equals_float64(driver.adain, (3, 11, 9, 8), dtype)

@@ -18,4 +18,4 @@ export LD_PRELOAD="$(g++ -print-file-name=libasan.so) $(g++ -print-file-name=lib
 export ASAN_OPTIONS=detect_leaks=0:detect_odr_violation=0 UBSAN_OPTIONS=print_stacktrace=1
 export LORD_FAST_SANITIZED="$build/liblord_fast_kernels.so"
 exec_tests() { "$python" -m pytest -q -p no:cacheprovider -p tests.soak.sanitized "$@"; }
-exec_tests tests/test_latent_native.py
+exec_tests tests/test_latent_native.py tests/test_adain_native.py
