@@ -56,6 +56,10 @@ class ModelConfig(Checked):
     PyTorch's default for a linear layer, as in the published code."""
     content_std: Annotated[float, AtLeast(0)] = 1.0
     """Standard deviation of the Gaussian noise that is added to content codes during training."""
+    content_init: Literal["uniform", "statistics"] = "uniform"
+    """Initial content codes. uniform draws them from (-0.05, 0.05), as in the published code.
+    statistics adds principal components of statistics of the images, minus their mean in the class,
+    so that the classes agree on the contents from the first step."""
 
 
 @dataclass(frozen=True)

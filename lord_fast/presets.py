@@ -20,6 +20,7 @@ from lord_fast.config import (
 PUBLISHED: dict[str, Any] = {
     "recipe": "published",
     "adain_init": "linear",
+    "content_init": "uniform",
     "loss": "vgg16",
     "perceptual_weight": 1.0,
     "perceptual_taps": ("relu1_2", "relu2_2", "relu3_2", "relu4_3", "pool5"),

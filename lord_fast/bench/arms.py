@@ -18,6 +18,7 @@ from lord_fast.data.store import ImageStore, as_float
 from lord_fast.machine import Machine, ieee_float32, synchronize, use_tf32
 from lord_fast.presets import PRESETS
 from lord_fast.system import INFERENCE_BATCH
+from lord_fast.train.content_start import start_content
 from lord_fast.train.latent import LatentStage
 
 PUBLISHED = "published"
@@ -184,6 +185,8 @@ class PresetArm(Arm):
         use_tf32(task.machine.tf32)
         config = task.recipe(preset, steps, seed, form)
         self.stage = LatentStage(config, task.store, task.machine)
+        if config.model.content_init == "statistics":
+            start_content(self.stage)
         self.seconds = self._now() - start
 
     def advance(self) -> Tensor:

@@ -45,8 +45,7 @@ def run_bench(what: What, config: BenchConfig, note: Note = lambda text: None) -
         sized = _scaling(shape, note, config.threads) if config.scaling else []
         with step.setting(machine, **shape) as found:
             rows = _step(found, note) + sized
-        maps = (config.batch_size, config.adain_dim, config.size, config.size)
-        rows += adain.adain_rows(machine.device, maps)
+        rows += adain.adain_rows(machine.device, config.adain_dim, config.size)
     elif what == "train":
         with step.setting(machine, **shape) as found:
             rows = _train(found, note, machine.dtype, config.steps)

@@ -47,6 +47,7 @@ ADDED: dict[str, Any] = {
     "virtual_ranks": 1,
     "timeout": 60.0,
     "content_discrepancy": 0.0,
+    "content_init": "uniform",
     "encoder_init": "linear",
     "reconstruction_weight": 1.0,
     "swaps": 0,

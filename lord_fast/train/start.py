@@ -46,6 +46,7 @@ from lord_fast.run.folder import (
 )
 from lord_fast.run.history import Command
 from lord_fast.train.callbacks import NONE, Callbacks
+from lord_fast.train.content_start import start_content
 from lord_fast.train.encoders import EncoderStage
 from lord_fast.train.form import RECORDED
 from lord_fast.train.latent import LatentStage
@@ -102,9 +103,7 @@ def train_latent(
     stage = LatentStage(config, store, machine, group, run)
     config = replace(config, **stage.form.recorded())
     begun = has_begun(run, "latent") and from_step != 0
-    start = None
-    if config.init_from is not None and not begun:
-        start = start_from(stage, config.init_from)
+    starts = [] if begun else _start(stage, config)
     sha256 = _weights_of(stage)
     check_weights(run, sha256)
 
@@ -113,12 +112,20 @@ def train_latent(
         write_run(run, config, {**data, "perceptual_sha256": sha256}, store.class_names)
         _record(command, run)
         console.print(header(stage, run, config, train_defaults(config.preset, config.recipe)))
-        if start:
+        for start in starts:
             console.print(f"start:   {start}")
 
     with closing(stage):
         _run(stage, run, begin, console, from_step, callbacks)
     return end
+
+
+def _start(stage: LatentStage, config: TrainConfig) -> list[str]:
+    """Set the initial values of a new stage. Returns lines that say what was done."""
+    found = [] if config.init_from is None else [start_from(stage, config.init_from)]
+    if not stage.is_warm and config.model.content_init == "statistics":
+        found.append(start_content(stage))
+    return found
 
 
 def _run(

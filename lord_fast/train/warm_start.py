@@ -52,8 +52,8 @@ def _set_codes(stage: LatentStage, found: checkpoint.Loaded, config: TrainConfig
     images, classes = stage.store.num_images, stage.store.num_classes
     content = stored_shards(found.tables, found.step, config, images, stage.shards, stage.device)
     for shard, table in stage.contents.items():
-        _set(table, content[shard])
-    _set(
+        set_codes(table, content[shard])
+    set_codes(
         stage.class_,
         stored_classes(found.tables, found.step, config, images, classes, stage.device),
     )
@@ -75,7 +75,8 @@ def _check_sizes(run: Path, config: TrainConfig, data: dict, stage: LatentStage)
         raise ValueError(f"--init-from {run}: has other sizes: {', '.join(changed)}")
 
 
-def _set(table: LatentTable, codes: torch.Tensor) -> None:
+def set_codes(table: LatentTable, codes: torch.Tensor) -> None:
+    """Set all codes of a new table."""
     zeros = torch.zeros_like(codes)
     state = {
         "weight": codes, "exp_avg": zeros, "exp_avg_sq": zeros,
