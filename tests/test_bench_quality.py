@@ -94,6 +94,23 @@ def test_an_arm_decodes_its_codes_to_what_it_learns(task, name):
     assert arm.images == 30 * PRESETS[{"published": "paper"}.get(name, name)].batch_size
 
 
+def test_an_arm_can_be_a_file_of_options(task, tmp_path):
+    file = tmp_path / "uniform.yaml"
+    file.write_text("preset: demo\ncontent_init: uniform\nsteps: 9\n")
+    arm, demo = build(str(file), task, steps=3), build("demo", task, steps=3)
+    assert arm.total_steps == 3
+    assert arm.stage.config == replace(demo.stage.config, content_init="uniform")
+    ids = torch.arange(8)
+    assert arm(ids)[0].abs().max() <= 0.05
+    assert demo(ids)[0].abs().max() > 0.5
+
+
+@pytest.mark.parametrize("arm", ["dmo", "missing.yaml"])
+def test_an_unknown_arm_is_refused(arm):
+    with pytest.raises(ValueError, match=f"--arms {arm}: neither a preset .*demo.* nor a YAML"):
+        arms.settings(arm)
+
+
 class FakeClock:
     """A clock that only moves when it is told to."""
 

@@ -62,7 +62,7 @@ def test_short_trainings_are_not_compiled():
 
 def test_the_demo_is_eager_on_every_cpu():
     """A demo computes the same bits with and without bf16 in the machine's other choices."""
-    demo = Work(7500, PRESETS["demo"].batch_size, 3720, None)
+    demo = Work(6000, PRESETS["demo"].batch_size, 3720, None)
     for machine in (CPU, CPU_BF16):
         assert not any(chosen(machine, demo).values())
 

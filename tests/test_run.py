@@ -47,7 +47,7 @@ def test_small_data_gets_a_small_batch_and_the_least_steps(stage, preset, num_im
 def test_large_data_keeps_the_preset():
     assert fit_to(PRESETS["laptop"], 1774) == PRESETS["laptop"]
     assert length(PRESETS["laptop"], 1774) == (32, 45 * 55)
-    assert length(PRESETS["demo"], 2790) == (32, 7500)
+    assert length(PRESETS["demo"], 2790) == (32, 6000)
     assert length(ENCODER_PRESETS["demo"], 2790) == (32, 12 * 87)
     assert length(PRESETS["paper"], 100_000) == (128, 200 * 781)
 

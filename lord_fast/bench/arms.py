@@ -17,6 +17,7 @@ from lord_fast.config import Switch, TrainConfig, fit_to, replace
 from lord_fast.data.store import ImageStore, as_float
 from lord_fast.machine import Machine, ieee_float32, synchronize, use_tf32
 from lord_fast.presets import PRESETS
+from lord_fast.run.config import options_from
 from lord_fast.system import INFERENCE_BATCH
 from lord_fast.train.content_start import start_content
 from lord_fast.train.latent import LatentStage
@@ -47,12 +48,28 @@ class Task:
     code: PublishedCode = "pytorch"
     clock: Callable[[], float] = time.perf_counter
 
-    def recipe(self, preset: str, steps: int, seed: int, others: Mapping[str, Any]) -> TrainConfig:
-        """Return the configuration of a preset for a number of steps, with other options."""
-        config = replace(PRESETS[preset], steps=steps, seed=seed, **others)
+    def recipe(self, arm: str, steps: int, seed: int, others: Mapping[str, Any]) -> TrainConfig:
+        """Return the configuration of an arm for a number of steps, with other options."""
+        config = replace(settings(arm), steps=steps, seed=seed, **others)
         weights = self.weights.get(config.loss.perceptual_input)
         config = replace(config, perceptual_weights=weights)
         return fit_to(config, self.store.num_images)
+
+
+def settings(arm: str) -> TrainConfig:
+    """Return the configuration of a preset, or of a YAML file of options.
+
+    Raises:
+        ValueError: There is no such preset or file, or an option of the file is wrong.
+    """
+    if arm in PRESETS:
+        return PRESETS[arm]
+    path = Path(arm)
+    if path.suffix not in (".yaml", ".yml") or not path.is_file():
+        raise ValueError(
+            f"--arms {arm}: neither a preset ({', '.join(PRESETS)}) nor a YAML file of options"
+        )
+    return options_from(path)
 
 
 class Arm(ABC):
@@ -168,14 +185,14 @@ class PublishedArm(Arm):
 
 
 class PresetArm(Arm):
-    """Stage 1 of lord-fast with a preset."""
+    """Stage 1 of lord-fast with a preset or with the options of a file."""
 
     def __init__(self, task: Task, preset: str, steps: int, seed: int, form: Mapping[str, Switch]):
         """Build the stage. The time that this takes counts, because it may cache features.
 
         Args:
             task: The data and the machine.
-            preset: Name of the preset.
+            preset: Name of the preset, or a file, see `settings`.
             steps: Number of steps of the schedules.
             seed: Seed of the training.
             form: Options of `train.form.RECORDED`. The others are those of the preset.
@@ -207,10 +224,10 @@ class PresetArm(Arm):
 def build(
     name: str, task: Task, steps: int, seed: int = 0, form: Mapping[str, Switch] | None = None
 ) -> Arm:
-    """Build the published arm or the arm of a preset.
+    """Build the published arm or the arm of a preset or file.
 
     Args:
-        name: `published` or the name of a preset.
+        name: `published`, the name of a preset, or a file, see `settings`.
         task: The data and the machine.
         steps: Number of steps of the schedules.
         seed: Seed of the training.

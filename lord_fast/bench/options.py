@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from lord_fast.bounds import AtLeast, Below, Checked, MoreThan
-from lord_fast.config import Preset
 
 What = Literal["step", "latent", "data", "train", "quality"]
 PublishedCode = Literal["pytorch", "tensorflow"]
@@ -32,8 +31,9 @@ class BenchConfig(Checked):
     """Number of steps (only for train)."""
     scaling: bool = True
     """Also measure larger numbers of images and classes as far as memory allows (only for step)."""
-    arms: tuple[Preset, ...] = ("demo",)
-    """Presets to compare with the published recipe, which is always measured (only for quality)."""
+    arms: tuple[str, ...] = ("demo",)
+    """Presets or YAML files of options as for train --config (only for quality). They are compared
+    with the published recipe, which is always measured."""
     published: PublishedCode = "pytorch"
     """Published code whose recipe is compared (only for quality). pytorch needs torchvision's VGG16
     weights. tensorflow needs the Caffe weights, as the code behind the paper's figures did."""

@@ -19,7 +19,7 @@ class Point:
     """The figures of an arm at one time.
 
     Attributes:
-        arm: `published` or a preset.
+        arm: `published`, a preset or a file.
         seed: Seed of the training.
         seconds: Time of training so far, without evaluation.
         steps: Number of finished steps.

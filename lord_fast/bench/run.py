@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 
 from lord_fast.bench import adain, data, latent, points, quality, step, train
-from lord_fast.bench.arms import PUBLISHED, Task
+from lord_fast.bench.arms import PUBLISHED, Task, settings
 from lord_fast.bench.curves import draw_curves
 from lord_fast.bench.measure import Row, describe, save
 from lord_fast.bench.options import BenchConfig, What
@@ -117,6 +117,8 @@ def _train(found: Setting, note: Note, dtype: torch.dtype, steps: int) -> list[R
 def _quality(machine: Machine, config: BenchConfig, note: Note, title: str) -> list[Row]:
     weights = {"unit": config.perceptual_weights, "caffe": config.caffe_weights}
     names = list(dict.fromkeys((PUBLISHED, *config.arms)))
+    for arm in config.arms:
+        settings(arm)  # Refuse a wrong one before anything is read.
     found: list[points.Point] = []
     with quality.open_images(config.store) as store:
         wanted = "unit" if config.published == "pytorch" else "caffe"
