@@ -9,7 +9,7 @@ gradient of the map. `lord_fast.kernels.leaky_adain` is such a kernel for bf16 m
 pixels, of which a multiprocessor's registers hold 8 channels at a time forward and 4 backward. It
 also adds the bias of the convolution before it, which costs others two more passes forward and one
 backward. tests/gate counts its accesses in the compiled code. Larger maps and float32 use
-Inductor's kernel.
+Inductor's kernel on CUDA.
 """
 
 import logging

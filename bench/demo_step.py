@@ -1,12 +1,13 @@
 """Times a training step of the demo with the fused AdaIN and with the plain one.
 
-    python bench/demo_step.py
+    python bench/demo_step.py [float32|bf16]
 
-Both run eagerly on one thread, in the precision that training chooses on this machine. They take
-turns.
+Both run eagerly on one thread. The precision is by default the one that training chooses on this
+machine. They take turns.
 """
 
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -25,7 +26,7 @@ ROUNDS, STEPS = 30, 5
 
 
 def main() -> None:
-    machine = set_up(threads=1)
+    machine = set_up(precision=sys.argv[1] if sys.argv[1:] else "auto", threads=1)
     kernels.use("auto")
     fuses, times = kernels.fuses_adain, {"fused": [], "plain": []}
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""Kernels of the latent tables: dense Adam at sparse cost.
+"""Kernels of the latent tables, which are dense Adam at sparse cost, and of the AdaIN layers.
 
 `ops` defines what they compute. `dispatch` selects the implementation that runs.
 """

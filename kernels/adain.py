@@ -2,8 +2,9 @@
 
 Between two convolutions of the generator the map passes a bias, a LeakyReLU and an AdaIN. Written
 apart, they move the map through memory eight times, three forward and five backward, and three more
-for the convolution's own bias. This operator moves it two and three times. It is in Triton for bf16
-on CUDA and in C++ for float32 and bf16 on the CPU. Its oracle is in `lord_fast.kernels.reference`.
+for the convolution's own bias. This operator moves it two and three times, on a CPU where the cache
+holds a map. It is in Triton for bf16 on CUDA and in C++ for float32 and bf16 on the CPU. Its oracle
+is in `lord_fast.kernels.reference`.
 """
 
 import torch
@@ -81,7 +82,7 @@ def leaky_adain(
     Args:
         x: Output of a convolution without its bias, [B, C, H, W], channels last in memory.
         added: The convolution's bias, [C].
-        bias: [B, C].
+        bias: [B, C]. A single image or code is used for all of the others.
         scale: [B, C].
         slope: Negative slope of LeakyReLU.
         eps: Added to the variance.
@@ -89,4 +90,9 @@ def leaky_adain(
     Returns:
         [B, C, H, W] with the dtype of `x`, channels last in memory.
     """
+    batch = max(len(x), len(bias))
+    x, bias, scale = (
+        tensor if len(tensor) == batch else tensor.expand(batch, *tensor.shape[1:])
+        for tensor in (x, bias, scale)
+    )
     return torch.ops.lord_fast.leaky_adain(x, added, bias, scale, slope, eps)[0]

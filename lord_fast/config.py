@@ -59,7 +59,7 @@ class ModelConfig(Checked):
     content_init: Literal["uniform", "statistics"] = "uniform"
     """Initial content codes. uniform draws them from (-0.05, 0.05), as in the published code.
     statistics adds principal components of statistics of the images, minus their mean in the class,
-    so that the classes agree on the contents from the first step."""
+    so that the classes agree on the contents from the first step. This reads all images once."""
 
 
 @dataclass(frozen=True)
@@ -129,8 +129,9 @@ class MachineConfig(Checked):
     tf32 is float32 with products of 10 mantissa bits and requires CUDA. A run keeps its precision
     when it resumes."""
     kernels: Literal["auto", "reference", "native", "triton"] = "auto"
-    """Implementation of the latent tables. reference is plain PyTorch, native is C++ for the CPU,
-    and triton is for CUDA. auto selects the fastest that the device supports."""
+    """Implementation of the latent tables and of the AdaIN layers. reference is plain PyTorch,
+    native is C++ for the CPU, and triton is for CUDA. auto selects the fastest that the device
+    supports."""
     decoder: Literal["auto", "dali", "pillow"] = "auto"
     """Image decoder for stores that were packed with --encoded. auto selects the decoder that
     packed the store."""

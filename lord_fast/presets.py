@@ -31,6 +31,7 @@ PUBLISHED: dict[str, Any] = {
     "lr": 3e-4,
     "latent_lr": 3e-3,
     "class_lr": 3e-3,
+    "beta1": 0.5,
     "steps": None,
     "batch_size": Default(128),
     "epochs": Default(200),

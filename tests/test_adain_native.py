@@ -96,3 +96,30 @@ def test_the_generator_uses_it(monkeypatch):
 
     assert error(found["native", False]) < 1e-3
     assert error(found["native", True]) < 1.5 * error(found["reference", True])
+
+
+@pytest.mark.parametrize(("images", "codes"), [(5, 1), (1, 5)])
+def test_one_image_or_code_is_used_for_all(images, codes):
+    """Reading the others would be outside the memory."""
+    x, grad, added, bias, scale = some((5, 24, 4, 4), torch.float32)
+    given = [x[:images], added, bias[:codes], scale[:codes]]
+    whole = [x[:images].expand_as(x), added, *(c[:codes].expand(5, -1) for c in (bias, scale))]
+    results = []
+    for inputs in (given, whole):
+        leaves = [tensor.detach().clone().requires_grad_() for tensor in inputs]
+        out = kernels.leaky_adain(*leaves, SLOPE, EPS)
+        results.append((out, *torch.autograd.grad(out, leaves, grad)))
+    torch.testing.assert_close(results[0][0], results[1][0])
+    for ours, wanted in zip(results[0][1:], results[1][1:], strict=True):
+        wanted = wanted if ours.shape == wanted.shape else wanted.sum(0, keepdim=True)
+        torch.testing.assert_close(ours, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_codes_of_another_size_are_refused():
+    x, grad, added, bias, scale = some((5, 24, 4, 4), torch.float32)
+    with pytest.raises(ValueError, match=r"scale \[4, 24\]: expected \[5, 24\]"):
+        leaky_adain(x, added, bias, scale[:4], SLOPE, EPS)
+    with pytest.raises(ValueError, match=r"added \[23\]: expected \[24\]"):
+        leaky_adain(x, added[:23], bias, scale, SLOPE, EPS)
+    with pytest.raises(ValueError, match=r"mean \[1, 24\]: expected \[5, 24\]"):
+        leaky_adain_backward(grad, x, added, scale, bias[:1], bias, SLOPE)

@@ -111,6 +111,15 @@ def test_an_unknown_arm_is_refused(arm):
         arms.settings(arm)
 
 
+def test_a_file_that_sets_the_machine_is_refused(tmp_path):
+    file = tmp_path / "some.yaml"
+    file.write_text("threads: 3\nextended_from: [5]\n")
+    with pytest.raises(ValueError, match=r"some.yaml: sets threads, which is .* use --threads"):
+        arms.settings(str(file))
+    file.write_text("preset: demo\nextended_from: [5]\n")
+    assert arms.settings(str(file)) == PRESETS["demo"]
+
+
 class FakeClock:
     """A clock that only moves when it is told to."""
 

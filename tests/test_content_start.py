@@ -8,6 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from lord_fast.data.store import ImageStore
 from lord_fast.lord import Lord
 from lord_fast.model.image_statistics import COUNT, image_statistics
+from lord_fast.train import content_start
 from lord_fast.train.content_start import LARGEST, start_content, statistics_codes
 from tests.test_train import train
 from tests.test_virtual_ranks import stage_of
@@ -67,6 +68,30 @@ def test_codes_agree_between_classes_and_do_not_tell_the_class(store):
 def test_constant_images_get_finite_codes(store, monkeypatch):
     monkeypatch.setattr(ImageStore, "images", lambda self, ids: torch.zeros(len(ids), 1, 32, 32))
     assert statistics_codes(store, 16).isfinite().all()
+
+
+def test_codes_are_set_in_parts(glyph_store, monkeypatch):
+    whole, parts = stage_of(glyph_store), stage_of(glyph_store)
+    start_content(whole)
+    monkeypatch.setattr(content_start, "ROWS", 37)
+    start_content(parts)
+    codes = [stage.contents[0].codes(0) for stage in (whole, parts)]
+    torch.testing.assert_close(*codes)
+
+
+def test_images_on_another_device_are_copied_to_the_cpu(store, monkeypatch):
+    class Elsewhere(torch.Tensor):
+        def cpu(self):
+            return self.as_subclass(torch.Tensor)
+
+        def to(self, *args, **kwargs):
+            raise AssertionError("computed where the images lie")
+
+    wanted, real = statistics_codes(store, 16), ImageStore.images
+    monkeypatch.setattr(
+        ImageStore, "images", lambda self, ids: real(self, ids).as_subclass(Elsewhere)
+    )
+    assert torch.equal(statistics_codes(store, 16), wanted)
 
 
 def test_threads_do_not_change_the_codes(store):

@@ -44,6 +44,14 @@ def test_a_recipe_keeps_sizes_and_machine():
             assert changed <= set(PUBLISHED)
 
 
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_the_published_recipe_is_that_of_paper_in_every_size(preset):
+    found, paper = train_defaults(preset, "published"), PRESETS["paper"]
+    assert differing(found, replace(paper, preset=preset)) <= {
+        *SIZES, *options(paper.machine), *options(paper.logging),
+    }  # fmt: skip
+
+
 def test_the_command_line_takes_a_recipe(glyph_store, tmp_path, capsys):
     run = tmp_path / "run"
     words = ("train", str(glyph_store), "--run", str(run), *TINY, *SHORT, "--recipe", "published")

@@ -1,5 +1,5 @@
-// LeakyReLU followed by AdaIN over NHWC memory, some channels of an image at a time, so that the
-// second and third pass over them read from the cache.
+// LeakyReLU followed by AdaIN over NHWC memory, some channels of an image at a time. The second and
+// third pass read from the cache where it holds them.
 #pragma once
 
 #include <algorithm>

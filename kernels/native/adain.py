@@ -18,7 +18,11 @@ def leaky_adain(
 
     Returns:
         The output, the means [B, C] and 1 / deviations [B, C].
+
+    Raises:
+        ValueError: `added` is not [C], or a code is not [B, C].
     """
+    _check(x, added, bias=bias, scale=scale)
     if x.dtype not in MAPS:
         return reference.leaky_adain(x, added, bias, scale, slope, eps)
     x = x.contiguous(memory_format=torch.channels_last)
@@ -35,6 +39,9 @@ def leaky_adain_backward(
     grad: Tensor, x: Tensor, added: Tensor, scale: Tensor, mean: Tensor, rstd: Tensor, slope: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of x, of the added bias per image, of the bias and of the scale."""
+    _check(x, added, scale=scale, mean=mean, rstd=rstd)
+    if grad.shape != x.shape:
+        raise ValueError(f"grad {list(grad.shape)}: expected {list(x.shape)}")
     if x.dtype not in MAPS:
         return reference.leaky_adain_backward(grad, x, added, scale, mean, rstd, slope)
     maps = [t.to(x.dtype).contiguous(memory_format=torch.channels_last) for t in (grad, x)]
@@ -44,6 +51,14 @@ def leaky_adain_backward(
         *_pointers(*maps, *codes), *_sizes(x), slope, *_how(x), *_pointers(*found)
     )
     return found[0], found[1], found[2], found[3]
+
+
+def _check(x: Tensor, added: Tensor, **codes: Tensor) -> None:
+    if added.shape != x.shape[1:2]:
+        raise ValueError(f"added {list(added.shape)}: expected [{x.shape[1]}]")
+    for name, code in codes.items():
+        if code.shape != x.shape[:2]:
+            raise ValueError(f"{name} {list(code.shape)}: expected {list(x.shape[:2])}")
 
 
 def _pointers(*tensors: Tensor) -> list[int]:

@@ -1,4 +1,4 @@
-// The C interface of liblord_fast_kernels, which kernels/native/__init__.py loads with ctypes.
+// The C interface of liblord_fast_kernels, which kernels/native/loader.py loads with ctypes.
 //
 // kernels/ops.py defines what the operators compute. All arrays are dense and row-major and
 // belong to the caller. No pointer is kept after a call. The result is bitwise identical for any

@@ -13,19 +13,24 @@ from torch import Tensor
 from lord_fast.bench.options import PublishedCode
 from lord_fast.bench.published import PublishedStep
 from lord_fast.bench.published_tensorflow import TensorFlowStep
-from lord_fast.config import Switch, TrainConfig, fit_to, replace
+from lord_fast.config import MachineConfig, Switch, TrainConfig, fit_to, options, replace
 from lord_fast.data.store import ImageStore, as_float
 from lord_fast.machine import Machine, ieee_float32, synchronize, use_tf32
 from lord_fast.presets import PRESETS
 from lord_fast.run.config import options_from
 from lord_fast.system import INFERENCE_BATCH
-from lord_fast.train.content_start import start_content
+from lord_fast.train.initial import initialize
 from lord_fast.train.latent import LatentStage
 
 PUBLISHED = "published"
 STEPS: dict[PublishedCode, type[PublishedStep]] = {
     "pytorch": PublishedStep, "tensorflow": TensorFlowStep,
 }  # fmt: skip
+BY_FLAG = {
+    "device": "the device that auto selects", "precision": "--precision",
+    "kernels": "the kernels that auto selects", "threads": "--threads",
+}  # fmt: skip
+"""Options of a file that all arms share -> what sets them."""
 EAGER: dict[str, Switch] = dict.fromkeys(("compile", "cuda_graph", "cache_target_features"), "off")
 
 
@@ -52,7 +57,8 @@ class Task:
         """Return the configuration of an arm for a number of steps, with other options."""
         config = replace(settings(arm), steps=steps, seed=seed, **others)
         weights = self.weights.get(config.loss.perceptual_input)
-        config = replace(config, perceptual_weights=weights)
+        if weights is not None:
+            config = replace(config, perceptual_weights=weights)
         return fit_to(config, self.store.num_images)
 
 
@@ -69,7 +75,14 @@ def settings(arm: str) -> TrainConfig:
         raise ValueError(
             f"--arms {arm}: neither a preset ({', '.join(PRESETS)}) nor a YAML file of options"
         )
-    return options_from(path)
+    found = replace(options_from(path), extended_from=())
+    for name in BY_FLAG:
+        if options(found.machine)[name] != options(MachineConfig())[name]:
+            raise ValueError(
+                f"--arms {arm}: sets {name}, which is the same for all arms; remove it and use "
+                f"{BY_FLAG[name]}"
+            )
+    return found
 
 
 class Arm(ABC):
@@ -202,8 +215,7 @@ class PresetArm(Arm):
         use_tf32(task.machine.tf32)
         config = task.recipe(preset, steps, seed, form)
         self.stage = LatentStage(config, task.store, task.machine)
-        if config.model.content_init == "statistics":
-            start_content(self.stage)
+        initialize(self.stage)
         self.seconds = self._now() - start
 
     def advance(self) -> Tensor:

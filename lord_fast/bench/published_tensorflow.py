@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lord_fast.bench.published import PublishedStep
+from lord_fast.config import Default
 from lord_fast.model.perceptual import INPUTS
 from lord_fast.train.latent import LatentStage
 
@@ -24,7 +25,8 @@ class TensorFlowStep(PublishedStep):
     """The published TensorFlow recipe. A call does one step on a batch of float32 images."""
 
     options: ClassVar[Mapping[str, Any]] = {
-        "batch_size": 64, "content_decay": 1e-3, "leaky_slope": 0.3, "perceptual_input": "caffe",
+        "batch_size": Default(64), "content_decay": 1e-3, "leaky_slope": 0.3,
+        "perceptual_input": "caffe",
     }  # fmt: skip
 
     def adapt(self, stage: LatentStage) -> None:

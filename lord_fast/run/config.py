@@ -60,7 +60,7 @@ MAY_DIFFER = {*options(MachineConfig()), *options(LoggingConfig()), "perceptual_
     "precision",
     "decoder",
 }
-"""Options that may change when a run is resumed, because they do not change the results. The path
+"""Options that may change when a run is resumed, because they change at most the rounding. The path
 of the perceptual weights may change too. Their hash is compared instead."""
 
 

@@ -5,6 +5,8 @@ same content. Images of the same content often have similar statistics, whatever
 codes made from them agree between classes from the first step.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -17,10 +19,14 @@ LARGEST = 2.0
 """Standard deviation of the first component of the codes. That of the noise is 1 by default."""
 CHUNK = 512
 """Images that are measured at a time."""
+ROWS = 65_536
+"""Codes that are set at a time."""
 
 
 def start_content(stage: LatentStage) -> str:
     """Add `statistics_codes` to the initial content codes of a new stage.
+
+    Every process reads all images once.
 
     Args:
         stage: The stage before its first step.
@@ -31,13 +37,15 @@ def start_content(stage: LatentStage) -> str:
     codes = statistics_codes(stage.store, stage.config.model.content_dim)
     for shard, table in stage.contents.items():
         own = codes[shard :: stage.shards.count]
-        start = table.codes(0).cpu()
-        start[:, : own.shape[1]] += own
-        set_codes(table, start.to(stage.device))
+        for rows in torch.arange(len(own)).split(ROWS):
+            start = table.codes(0, rows.to(stage.device)).cpu()
+            start[:, : own.shape[1]] += own[rows]
+            set_codes(table, start, rows)
     stage.is_warm = True
     return f"content codes from {codes.shape[1]} components of image statistics"
 
 
+@torch.no_grad()
 def statistics_codes(store: ImageStore, dim: int) -> Tensor:
     """Compute codes from the statistics of all images.
 
@@ -57,7 +65,7 @@ def statistics_codes(store: ImageStore, dim: int) -> Tensor:
     torch.set_num_threads(1)
     try:
         found = torch.cat([
-            image_statistics(as_float(store.images(ids)))
+            image_statistics(as_float(store.images(ids).cpu()))  # They may lie on the GPU.
             for ids in torch.arange(store.num_images).split(CHUNK)
         ])  # fmt: skip
         return _components(_without_class(found, store), min(dim, COUNT))
@@ -66,19 +74,26 @@ def statistics_codes(store: ImageStore, dim: int) -> Tensor:
 
 
 def _without_class(found: Tensor, store: ImageStore) -> Tensor:
-    """Subtract the mean of each class and divide by the standard deviations."""
+    """Subtract the mean of each class and divide by the standard deviations, in place."""
     sums = found.new_zeros(store.num_classes, found.shape[1], dtype=torch.float64)
-    sums.index_add_(0, store.class_ids, found.double())
     counts = torch.bincount(store.class_ids, minlength=store.num_classes)
-    found = found - (sums / counts[:, None]).float()[store.class_ids]
-    return found / found.std(0, correction=0).clamp(min=1e-6)
+    for part, classes in _parts(found, store):
+        sums.index_add_(0, classes, part.double())
+    means = (sums / counts[:, None]).float()
+    for part, classes in _parts(found, store):
+        part -= means[classes]
+    return found.div_(found.std(0, correction=0).clamp(min=1e-6))
+
+
+def _parts(found: Tensor, store: ImageStore) -> Iterator[tuple[Tensor, Tensor]]:
+    return zip(found.split(ROWS), store.class_ids.split(ROWS), strict=True)
 
 
 def _components(found: Tensor, count: int) -> Tensor:
     """The first principal components. The largest element of each direction is positive."""
-    covariance = sum(part.double().T @ part.double() for part in found.split(CHUNK))
+    covariance = sum(part.double().T @ part.double() for part in found.split(ROWS))
     directions = torch.linalg.eigh(covariance / len(found)).eigenvectors.flip(1)[:, :count]
     largest = directions.abs().argmax(0)
     directions = directions * directions[largest, torch.arange(count)].sign()
     codes = found @ directions.float()
-    return codes * (LARGEST / codes[:, 0].std(correction=0).clamp(min=1e-6))
+    return codes.mul_(LARGEST / codes[:, 0].std(correction=0).clamp(min=1e-6))

@@ -117,7 +117,7 @@ class LatentStage(Stage):
     name = "latent"
     config: TrainConfig
     is_warm: bool
-    """Whether the initial codes are those of another run."""
+    """Whether the initial codes are not those of the seed, see `train.initial`."""
     settled: Tensor
     """For each step, the step at which Adam's first moment has moved the codes of the batch to
     where they wait for the next epoch, int64 [total_steps]. The discrepancy remembers codes as

@@ -46,14 +46,13 @@ from lord_fast.run.folder import (
 )
 from lord_fast.run.history import Command
 from lord_fast.train.callbacks import NONE, Callbacks
-from lord_fast.train.content_start import start_content
 from lord_fast.train.encoders import EncoderStage
 from lord_fast.train.form import RECORDED
+from lord_fast.train.initial import initialize
 from lord_fast.train.latent import LatentStage
 from lord_fast.train.loggers import check_loggers
 from lord_fast.train.loop import run_stage
 from lord_fast.train.stage import Stage
-from lord_fast.train.warm_start import start_from
 
 AnyStage = TypeVar("AnyStage", bound=StageConfig)
 QUIET = Console(quiet=True)
@@ -103,7 +102,7 @@ def train_latent(
     stage = LatentStage(config, store, machine, group, run)
     config = replace(config, **stage.form.recorded())
     begun = has_begun(run, "latent") and from_step != 0
-    starts = [] if begun else _start(stage, config)
+    starts = [] if begun else initialize(stage)
     sha256 = _weights_of(stage)
     check_weights(run, sha256)
 
@@ -118,14 +117,6 @@ def train_latent(
     with closing(stage):
         _run(stage, run, begin, console, from_step, callbacks)
     return end
-
-
-def _start(stage: LatentStage, config: TrainConfig) -> list[str]:
-    """Set the initial values of a new stage. Returns lines that say what was done."""
-    found = [] if config.init_from is None else [start_from(stage, config.init_from)]
-    if not stage.is_warm and config.model.content_init == "statistics":
-        found.append(start_content(stage))
-    return found
 
 
 def _run(

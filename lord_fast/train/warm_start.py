@@ -75,11 +75,17 @@ def _check_sizes(run: Path, config: TrainConfig, data: dict, stage: LatentStage)
         raise ValueError(f"--init-from {run}: has other sizes: {', '.join(changed)}")
 
 
-def set_codes(table: LatentTable, codes: torch.Tensor) -> None:
-    """Set all codes of a new table."""
+def set_codes(table: LatentTable, codes: torch.Tensor, rows: torch.Tensor | None = None) -> None:
+    """Set codes of a new table.
+
+    Args:
+        table: The table before its first step.
+        codes: float32 [k, dim].
+        rows: int64 [k]. Defaults to all rows.
+    """
     zeros = torch.zeros_like(codes)
     state = {
         "weight": codes, "exp_avg": zeros, "exp_avg_sq": zeros,
         "last_step": torch.zeros(len(codes), dtype=torch.int64),
     }  # fmt: skip
-    table.write_rows(torch.arange(len(codes)), state)
+    table.write_rows(torch.arange(len(codes)) if rows is None else rows, state)
