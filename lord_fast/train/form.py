@@ -21,8 +21,8 @@ RECORDED = ("precision", "compile", "cache_target_features", "cudnn_benchmark")
 """Options whose choice a run keeps, because they change rounding."""
 COMPILED_IMAGES_CPU = 50_000
 """Images of a stage from which compiling repays itself on a CPU with bf16 and VGG16. Compiling
-takes half a minute. It saved about a tenth of the step's time before AdaIN had its C++ operator. With
-it, 2 % was measured at 32 px (docs/benchmarks.md)."""
+takes half a minute. It saved about a tenth of the step's time before AdaIN had its C++ operator.
+With it, 2 % was measured at 32 px (docs/benchmarks.md)."""
 COMPILED_STEPS_CUDA = 5_000
 """Steps from which compiling repays itself on CUDA. This assumes 8 ms saved per step, which is a
 figure on paper (docs/benchmarks.md)."""
