@@ -53,19 +53,20 @@ def fuses_adain(x: Tensor, pixels: int) -> bool:
     bytes are counted in bench/adain_bytes.py. On the CPU it is for float32 and bf16, where the
     native kernels run. An exported model has the plain form.
     """
-    dtype = x.dtype
-    if torch.is_autocast_enabled(x.device.type):
-        dtype = torch.get_autocast_dtype(x.device.type)
-    if x.device.type == "cpu":
+    device = x.device.type
+    if device not in ("cpu", "cuda"):
+        return False
+    autocast = torch.is_autocast_enabled(device)
+    dtype = torch.get_autocast_dtype(device) if autocast else x.dtype
+    if device == "cpu":
         return (
             dtype in (torch.float32, torch.bfloat16)
             and not torch.compiler.is_exporting()
             and dispatch.live("cpu").name == "native"
         )
     return (
-        x.is_cuda
+        autocast
         and dtype == torch.bfloat16
-        and torch.is_autocast_enabled("cuda")
         and pixels <= MAX_PIXELS
         and dispatch.live("cuda").name == "triton"
     )

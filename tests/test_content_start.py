@@ -12,9 +12,7 @@ from lord_fast.train import content_start
 from lord_fast.train.content_start import LARGEST, start_content, statistics_codes
 from tests.test_train import train
 from tests.test_virtual_ranks import stage_of
-
-ONE_STEP = ("--steps", "1", "--lr", "1e-9", "--latent-lr", "1e-9", "--class-lr", "1e-9",
-            "--min-lr", "0")  # fmt: skip
+from tests.test_warm_start import ONE_STEP
 
 
 @pytest.fixture
@@ -73,7 +71,7 @@ def test_constant_images_get_finite_codes(store, monkeypatch):
 def test_codes_are_set_in_parts(glyph_store, monkeypatch):
     whole, parts = stage_of(glyph_store), stage_of(glyph_store)
     start_content(whole)
-    monkeypatch.setattr(content_start, "ROWS", 37)
+    monkeypatch.setattr(content_start, "CHUNK_ROWS", 37)
     start_content(parts)
     codes = [stage.contents[0].codes(0) for stage in (whole, parts)]
     torch.testing.assert_close(*codes)

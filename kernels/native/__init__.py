@@ -11,9 +11,9 @@ MinGW, which is not tested either. Where the library is not built, the reference
 
 from .adain import leaky_adain, leaky_adain_backward
 from .latent import gather, scatter_adam_
-from .loader import LIBRARY, functions, instructions, load, use_instructions
+from .loader import LIBRARY, instructions, load, use_instructions
 
 __all__ = [
-    "LIBRARY", "functions", "gather", "instructions", "leaky_adain", "leaky_adain_backward", "load",
+    "LIBRARY", "gather", "instructions", "leaky_adain", "leaky_adain_backward", "load",
     "scatter_adam_", "use_instructions",
 ]  # fmt: skip

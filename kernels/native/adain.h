@@ -2,7 +2,6 @@
 // third pass read from the cache where it holds them.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 
 #include "kernels.h"
@@ -33,7 +32,8 @@ class Sum {
 template <typename Work, typename EndPart>
 inline void for_pixels(int64_t pixels, const Work& work, const EndPart& end_part) {
   for (int64_t begin = 0; begin < pixels; begin += kPixelsPerSum) {
-    const int64_t end = std::min(pixels, begin + kPixelsPerSum);
+    const int64_t rest = pixels - begin,
+                  end = begin + (rest < kPixelsPerSum ? rest : kPixelsPerSum);
     for (int64_t pixel = begin; pixel < end; ++pixel) work(pixel);
     end_part();
   }
@@ -120,31 +120,20 @@ void for_channels(int64_t channels, const Work& work) {
   if (channel < channels) work(channel, FirstLanes{channels - channel});
 }
 
-template <typename Value>
-void leaky_adain_images(const LeakyAdainTask& task, int64_t begin, int64_t end) {
-  for (int64_t image = begin; image < end; ++image) {
-    for_channels(task.channels, [&](int64_t channel, auto lanes) {
-      leaky_adain_channels<Value>(task, image, channel, lanes);
-    });
-  }
+void leaky_adain(const LeakyAdainTask& task, int64_t image) {
+  for_channels(task.channels, [&](int64_t channel, auto lanes) {
+    const auto compute = task.bf16 ? leaky_adain_channels<Bf16, decltype(lanes)>
+                                   : leaky_adain_channels<float, decltype(lanes)>;
+    compute(task, image, channel, lanes);
+  });
 }
 
-template <typename Value>
-void leaky_adain_backward_images(const LeakyAdainBackwardTask& task, int64_t begin, int64_t end) {
-  for (int64_t image = begin; image < end; ++image) {
-    for_channels(task.channels, [&](int64_t channel, auto lanes) {
-      leaky_adain_backward_channels<Value>(task, image, channel, lanes);
-    });
-  }
-}
-
-void leaky_adain(const LeakyAdainTask& task, int64_t begin, int64_t end) {
-  (task.bf16 ? leaky_adain_images<Bf16> : leaky_adain_images<float>)(task, begin, end);
-}
-
-void leaky_adain_backward(const LeakyAdainBackwardTask& task, int64_t begin, int64_t end) {
-  (task.bf16 ? leaky_adain_backward_images<Bf16> : leaky_adain_backward_images<float>)(task, begin,
-                                                                                       end);
+void leaky_adain_backward(const LeakyAdainBackwardTask& task, int64_t image) {
+  for_channels(task.channels, [&](int64_t channel, auto lanes) {
+    const auto compute = task.bf16 ? leaky_adain_backward_channels<Bf16, decltype(lanes)>
+                                   : leaky_adain_backward_channels<float, decltype(lanes)>;
+    compute(task, image, channel, lanes);
+  });
 }
 
 }  // namespace

@@ -80,13 +80,13 @@ struct LeakyAdainBackwardTask {
 
 // gather processes rows [begin, end) of a batch, and scatter_adam segments [begin, end). `scratch`
 // holds 2 * (terms + 8) floats, and dim more for scatter_adam. leaky_adain and
-// leaky_adain_backward process images [begin, end).
+// leaky_adain_backward process one image.
 struct Kernels {
   const char* name;
   void (*gather)(const GatherTask&, int64_t begin, int64_t end, float* scratch);
   void (*scatter_adam)(const ScatterAdamTask&, int64_t begin, int64_t end, float* scratch);
-  void (*leaky_adain)(const LeakyAdainTask&, int64_t begin, int64_t end);
-  void (*leaky_adain_backward)(const LeakyAdainBackwardTask&, int64_t begin, int64_t end);
+  void (*leaky_adain)(const LeakyAdainTask&, int64_t image);
+  void (*leaky_adain_backward)(const LeakyAdainBackwardTask&, int64_t image);
 };
 
 }  // namespace lord_fast

@@ -192,7 +192,7 @@ void lord_fast_leaky_adain(const void* x, const float* added, const float* bias,
   const LeakyAdainTask task = {x,     added, bias,      scale, pixels, channels,
                                slope, eps,   bf16 != 0, out,   mean,   rstd};
   const Kernels* kernels = live();
-  share(images, threads, [&](int64_t image, int) { kernels->leaky_adain(task, image, image + 1); });
+  share(images, threads, [&](int64_t image, int) { kernels->leaky_adain(task, image); });
 }
 
 void lord_fast_leaky_adain_backward(const void* grad, const void* x, const float* added,
@@ -204,6 +204,5 @@ void lord_fast_leaky_adain_backward(const void* grad, const void* x, const float
                                        rstd, pixels,   channels, slope,   bf16 != 0,
                                        of_x, of_added, of_bias,  of_scale};
   const Kernels* kernels = live();
-  share(images, threads,
-        [&](int64_t image, int) { kernels->leaky_adain_backward(task, image, image + 1); });
+  share(images, threads, [&](int64_t image, int) { kernels->leaky_adain_backward(task, image); });
 }

@@ -13,7 +13,7 @@ from torch import Tensor
 from lord_fast.bench.options import PublishedCode
 from lord_fast.bench.published import PublishedStep
 from lord_fast.bench.published_tensorflow import TensorFlowStep
-from lord_fast.config import MachineConfig, Switch, TrainConfig, fit_to, options, replace
+from lord_fast.config import MachineConfig, Switch, TrainConfig, fit_to, replace
 from lord_fast.data.store import ImageStore, as_float
 from lord_fast.machine import Machine, ieee_float32, synchronize, use_tf32
 from lord_fast.presets import PRESETS
@@ -77,7 +77,7 @@ def settings(arm: str) -> TrainConfig:
         )
     found = replace(options_from(path), extended_from=())
     for name in BY_FLAG:
-        if options(found.machine)[name] != options(MachineConfig())[name]:
+        if getattr(found.machine, name) != getattr(MachineConfig(), name):
             raise ValueError(
                 f"--arms {arm}: sets {name}, which is the same for all arms; remove it and use "
                 f"{BY_FLAG[name]}"

@@ -8,6 +8,7 @@ those of the PyTorch code.
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 from lord_fast.bench.published import PublishedStep
 from lord_fast.config import Default
 from lord_fast.model.perceptual import INPUTS
+from lord_fast.model.schedule import cosine
 from lord_fast.train.latent import LatentStage
 
 MIN_LR = 1e-5
@@ -36,9 +38,9 @@ class TensorFlowStep(PublishedStep):
         self.mean = torch.tensor(mean, device=stage.device).view(3, 1, 1)
         self.std = torch.as_tensor(std, device=stage.device)
         epochs = math.ceil(stage.total_steps / stage.steps_per_epoch)
-        rates = [
-            _cosine_by_epoch(group["initial_lr"], stage.steps_per_epoch, epochs)
-            for group in self.optimizer.param_groups
+        rates: list[Callable[[int], float]] = [
+            partial(_part, cosine(lr, MIN_LR, epochs) / lr, stage.steps_per_epoch)
+            for lr in (group["initial_lr"] for group in self.optimizer.param_groups)
         ]
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, rates)
 
@@ -55,11 +57,9 @@ class TensorFlowStep(PublishedStep):
         return torch.stack(differences).mean() + self.content_decay * penalty
 
 
-def _cosine_by_epoch(lr: float, steps_per_epoch: int, epochs: int) -> Callable[[int], float]:
-    """Return the learning rate at a step as a part of that at the start."""
+def _part(parts: Tensor, steps_per_epoch: int, step: int) -> float:
+    """Return the learning rate at a step as a part of that at the start, given those of the epochs.
 
-    def part(step: int) -> float:
-        turn = math.pi * (step // steps_per_epoch) / epochs
-        return (MIN_LR + (lr - MIN_LR) * (1 + math.cos(turn)) / 2) / lr
-
-    return part
+    The schedule asks once more after its end.
+    """
+    return float(parts[min(step // steps_per_epoch, len(parts) - 1)])

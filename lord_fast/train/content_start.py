@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lord_fast.data.store import ImageStore, as_float
 from lord_fast.model.image_statistics import COUNT, image_statistics
+from lord_fast.model.latent import CHUNK_ROWS
 from lord_fast.train.latent import LatentStage
 from lord_fast.train.warm_start import set_codes
 
@@ -19,8 +20,6 @@ LARGEST = 2.0
 """Standard deviation of the first component of the codes. That of the noise is 1 by default."""
 CHUNK = 512
 """Images that are measured at a time."""
-ROWS = 65_536
-"""Codes that are set at a time."""
 
 
 def start_content(stage: LatentStage) -> str:
@@ -37,7 +36,7 @@ def start_content(stage: LatentStage) -> str:
     codes = statistics_codes(stage.store, stage.config.model.content_dim)
     for shard, table in stage.contents.items():
         own = codes[shard :: stage.shards.count]
-        for rows in torch.arange(len(own)).split(ROWS):
+        for rows in torch.arange(len(own)).split(CHUNK_ROWS):
             start = table.codes(0, rows.to(stage.device)).cpu()
             start[:, : own.shape[1]] += own[rows]
             set_codes(table, start, rows)
@@ -86,12 +85,12 @@ def _without_class(found: Tensor, store: ImageStore) -> Tensor:
 
 
 def _parts(found: Tensor, store: ImageStore) -> Iterator[tuple[Tensor, Tensor]]:
-    return zip(found.split(ROWS), store.class_ids.split(ROWS), strict=True)
+    return zip(found.split(CHUNK_ROWS), store.class_ids.split(CHUNK_ROWS), strict=True)
 
 
 def _components(found: Tensor, count: int) -> Tensor:
     """The first principal components. The largest element of each direction is positive."""
-    covariance = sum(part.double().T @ part.double() for part in found.split(ROWS))
+    covariance = sum(part.double().T @ part.double() for part in found.split(CHUNK_ROWS))
     directions = torch.linalg.eigh(covariance / len(found)).eigenvectors.flip(1)[:, :count]
     largest = directions.abs().argmax(0)
     directions = directions * directions[largest, torch.arange(count)].sign()
