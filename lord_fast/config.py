@@ -56,7 +56,7 @@ class ModelConfig(Checked):
     PyTorch's default for a linear layer, as in the published code."""
     content_std: Annotated[float, AtLeast(0)] = 1.0
     """Standard deviation of the Gaussian noise that is added to content codes during training."""
-    content_init: Literal["uniform", "statistics"] = "uniform"
+    content_init: Literal["uniform", "statistics"] = "statistics"
     """Initial content codes. uniform draws them from (-0.05, 0.05), as in the published code.
     statistics adds principal components of statistics of the images, minus their mean in the class,
     so that the classes agree on the contents from the first step. This reads all images once."""
@@ -89,7 +89,7 @@ class LossConfig(Checked):
     content_decay: Annotated[float, AtLeast(0)] = 1e-4
     """Weight of the penalty on content codes, which is the squared norm of the noisy code, averaged
     over the batch."""
-    content_discrepancy: Annotated[float, AtLeast(0)] = 0.3
+    content_discrepancy: Annotated[float, AtLeast(0)] = 0.5
     """Weight of the penalty on content codes that tell the class. It compares the codes of a batch
     with up to 4,096 codes of earlier batches, by the maximum mean discrepancy between the codes of
     a class and those of other classes. The published code has no such penalty."""

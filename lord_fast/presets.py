@@ -49,7 +49,6 @@ PRESETS["demo"] = replace(
     content_dim=16,
     class_dim=64,
     adain_dim=32,
-    content_init="statistics",
     content_decay=3e-5,
     content_discrepancy=0.03,
     loss="pyramid",

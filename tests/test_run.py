@@ -206,7 +206,7 @@ def test_the_header_is_short_and_names_what_was_chosen(glyph_store, tmp_path, ca
     assert train(glyph_store, run, "--save-every", "7") == 0
     header = capsys.readouterr().err.partition("latent 8/24")[0].splitlines()
     header = header[next(i for i, line in enumerate(header) if "stage 1" in line) :]
-    assert len(header) <= 9
+    assert len(header) <= 10
     [chosen] = [line for line in header if line.startswith("options:")]
     for option in ("preset laptop", "--content-dim 4", "--save-every 7", "--loss pyramid"):
         assert option in chosen
