@@ -110,6 +110,9 @@ class AdamConfig(Checked):
     """Initial learning rate of the class codes."""
     min_lr: Annotated[float, AtLeast(0)] = 1e-5
     """Final learning rate of all three cosine schedules."""
+    warmup_steps: Annotated[int, AtLeast(0)] = 0
+    """Number of first steps in which the learning rate of generator and modulation rises linearly
+    to that of the schedule. The codes have no warm-up."""
     beta1: Annotated[float, AtLeast(0), Below(1)] = 0.5
     """Decay rate of Adam's first moment."""
     beta2: Annotated[float, AtLeast(0), Below(1)] = 0.999

@@ -44,3 +44,17 @@ def extended_cosine(start: float, end: float, totals: Sequence[int]) -> Tensor:
         parts.append(cosine(start, end, total)[done:])
         done = total
     return torch.cat(parts)
+
+
+def warm_up(rates: Tensor, steps: int) -> Tensor:
+    """Let the rates of the first steps rise linearly (Goyal et al., 2017, section 2.2).
+
+    Args:
+        rates: The rate of every step, [total_steps].
+        steps: Number of steps until the rate is that of `rates`. 0 changes nothing.
+
+    Returns:
+        float32 [total_steps].
+    """
+    done = torch.arange(1, len(rates) + 1, dtype=torch.float64)
+    return (rates * (done / max(1, steps)).clamp(max=1)).float()

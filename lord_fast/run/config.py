@@ -48,6 +48,7 @@ ADDED: dict[str, Any] = {
     "timeout": 60.0,
     "content_discrepancy": 0.0,
     "content_init": "uniform",
+    "warmup_steps": 0,
     "encoder_init": "linear",
     "reconstruction_weight": 1.0,
     "swaps": 0,

@@ -145,6 +145,7 @@ class LatentStage(Stage):
             ),
             decoder=decoder, reconstruction=reconstruction,
             adam=config.adam, lr=config.adam.lr, min_lr=config.adam.min_lr,
+            warmup_steps=config.adam.warmup_steps,
         )  # fmt: skip
         check_class_table(store.num_classes, config.model.class_dim, self.device)
         own = sum(self.shards.rows(shard, store.num_images) for shard in self.shards.mine)

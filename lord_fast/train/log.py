@@ -102,6 +102,13 @@ class Log:
             logger.picture(done, file)
         self.console.print(f"picture: {file}")
 
+    def say_collapsed(self) -> None:
+        """Warn that all generated images are alike."""
+        self.console.print(
+            "warning: all generated images are alike, and training does not recover from this; "
+            "start a new run with a smaller --lr, more --warmup-steps or another --seed"
+        )
+
     def state(self) -> dict[str, Tensor]:
         """Return the sums and counts that the next line depends on."""
         sums = {f"sum.{name}": value for name, value in self.sums.items()}

@@ -83,6 +83,8 @@ def _after_step(
         if stage.group.first:
             save_png(picture, image)
         log.show_picture(done, picture)
+        if stage.is_collapsed(done):
+            log.say_collapsed()
     if done % config.save_every == 0 or last or signum:
         recovery.save(done)
     if last or signum:

@@ -19,7 +19,7 @@ from lord_fast.machine import Machine, autocast
 from lord_fast.model.features import FeatureCache
 from lord_fast.model.generator import Decoder
 from lord_fast.model.perceptual import PerceptualLoss
-from lord_fast.model.schedule import extended_cosine
+from lord_fast.model.schedule import extended_cosine, warm_up
 from lord_fast.run.checkpoint import State
 from lord_fast.run.codes import Stage as StageName
 from lord_fast.run.saved import SavedTable
@@ -29,6 +29,11 @@ from lord_fast.train.capture import Changed, CudaGraph, Update
 from lord_fast.train.gradients import GradientSum
 
 GRID_ROWS, GRID_COLUMNS = 8, 10
+FIRST_TRAINED = 100
+"""Steps after which generated images no longer look like those of an untrained network."""
+LEAST_SPREAD = 0.01
+"""Smallest standard deviation of generated images at a pixel, relative to that of real images.
+Below it the generator has collapsed."""
 
 
 class Stage(ABC):
@@ -44,8 +49,9 @@ class Stage(ABC):
         decoder: Modulation and generator, a part of `graph`.
         reconstruction: The reconstruction loss, a part of `graph`.
         adam: Betas, epsilon and implementation of Adam.
-        lr: Learning rate of the networks at the first step.
+        lr: Learning rate of the networks at the first step, before the warm-up.
         min_lr: Learning rate of the networks at the end of the cosine schedule.
+        warmup_steps: Number of first steps in which their learning rate rises.
 
     Attributes:
         name: latent or encoders.
@@ -74,6 +80,7 @@ class Stage(ABC):
         adam: AdamConfig,
         lr: float,
         min_lr: float,
+        warmup_steps: int = 0,
     ):
         self.config: StageConfig = config
         self.store, self.machine, self.device = store, machine, machine.device
@@ -91,7 +98,8 @@ class Stage(ABC):
         self.form = form.choose(config.machine, machine, self._work(adam.optimizer))
         torch.backends.cudnn.benchmark = self.form.cudnn_benchmark.on
         self.run_graph = torch.compile(graph, fullgraph=True) if self.form.compile.on else graph
-        self.lr = extended_cosine(lr, min_lr, (*config.extended_from, self.total_steps)).numpy()
+        rates = extended_cosine(lr, min_lr, (*config.extended_from, self.total_steps))
+        self.lr = warm_up(rates, warmup_steps).numpy()
         learnt = [p for p in graph.parameters() if p.requires_grad]
         # On CUDA the eager step uses Adam in the form of the captured step, for the same rounding.
         on_device = machine.device.type == "cuda" and adam.optimizer == "torch"
@@ -211,9 +219,7 @@ class Stage(ABC):
         Returns:
             uint8 [height, width, 3].
         """
-        order = permutation(self.store.num_images, self.seed, 0)
-        columns = order[:GRID_COLUMNS].long()
-        rows = self.store.first_of_each_class(order, GRID_ROWS)
+        columns, rows = self._grid_sources()
         above, left = (as_float(self.store.images(ids)) for ids in (columns, rows))
         content, class_ = self.grid_codes(step, columns, rows)
         made = [list(self.decoder(content, code.expand(len(content), -1))) for code in class_]
@@ -229,6 +235,29 @@ class Stage(ABC):
         found = true_images(self.store, class_ids, columns).tolist()
         true = [[None if i < 0 else read_image(self.store, i) for i in row] for row in found]
         return swaps(contents, classes, made, true)
+
+    @torch.no_grad()
+    def is_collapsed(self, step: int) -> bool:
+        """Return whether all generated images are nearly alike, which training does not undo.
+
+        Args:
+            step: Number of completed steps. The images of a young generator are alike too, so the
+                answer is False before `FIRST_TRAINED`.
+        """
+        if step < FIRST_TRAINED:
+            return False
+        columns, rows = self._grid_sources()
+        content, class_ = self.grid_codes(step, columns, rows)
+        count = min(len(content), len(class_))
+        made, real = self.decoder(content[:count], class_[:count]), self.store.images(columns)
+        spread, wanted = (images.std(0).mean().item() for images in (made, as_float(real)))
+        return spread < LEAST_SPREAD * wanted
+
+    def _grid_sources(self) -> tuple[Tensor, Tensor]:
+        """Return the images above the columns of a grid and at the left of its rows."""
+        order = permutation(self.store.num_images, self.seed, 0)
+        columns = order[:GRID_COLUMNS].long()
+        return columns, self.store.first_of_each_class(order, GRID_ROWS)
 
     def keep_frozen_weights(self) -> None:
         """Keep the weights of VGG16 in the dtype of the convolutions."""
