@@ -59,7 +59,8 @@ class ModelConfig(Checked):
     content_init: Literal["uniform", "statistics"] = "statistics"
     """Initial content codes. uniform draws them from (-0.05, 0.05), as in the published code.
     statistics adds principal components of statistics of the images, minus their mean in the class,
-    so that the classes agree on the contents from the first step. This reads all images once."""
+    so that the classes agree on the contents from the first step. This reads all images once. A run
+    with --init-from starts new codes as uniform does."""
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ def join_tables(path, content) -> None:
     del content["tables"]
 
 
-OLD_FLAGS = (*SHORT_FLAGS, "--content-discrepancy", "0")
+OLD_FLAGS = (*SHORT_FLAGS, "--content-init", "uniform", "--content-discrepancy", "0")
 """Version 0.1 had no such option, so a run of it is repeated without."""
 
 
@@ -90,7 +90,7 @@ def test_a_run_of_0_1_loads_and_resumes_to_the_same_tensors(glyph_store, old_for
     assert train(glyph_store, old_run, *SHORT_FLAGS) == 2
     error = capsys.readouterr().err
     assert "repeat the flags that it was trained with" in error
-    assert "--content-discrepancy 0.0 -> 0.3" in error
+    assert "--content-init uniform -> statistics; --content-discrepancy 0.0 -> 0.5" in error
     assert train(glyph_store, old_run, *OLD_FLAGS) == 0
     last = "checkpoints/latent-000000012"
     assert_same(state_of(old_run / last), state_of(old_form / last))
