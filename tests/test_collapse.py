@@ -16,14 +16,15 @@ from lord_fast.train.initial import initialize
 from lord_fast.train.latent import LatentStage
 from lord_fast.train.stage import FIRST_TRAINED
 from tests.test_encoders import stage_of as encoder_stage
-from tests.test_train import SMALL, train
+from tests.test_train import train
+from tests.test_virtual_ranks import stage_of
 
 SATURATED = 100.0
 """A bias in front of the sigmoid at which its gradient is 0."""
 
 
-def stage_of(store, **changes) -> LatentStage:
-    return LatentStage(replace(SMALL, **changes), ImageStore(store), set_up("cpu", "float32", 1))
+def collapsed(stage: LatentStage, step: int = FIRST_TRAINED) -> bool:
+    return stage.is_collapsed(stage.swapped(step), step)
 
 
 def test_rates_rise_to_those_of_the_schedule():
@@ -54,15 +55,15 @@ def test_the_demo_does_not_collapse(tmp_path):
     initialize(stage)
     for step in range(50):
         stage.step(step)
-    assert not stage.is_collapsed(FIRST_TRAINED)
+    assert not collapsed(stage)
 
 
 def test_a_collapse_is_noticed_once_the_generator_has_trained(glyph_store):
     stage = stage_of(glyph_store, steps=FIRST_TRAINED)
-    assert not stage.is_collapsed(FIRST_TRAINED)
+    assert not collapsed(stage)
     nn.init.constant_(stage.decoder.generator.image.bias, SATURATED)
-    assert stage.is_collapsed(FIRST_TRAINED)
-    assert not stage.is_collapsed(FIRST_TRAINED - 1)
+    assert collapsed(stage)
+    assert not collapsed(stage, FIRST_TRAINED - 1)
 
 
 def test_training_warns_of_a_collapse(glyph_store, tmp_path, capsys, monkeypatch):

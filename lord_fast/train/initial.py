@@ -19,7 +19,7 @@ def initialize(stage: LatentStage) -> list[str]:
     """
     config = stage.config
     found = [] if config.init_from is None else [start_from(stage, config.init_from)]
-    # The generator of another run has learnt what content codes mean, and statistics mean another.
+    # The generator of another run has learnt contents already, and their codes are others.
     if config.init_from is None and config.model.content_init == "statistics":
         found.append(start_content(stage))
     return found

@@ -79,11 +79,12 @@ def _after_step(
     signum, picture_is_due = stage.group.share([*(caught[:1] or [0]), log.is_picture_due()])
     if done % config.grid_every == 0 or last or picture_is_due:
         picture = run / "grids" / f"{stage.name}-{done:09d}.png"
-        image = stage.grid(done)
+        made = stage.swapped(done)
+        image = stage.grid(made)
         if stage.group.first:
             save_png(picture, image)
         log.show_picture(done, picture)
-        if stage.is_collapsed(done):
+        if stage.is_collapsed(made, done):
             log.say_collapsed()
     if done % config.save_every == 0 or last or signum:
         recovery.save(done)

@@ -206,23 +206,33 @@ class Stage(ABC):
         self.run_update = self._update()  # A graph refers to the old moments' memory.
 
     @torch.no_grad()
-    def grid(self, step: int) -> np.ndarray:
-        """Generate a swap grid.
+    def swapped(self, step: int) -> Tensor:
+        """Generate the images of a swap grid.
 
         An image takes its content from the source above its column and its class from the source
         at the left of its row. The sources are the same in every grid, and each row has another
-        class. The true images stand below where the store has them.
+        class.
 
         Args:
             step: Number of completed steps.
+
+        Returns:
+            Images in [0, 1], [rows, columns, C, H, W].
+        """
+        content, class_ = self.grid_codes(step, *self._grid_sources())
+        return torch.stack([self.decoder(content, c.expand(len(content), -1)) for c in class_])
+
+    def grid(self, made: Tensor) -> np.ndarray:
+        """Draw a swap grid. The true images stand below where the store has them.
+
+        Args:
+            made: The images of `swapped`.
 
         Returns:
             uint8 [height, width, 3].
         """
         columns, rows = self._grid_sources()
         above, left = (as_float(self.store.images(ids)) for ids in (columns, rows))
-        content, class_ = self.grid_codes(step, columns, rows)
-        made = [list(self.decoder(content, code.expand(len(content), -1))) for code in class_]
         class_ids = self.store.class_ids[rows]
         contents = [
             (content_label(self.store, i) or f"image {i}", image)
@@ -234,23 +244,20 @@ class Stage(ABC):
         ]
         found = true_images(self.store, class_ids, columns).tolist()
         true = [[None if i < 0 else read_image(self.store, i) for i in row] for row in found]
-        return swaps(contents, classes, made, true)
+        return swaps(contents, classes, [list(row) for row in made], true)
 
-    @torch.no_grad()
-    def is_collapsed(self, step: int) -> bool:
+    def is_collapsed(self, made: Tensor, step: int) -> bool:
         """Return whether all generated images are nearly alike, which training does not undo.
 
         Args:
+            made: The images of `swapped`.
             step: Number of completed steps. The images of a young generator are alike too, so the
                 answer is False before `FIRST_TRAINED`.
         """
         if step < FIRST_TRAINED:
             return False
-        columns, rows = self._grid_sources()
-        content, class_ = self.grid_codes(step, columns, rows)
-        count = min(len(content), len(class_))
-        made, real = self.decoder(content[:count], class_[:count]), self.store.images(columns)
-        spread, wanted = (images.std(0).mean().item() for images in (made, as_float(real)))
+        real = as_float(self.store.images(self._grid_sources()[0]))
+        spread, wanted = (x.std(0).mean().item() for x in (made.flatten(0, 1), real))
         return spread < LEAST_SPREAD * wanted
 
     def _grid_sources(self) -> tuple[Tensor, Tensor]:
