@@ -283,6 +283,14 @@ class EncoderConfig(StageConfig):
     content_bandwidth: Annotated[float, AtLeast(0)] = 0.1
     """The same for content codes, with at most 4,096 content codes of training. The published value
     is 0."""
+    content_codebook: Annotated[int, AtLeast(0), Below(MOST_DIM)] = 0
+    """Number of content codes that images can have, which are the centres of k-means clusters of
+    at most 4,096 content codes of training. 0 keeps the prediction, as in the published code. Needs
+    --content-bandwidth 0."""
+    content_candidates: Annotated[int, MoreThan(0), Below(MOST_DIM)] = 16
+    """Number of codes of the codebook that are decoded for an image. They are the nearest to the
+    prediction. The image gets the one with the smallest mean squared error (only with
+    --content-codebook)."""
     content_weight: Annotated[float, AtLeast(0)] = 0.03
     """Weight of the content code's mean squared error. The published value is 10, for codes that
     are ten times smaller."""

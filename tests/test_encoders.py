@@ -17,6 +17,7 @@ from lord_fast.errors import Interrupted
 from lord_fast.lord import Lord
 from lord_fast.machine import set_up
 from lord_fast.model.build import stored_codes
+from lord_fast.model.codebook import Codebook
 from lord_fast.model.encoder import Encoder, KnownCodes
 from lord_fast.run import checkpoint
 from lord_fast.run.config import as_plain, load_config, load_encoder_config
@@ -36,6 +37,7 @@ NEW = {
 PUBLISHED = {
     "encoder_init": "linear", "reconstruction_weight": 1.0, "swaps": 0,
     "class_cross_entropy": 0.0, "class_bandwidth": 0.0, "content_bandwidth": 0.0,
+    "content_codebook": 0,
 }  # fmt: skip
 """The options that give the published form of stage 2."""
 
@@ -106,7 +108,7 @@ def test_the_published_form_gives_the_bits_of_the_published_loss(trained_run):
     for step in range(3):
         scalars = stage.step(step)
         ids = other.sampler.image_ids(step)
-        content, class_ = other.encoders(as_float(store.images(ids)))
+        content, class_ = other.encoders(as_float(store.images(ids)), other.decoder)
         images = other.decoder(content, class_)
         loss = other.reconstruction(images, as_float(store.images(ids)))
         content_error = F.mse_loss(content, latent.content_codes[ids])
@@ -172,11 +174,49 @@ def test_known_codes_are_weighted_by_a_gaussian_kernel():
 def test_the_encoders_return_means_of_the_codes_of_stage_1(trained_run):
     stage = stage_of(trained_run, class_bandwidth=0.01, content_bandwidth=0.01)
     images = as_float(stage.store.images(torch.arange(6)))
-    content, class_ = stage.encoders(images)
+    content, class_ = stage.encoders(images, stage.decoder)
     for found, known in ((content, stage.content_codes[0]), (class_, stage.class_codes)):
         assert torch.cdist(found, known).min(1)[0].max() < 1e-3
     raw = stage.encoders.class_.predict(images)
     assert torch.cdist(raw, stage.class_codes).min(1)[0].min() > 1e-2
+
+
+def test_a_codebook_keeps_what_classes_share():
+    """Codes are a content of four and a little of their class of ten."""
+    generator = torch.Generator().manual_seed(0)
+    contents = torch.randn(4, 3, generator=generator)
+    classes = 0.05 * torch.randn(10, 3, generator=generator)
+    book = Codebook(4, 3, num_candidates=1)
+    book.fill((contents[:, None] + classes).flatten(0, 1), seed=0)
+    wanted = contents + classes.mean(0)
+    assert torch.cdist(wanted, book.codes).min(1)[0].max() < 1e-5
+    found = book(contents + 0.1)
+    assert torch.cdist(found, wanted).argmin(1).tolist() == [0, 1, 2, 3]
+    assert torch.cdist(found, wanted).min(1)[0].max() < 1e-5
+
+
+def test_a_search_takes_the_candidate_whose_image_is_nearest():
+    book = Codebook(5, 1, num_candidates=2)
+    book.codes.copy_(torch.tensor([[0.0], [1.0], [2.0], [3.0], [4.0]]))
+
+    def decode(content_code, class_code):
+        return (content_code + class_code)[:, :, None, None].expand(-1, 1, 2, 2)
+
+    predicted, class_code = torch.tensor([[0.1], [0.1], [3.2]]), torch.tensor([[0.0], [1.0], [0.0]])
+    images = torch.tensor([0.9, 1.1, 0.0])[:, None, None, None].expand(-1, 1, 2, 2)
+    # The third image is that of code 0, which is not among the two nearest to the prediction.
+    assert book.search(predicted, class_code, images, decode).flatten().tolist() == [1.0, 0.0, 3.0]
+
+
+def test_encoders_with_a_codebook_return_its_codes(trained_run):
+    stage = stage_of(trained_run, **NEW, content_codebook=7, content_bandwidth=0.0)
+    images = as_float(stage.store.images(torch.arange(12)))
+    content, class_ = stage.encoders(images, stage.decoder)
+    book = stage.encoders.content.known.codes
+    assert torch.cdist(content, book).min(1)[0].max() < 1e-6
+    every = [stage.decoder(code.expand(12, -1), class_) for code in book]
+    errors = [(made - images).square().mean((1, 2, 3)) for made in every]
+    assert torch.equal(content, book[torch.stack(errors).argmin(0)])
 
 
 def test_the_kaiming_start_has_the_scale_of_the_codes(trained_run):
@@ -184,7 +224,7 @@ def test_the_kaiming_start_has_the_scale_of_the_codes(trained_run):
     spread = {}
     for init in ("kaiming", "linear"):
         stage = stage_of(trained_run, encoder_init=init)
-        found = stage.encoders(as_float(stage.store.images(torch.arange(64))))
+        found = stage.encoders(as_float(stage.store.images(torch.arange(64))), stage.decoder)
         known = stage.content_codes[0], stage.class_codes
         spread[init] = [
             float(a.detach().std(0).mean() / b.std(0).mean())

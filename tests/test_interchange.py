@@ -18,8 +18,10 @@ from lord_fast.atomic import atomic_folder
 from lord_fast.bench.published import PublishedModel
 from lord_fast.bench.step import random_weights
 from lord_fast.cli import main
+from lord_fast.interchange import export
 from lord_fast.lord import Lord
 from tests.test_cli import fails
+from tests.test_encoders import ENCODER_FLAGS
 from tests.test_train import ROOT
 
 NAMES = {"adain": "modulation.adain_per_layer", "fc": "generator.fc_layers"}
@@ -289,6 +291,23 @@ def test_export(encoder_run, tmp_path, capsys):
         made = onnxruntime.InferenceSession(out / f"{name}.onnx").run(None, codes)[0]
         wanted = lord.decode(lord.content_codes[:3], lord.class_codes[:3], stage=kind)
         torch.testing.assert_close(torch.from_numpy(made), wanted, rtol=0, atol=1e-4)
+
+
+def test_an_exported_content_encoder_searches_the_codebook(trained_run, tmp_path, monkeypatch):
+    onnxruntime = pytest.importorskip("onnxruntime", reason="the onnx extra is not installed")
+    pytest.importorskip("onnxscript", reason="onnxscript is not installed: the onnx extra")
+    run, out = tmp_path / "run", tmp_path / "exported"
+    shutil.copytree(trained_run, run)
+    book = ("--content-codebook", "9", "--content-candidates", "3", "--content-bandwidth", "0")
+    assert main(["train-encoders", str(run), *ENCODER_FLAGS, *book, "--steps", "2"]) == 0
+    name, networks = "content_encoder.onnx", export._networks  # The other files take long.
+    monkeypatch.setattr(export, "_networks", lambda lord: {name: networks(lord)[name]})
+    assert main(["export", str(run), "--out", str(out)]) == 0
+    lord, images = Lord.load(run, device="cpu"), torch.rand(7, 1, 32, 32)
+    session = onnxruntime.InferenceSession(out / name)
+    found = torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+    torch.testing.assert_close(found, lord.encode(images)[0], rtol=0, atol=1e-4)
+    assert not torch.equal(found, lord.encoders.content(images)), "no image needed the search"
 
 
 def check_files(out, *folders):

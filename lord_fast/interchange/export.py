@@ -17,6 +17,7 @@ from lord_fast.grid import draw, save_png
 from lord_fast.interchange.card import PICTURE, card
 from lord_fast.lord import Lord
 from lord_fast.lord.read import CONFIG, TENSORS
+from lord_fast.model.encoder import Encoders
 from lord_fast.run.exported import as_exported
 from lord_fast.run.folder import write_class_names
 from lord_fast.run.tensors import write_tensors
@@ -87,6 +88,18 @@ def _picture(lord: Lord) -> np.ndarray:
     return draw(made, [f"content {i}" for i in columns.tolist()], names, (), ())
 
 
+class _ContentEncoder(nn.Module):
+    """Maps images [B, C, H, W] in [0, 1] to content codes as `Lord.encode` does."""
+
+    def __init__(self, encoders: Encoders, decoder: nn.Module):
+        super().__init__()
+        self.encoders, self.decoder = encoders, decoder
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return content codes, float32 [B, content_dim]."""
+        return self.encoders(images, self.decoder)[0]
+
+
 def _tensors(lord: Lord) -> dict[str, Tensor]:
     networks = {
         "decoder": lord.decoders["latent"], "encoders": lord.encoders,
@@ -110,8 +123,10 @@ def _networks(lord: Lord) -> dict[str, tuple[nn.Module, tuple[Tensor, ...], list
     found: dict = {"decoder.onnx": (lord.decoders["latent"], codes, names)}
     if lord.encoders is not None:
         images = (torch.rand(2, channels, size, size),)
-        found["encoders_decoder.onnx"] = (lord.decoders["encoders"], codes, names)
-        found["content_encoder.onnx"] = (lord.encoders.content, images, ["images", "content"])
+        decoder = lord.decoders["encoders"]
+        content = _ContentEncoder(lord.encoders, decoder)
+        found["encoders_decoder.onnx"] = (decoder, codes, names)
+        found["content_encoder.onnx"] = (content, images, ["images", "content"])
         found["class_encoder.onnx"] = (lord.encoders.class_, images, ["images", "class"])
     return found
 

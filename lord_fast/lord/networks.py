@@ -163,9 +163,9 @@ class TrainedModel:
         """
         if self.encoders is None:
             raise ValueError(no_encoders(self.run))
-        batches = self.as_images(images).split(INFERENCE_BATCH)
+        batches, decoder = self.as_images(images).split(INFERENCE_BATCH), self.decoders["encoders"]
         with ieee_float32(self.device):
-            pairs = [self.encoders(batch.to(self.device)) for batch in batches]
+            pairs = [self.encoders(batch.to(self.device), decoder) for batch in batches]
         return torch.cat([pair[0] for pair in pairs]), torch.cat([pair[1] for pair in pairs])
 
     @torch.no_grad()

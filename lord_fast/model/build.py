@@ -7,10 +7,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from lord_fast.config import EncoderConfig, TrainConfig
+from lord_fast.config import EncoderConfig, ModelConfig, TrainConfig
 from lord_fast.distributed.shards import Shards, whole
 from lord_fast.kernels import Adam
-from lord_fast.model.encoder import Encoders
+from lord_fast.model.codebook import Codebook
+from lord_fast.model.encoder import Encoders, KnownCodes
 from lord_fast.model.generator import Decoder
 from lord_fast.model.latent import LatentTable, StoredCodes
 from lord_fast.model.perceptual import TAPS, VGG16, PerceptualLoss, PyramidLoss, load_weights
@@ -18,7 +19,7 @@ from lord_fast.model.schedule import extended_cosine
 from lord_fast.model.table_place import TablePlace
 
 MOST_KNOWN = 4096
-"""Largest number of content codes that the content encoder keeps."""
+"""Largest number of content codes that the content encoder keeps or clusters."""
 
 
 def build_decoder(config: TrainConfig, size: int, channels: int) -> Decoder:
@@ -56,17 +57,33 @@ def build_encoders(
             f"--class-cross-entropy {config.class_cross_entropy}: needs a --class-bandwidth above "
             f"0; give one such as 0.25, or --class-cross-entropy 0"
         )
-    known = (
-        min(counts[0], MOST_KNOWN) if config.content_bandwidth else 0,
-        counts[1] if config.class_bandwidth else 0,
-    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         sizes = run_config.model
         return Encoders(
             sizes.content_dim, sizes.class_dim, config.encoder_dim, size, channels,
-            sizes.leaky_slope, known,
+            sizes.leaky_slope, _known(config, sizes, counts),
         )  # fmt: skip
+
+
+def _known(
+    config: EncoderConfig, sizes: ModelConfig, counts: tuple[int, int]
+) -> tuple[KnownCodes | Codebook | None, KnownCodes | None]:
+    """Build the codes that replace the predicted content codes and class codes."""
+    content: KnownCodes | Codebook | None = None
+    if config.content_codebook:
+        if config.content_bandwidth:
+            raise ValueError(
+                f"--content-codebook {config.content_codebook}: cannot be used together with "
+                f"--content-bandwidth {config.content_bandwidth}; give --content-bandwidth 0 too"
+            )
+        size = min(config.content_codebook, counts[0], MOST_KNOWN)
+        candidates = min(config.content_candidates, size)
+        content = Codebook(size, sizes.content_dim, candidates)
+    elif config.content_bandwidth:
+        content = KnownCodes(min(counts[0], MOST_KNOWN), sizes.content_dim)
+    class_ = KnownCodes(counts[1], sizes.class_dim) if config.class_bandwidth else None
+    return content, class_
 
 
 def build_tables(

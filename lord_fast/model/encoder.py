@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lord_fast.model.codebook import Codebook, Decode
+
 NUM_STRIDED = 4
 """Number of convolutions that halve the side. They follow the first convolution."""
 
@@ -67,8 +69,8 @@ class Encoder(nn.Module):
         size: Side of the image in pixels, a multiple of 16.
         channels: 1 (grey) or 3 (RGB).
         leaky_slope: Negative slope of LeakyReLU.
-        num_known: Number of known codes (see `KnownCodes`). 0 leaves predictions unchanged, as in
-            the published encoder.
+        known: Codes that replace the predictions. None leaves predictions unchanged, as in the
+            published encoder.
 
     Raises:
         ValueError: `encoder_dim` is not a multiple of 4.
@@ -81,7 +83,7 @@ class Encoder(nn.Module):
         size: int,
         channels: int,
         leaky_slope: float = 0.01,
-        num_known: int = 0,
+        known: KnownCodes | Codebook | None = None,
     ):
         super().__init__()
         if encoder_dim % 4:
@@ -100,14 +102,14 @@ class Encoder(nn.Module):
             weight = conv.weight.detach()
             conv.weight = nn.Parameter(weight.contiguous(memory_format=torch.channels_last))
         self.convs = nn.ModuleList(convs)
-        self.known = KnownCodes(num_known, code_dim) if num_known else None
+        self.known = known
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images [B, channels, size, size] in [0, 1] to codes, float32 [B, code_dim]."""
         return self.refine(self.predict(images))
 
     def refine(self, predicted: Tensor) -> Tensor:
-        """Replace predicted codes by means of known codes, if there are any."""
+        """Replace predicted codes by known codes or means of them, if there are any."""
         return predicted if self.known is None else self.known(predicted)
 
     def predict(self, images: Tensor) -> Tensor:
@@ -159,7 +161,8 @@ class Encoders(nn.Module):
         size: Side of the image in pixels.
         channels: 1 (grey) or 3 (RGB).
         leaky_slope: Negative slope of LeakyReLU.
-        known: Numbers of known content codes and of known class codes, see `Encoder`.
+        known: Codes that replace the predictions of the content encoder and of the class encoder,
+            see `Encoder`.
     """
 
     def __init__(
@@ -170,16 +173,24 @@ class Encoders(nn.Module):
         size: int,
         channels: int,
         leaky_slope: float = 0.01,
-        known: tuple[int, int] = (0, 0),
+        known: tuple[KnownCodes | Codebook | None, KnownCodes | None] = (None, None),
     ):
         super().__init__()
         self.content = Encoder(content_dim, encoder_dim, size, channels, leaky_slope, known[0])
         self.class_ = Encoder(class_dim, encoder_dim, size, channels, leaky_slope, known[1])
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Map images [B, C, H, W] in [0, 1] to codes.
+    def forward(self, images: Tensor, decode: Decode) -> tuple[Tensor, Tensor]:
+        """Map images to codes.
+
+        Args:
+            images: float32 [B, C, H, W] in [0, 1].
+            decode: The decoder of stage 2. It is used only with a codebook, see `Codebook.search`.
 
         Returns:
             Content codes, float32 [B, content_dim], and class codes, float32 [B, class_dim].
         """
-        return self.content(images), self.class_(images)
+        class_code = self.class_(images)
+        if not isinstance(self.content.known, Codebook):
+            return self.content(images), class_code
+        predicted = self.content.predict(images)
+        return self.content.known.search(predicted, class_code, images, decode), class_code

@@ -55,6 +55,8 @@ ADDED: dict[str, Any] = {
     "class_cross_entropy": 0.0,
     "class_bandwidth": 0.0,
     "content_bandwidth": 0.0,
+    "content_codebook": 0,
+    "content_candidates": 16,
 }
 """Options that files of older versions lack, with the values that those versions used."""
 MAY_DIFFER = {*options(MachineConfig()), *options(LoggingConfig()), "perceptual_weights"} - {

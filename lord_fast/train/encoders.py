@@ -11,7 +11,8 @@ from lord_fast.distributed.group import Group
 from lord_fast.distributed.shards import whole
 from lord_fast.machine import Machine, autocast
 from lord_fast.model.build import MOST_KNOWN, build_decoder, build_encoders, build_loss
-from lord_fast.model.encoder import Encoders
+from lord_fast.model.codebook import Codebook
+from lord_fast.model.encoder import Encoders, KnownCodes
 from lord_fast.model.generator import Decoder
 from lord_fast.run.checkpoint import State
 from lord_fast.train import optimizer
@@ -94,7 +95,7 @@ class EncoderGraph(nn.Module):
             "class_error": class_error,
         }
         if self.tells_classes:
-            assert self.encoders.class_.known is not None
+            assert isinstance(self.encoders.class_.known, KnownCodes)
             logits = self.encoders.class_.known.logits(class_)
             wanted_id = torch.cat([class_ids.roll(by, 0) for by in rolled])
             scalars["class_cross_entropy"] = F.cross_entropy(logits, wanted_id)
@@ -188,9 +189,11 @@ class EncoderStage(Stage):
         order = permutation(self.store.num_images, self.seed, 0)[:MOST_KNOWN]
         codes = self.codes_of(order.to(self.device, torch.int64))
         config, content, class_ = self.config, self.encoders.content, self.encoders.class_
-        if content.known is not None:
+        if isinstance(content.known, Codebook):
+            content.known.fill(codes, self.seed)
+        elif isinstance(content.known, KnownCodes):
             content.known.fill(codes, config.content_bandwidth)
-        if class_.known is not None:
+        if isinstance(class_.known, KnownCodes):
             class_.known.fill(self.class_codes, config.class_bandwidth)
         if config.encoder_init == "kaiming":
             generator = torch.Generator().manual_seed(self.seed)
@@ -225,7 +228,7 @@ class EncoderStage(Stage):
     def grid_codes(self, step: int, columns: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """See `Stage.grid_codes`. The encoders predict both codes."""
         above, left = (as_float(self.store.images(ids).to(self.device)) for ids in (columns, rows))
-        return self.encoders.content(above), self.encoders.class_(left)
+        return self.encoders(above, self.decoder)[0], self.encoders.class_(left)
 
     def state(self) -> State:
         """Return the state of the encoders, the decoder and the optimizer."""
