@@ -25,6 +25,8 @@ LEAST_STEPS = 600
 """Smallest number of steps of a stage, unless a flag sets the number of steps or epochs."""
 MOST_DIM = 1 << 16
 """Upper bound of the sizes of codes and layers."""
+MOST_KNOWN = 4096
+"""Largest number of content codes that the content encoder keeps or clusters."""
 MOST_STEPS = 100_000_000
 """Upper bound of the number of steps. Memory holds a learning rate and a number for each step."""
 MOST_RANKS = 1 << 20
@@ -283,11 +285,11 @@ class EncoderConfig(StageConfig):
     content_bandwidth: Annotated[float, AtLeast(0)] = 0.1
     """The same for content codes, with at most 4,096 content codes of training. The published value
     is 0."""
-    content_codebook: Annotated[int, AtLeast(0), Below(MOST_DIM)] = 0
-    """Number of content codes that images can have, which are the centres of k-means clusters of
-    at most 4,096 content codes of training. 0 keeps the prediction, as in the published code. Needs
-    --content-bandwidth 0."""
-    content_candidates: Annotated[int, MoreThan(0), Below(MOST_DIM)] = 16
+    content_codebook: Annotated[int, AtLeast(0), Below(MOST_KNOWN + 1)] = 0
+    """Number of content codes that images can have. They are the centres of k-means clusters of at
+    most 4,096 content codes of training. A preset's number is at most half of the images. 0 uses no
+    codebook, as in the published code. Any other number needs --content-bandwidth 0."""
+    content_candidates: Annotated[int, MoreThan(0), Below(MOST_KNOWN + 1)] = Default(16)
     """Number of codes of the codebook that are decoded for an image. They are the nearest to the
     prediction. The image gets the one with the smallest mean squared error (only with
     --content-codebook)."""
@@ -338,7 +340,7 @@ def replace(config: AnyConfig, **changes: Any) -> AnyConfig:
 
 
 def fit_to(config: AnyStage, num_images: int) -> AnyStage:
-    """Adapt the default batch size and number of epochs to the number of images.
+    """Adapt the default batch size, number of epochs and codebook to the number of images.
 
     A default batch has at most half of the images, because small data needs many steps. If the
     default epochs give fewer than `LEAST_STEPS` steps, this number of steps is used instead. Values
@@ -364,6 +366,22 @@ def fit_to(config: AnyStage, num_images: int) -> AnyStage:
     if steps is None and isinstance(config.epochs, Default):
         of_epochs = config.epochs * (num_images // batch)
         steps = LEAST_STEPS if of_epochs < LEAST_STEPS else None
-    return replace(
-        config, batch_size=batch, epochs=int(config.epochs), steps=steps, virtual_ranks=ranks
-    )
+    changes = {
+        "batch_size": batch, "epochs": int(config.epochs), "steps": steps, "virtual_ranks": ranks,
+    }  # fmt: skip
+    if isinstance(config, EncoderConfig):
+        changes |= _fit_codebook(config, num_images)
+    return replace(config, **changes)
+
+
+def _fit_codebook(config: EncoderConfig, num_images: int) -> dict[str, int]:
+    """Adapt a default codebook to few images, and a default number of candidates to the codebook.
+
+    With a centre for each image, the centres would tell the class as the codes do.
+    """
+    size, candidates = config.content_codebook, config.content_candidates
+    if isinstance(size, Default):
+        size = min(size, max(1, num_images // 2))
+    if isinstance(candidates, Default) and size:
+        candidates = min(candidates, size)
+    return {"content_codebook": int(size), "content_candidates": int(candidates)}

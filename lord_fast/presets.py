@@ -74,7 +74,7 @@ ENCODER_PRESETS: dict[str, EncoderConfig] = {
         class_cross_entropy=1.0,
         class_bandwidth=0.25,
         content_bandwidth=0.0,
-        content_codebook=128,
+        content_codebook=Default(128),
         epochs=Default(12),
     ),
     "paper": EncoderConfig(

@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 import yaml
 from rich.console import Console
+from threadpoolctl import threadpool_limits
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from lord_fast.cli import main
-from lord_fast.config import EncoderConfig, options, replace
+from lord_fast.config import EncoderConfig, fit_to, options, replace
 from lord_fast.data.store import ImageStore, as_float
 from lord_fast.errors import Interrupted
 from lord_fast.lord import Lord
@@ -19,6 +20,7 @@ from lord_fast.machine import set_up
 from lord_fast.model.build import stored_codes
 from lord_fast.model.codebook import Codebook
 from lord_fast.model.encoder import Encoder, KnownCodes
+from lord_fast.presets import ENCODER_PRESETS
 from lord_fast.run import checkpoint
 from lord_fast.run.config import as_plain, load_config, load_encoder_config
 from lord_fast.run.stats import read_stats
@@ -30,14 +32,15 @@ from tests.test_train import StopAfter, files_of, train
 
 NEW = {
     "encoder_init": "kaiming", "reconstruction_weight": 0.0, "swaps": 1,
-    "class_cross_entropy": 1.0, "class_bandwidth": 0.25,
+    "class_cross_entropy": 1.0, "class_bandwidth": 0.25, "content_bandwidth": 0.0,
+    "content_codebook": 9, "content_candidates": 3,
 }  # fmt: skip
-"""Options of the demo preset."""
+"""Options of the demo preset, with a smaller codebook."""
 
 PUBLISHED = {
     "encoder_init": "linear", "reconstruction_weight": 1.0, "swaps": 0,
     "class_cross_entropy": 0.0, "class_bandwidth": 0.0, "content_bandwidth": 0.0,
-    "content_codebook": 0,
+    "content_codebook": 0, "content_candidates": 16,
 }  # fmt: skip
 """The options that give the published form of stage 2."""
 
@@ -195,6 +198,43 @@ def test_a_codebook_keeps_what_classes_share():
     assert torch.cdist(found, wanted).min(1)[0].max() < 1e-5
 
 
+def test_a_codebook_takes_any_seed_and_does_not_depend_on_threads():
+    codes = torch.randn(3000, 8, generator=torch.Generator().manual_seed(0))
+    found = []
+    for threads in (1, 2):
+        book = Codebook(16, 8, num_candidates=1)
+        with threadpool_limits(threads):
+            book.fill(codes, seed=1 << 40)
+        found.append(book.codes)
+    assert torch.equal(*found)
+
+
+def test_a_default_codebook_has_at_most_half_of_the_images():
+    demo = ENCODER_PRESETS["demo"]
+    sizes = {
+        count: (fitted.content_codebook, fitted.content_candidates)
+        for count in (10, 100, 256, 100_000)
+        for fitted in [fit_to(demo, count)]
+    }
+    assert sizes == {10: (5, 5), 100: (50, 16), 256: (128, 16), 100_000: (128, 16)}
+    given = fit_to(replace(demo, content_codebook=90, content_candidates=99), 100)
+    assert (given.content_codebook, given.content_candidates) == (90, 99)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"content_bandwidth": 0.2}, "--content-bandwidth 0.2: only one of them can be used"),
+        ({"reconstruction_weight": 1.0}, "--reconstruction-weight 1.0: the codes of a codebook"),
+        ({"content_codebook": 161}, "--content-codebook 161: there are 160 images; use 160"),
+        ({"content_candidates": 10}, "--content-candidates 10: use 9 or less"),
+    ],
+)
+def test_options_that_do_not_fit_a_codebook_are_refused(trained_run, changes, message):
+    with pytest.raises(ValueError, match=message):
+        stage_of(trained_run, **NEW | changes)
+
+
 def test_a_search_takes_the_candidate_whose_image_is_nearest():
     book = Codebook(5, 1, num_candidates=2)
     book.codes.copy_(torch.tensor([[0.0], [1.0], [2.0], [3.0], [4.0]]))
@@ -209,7 +249,7 @@ def test_a_search_takes_the_candidate_whose_image_is_nearest():
 
 
 def test_encoders_with_a_codebook_return_its_codes(trained_run):
-    stage = stage_of(trained_run, **NEW, content_codebook=7, content_bandwidth=0.0)
+    stage = stage_of(trained_run, **NEW | {"content_codebook": 7, "content_candidates": 7})
     images = as_float(stage.store.images(torch.arange(12)))
     content, class_ = stage.encoders(images, stage.decoder)
     book = stage.encoders.content.known.codes

@@ -23,7 +23,8 @@ TRAIN = (
 ENCODERS = (
     "--encoder-dim", 16, "--batch-size", 16, "--steps", 4, "--save-every", 2, "--log-every", 2,
     "--encoder-init", "kaiming", "--swaps", 1, "--class-cross-entropy", 1,
-    "--class-bandwidth", 0.25, "--content-bandwidth", 0.2,
+    "--class-bandwidth", 0.25, "--content-bandwidth", 0, "--content-codebook", 9,
+    "--content-candidates", 3,
 )  # fmt: skip
 
 

@@ -138,7 +138,7 @@ def evaluate_new_classes(
     def encoded_mean(positions: Tensor) -> Tensor:
         """Take the class from all shots, like the fit does, by averaging their class codes."""
         assert encoder is not None
-        classes = torch.stack([encoder.encode(batch)[1].mean(0) for batch in images])
+        classes = torch.stack([encoder.encode_class(batch).mean(0) for batch in images])
         content, _ = encoder.encode(contents(positions))
         return encoder.decode(content, classes[drawn.class_[positions]], "encoders").cpu()
 

@@ -83,7 +83,8 @@ def _files(lord: Lord) -> str:
     ]  # fmt: skip
     if lord.encoders is not None:
         lines += [
-            "| `encoders` (`content_encoder`, `class_encoder`) | predict the codes of an image |",
+            "| `encoders` (`content_encoder`, `class_encoder`) | predict the codes of an image. "
+            "`content_encoder.onnx` also holds the decoder if the run has a codebook |",
             f"| `encoders_decoder` | the decoder of the encoders' codes, from stage 2 "
             f"({lord.steps['encoders']} steps) |",
         ]

@@ -151,9 +151,9 @@ def _onnx(network: nn.Module, inputs: tuple[Tensor, ...], names: list[str], file
     program.save(file)
     let_others_read(file)
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    differences = []
+    differences, generator = [], torch.Generator().manual_seed(0)
     for count in (1, 5):
-        examples = [torch.rand(count, *value.shape[1:]) for value in inputs]
+        examples = [torch.rand(count, *v.shape[1:], generator=generator) for v in inputs]
         feed = {n: x.numpy() for n, x in zip(names[:-1], examples, strict=True)}
         with torch.no_grad():
             wanted = network(*examples).numpy()

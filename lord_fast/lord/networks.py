@@ -169,6 +169,19 @@ class TrainedModel:
         return torch.cat([pair[0] for pair in pairs]), torch.cat([pair[1] for pair in pairs])
 
     @torch.no_grad()
+    def encode_class(self, images: AnyImages) -> Tensor:
+        """Predict only class codes, which takes no search of a codebook of contents. See `encode`.
+
+        Returns:
+            Class codes, float32 [B, class_dim].
+        """
+        if self.encoders is None:
+            raise ValueError(no_encoders(self.run))
+        batches, encoder = self.as_images(images).split(INFERENCE_BATCH), self.encoders.class_
+        with ieee_float32(self.device):
+            return torch.cat([encoder(batch.to(self.device)) for batch in batches])
+
+    @torch.no_grad()
     def decode(self, content: Tensor, class_: Tensor, stage: AnyStage = "auto") -> Images:
         """Generate images from content and class codes.
 

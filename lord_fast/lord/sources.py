@@ -103,7 +103,8 @@ class Finder:
         return self._encoded(read_images(files, self.lord.shape), files, kind)
 
     def _encoded(self, images: Tensor, files: Sequence[Path | None], kind: Kind) -> list[Source]:
-        codes = self.lord.encode(images)[kind == "class"]
+        lord = self.lord
+        codes = lord.encode_class(images) if kind == "class" else lord.encode(images)[0]
         return [
             Source(f"image {i}", code, "encoders", image, file=file)
             for i, (file, code, image) in enumerate(zip(files, codes, images, strict=True))

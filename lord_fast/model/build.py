@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from lord_fast.config import EncoderConfig, ModelConfig, TrainConfig
+from lord_fast.config import MOST_KNOWN, EncoderConfig, ModelConfig, TrainConfig
 from lord_fast.distributed.shards import Shards, whole
 from lord_fast.kernels import Adam
 from lord_fast.model.codebook import Codebook
@@ -17,9 +17,6 @@ from lord_fast.model.latent import LatentTable, StoredCodes
 from lord_fast.model.perceptual import TAPS, VGG16, PerceptualLoss, PyramidLoss, load_weights
 from lord_fast.model.schedule import extended_cosine
 from lord_fast.model.table_place import TablePlace
-
-MOST_KNOWN = 4096
-"""Largest number of content codes that the content encoder keeps or clusters."""
 
 
 def build_decoder(config: TrainConfig, size: int, channels: int) -> Decoder:
@@ -72,18 +69,31 @@ def _known(
     """Build the codes that replace the predicted content codes and class codes."""
     content: KnownCodes | Codebook | None = None
     if config.content_codebook:
-        if config.content_bandwidth:
-            raise ValueError(
-                f"--content-codebook {config.content_codebook}: cannot be used together with "
-                f"--content-bandwidth {config.content_bandwidth}; give --content-bandwidth 0 too"
-            )
-        size = min(config.content_codebook, counts[0], MOST_KNOWN)
-        candidates = min(config.content_candidates, size)
-        content = Codebook(size, sizes.content_dim, candidates)
+        _check_codebook(config, counts[0])
+        content = Codebook(config.content_codebook, sizes.content_dim, config.content_candidates)
     elif config.content_bandwidth:
         content = KnownCodes(min(counts[0], MOST_KNOWN), sizes.content_dim)
     class_ = KnownCodes(counts[1], sizes.class_dim) if config.class_bandwidth else None
     return content, class_
+
+
+def _check_codebook(config: EncoderConfig, num_images: int) -> None:
+    size, candidates = config.content_codebook, config.content_candidates
+    given = f"--content-codebook {size}"
+    if config.content_bandwidth:
+        raise ValueError(
+            f"{given} and --content-bandwidth {config.content_bandwidth}: only one of them can be "
+            f"used; set the other one to 0"
+        )
+    if config.reconstruction_weight:
+        raise ValueError(
+            f"{given} and --reconstruction-weight {config.reconstruction_weight}: the codes of a "
+            f"codebook have no gradient; set one of them to 0"
+        )
+    if size > num_images:
+        raise ValueError(f"{given}: there are {num_images} images; use {num_images} or less")
+    if candidates > size:
+        raise ValueError(f"--content-candidates {candidates}: use {size} or less, as {given} has")
 
 
 def build_tables(

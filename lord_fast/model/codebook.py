@@ -1,11 +1,12 @@
-"""A codebook of content codes, of which the one is searched that generates the image best."""
+"""A codebook of content codes, and the search for the code that generates an image best."""
 
 from typing import Protocol
 
 import torch
-from sklearn.cluster import KMeans
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch import Tensor, nn
+
+LARGEST_SEED = 2**32 - 1
+"""Largest seed that scikit-learn takes."""
 
 
 class Decode(Protocol):
@@ -41,9 +42,14 @@ class Codebook(nn.Module):
             codes: At least as many as there are centres, float32 [N, code_dim].
             seed: Seed of the initial centres.
         """
+        # The imports are slow, and stage 1 does not need them.
+        from sklearn.cluster import KMeans
+        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+        means = KMeans(len(self.codes), random_state=seed % (LARGEST_SEED + 1), n_init=3)
         # The sums depend on the number of threads.
         with threadpool_limits(1):
-            found = KMeans(len(self.codes), random_state=seed, n_init=3).fit(codes.cpu().numpy())
+            found = means.fit(codes.cpu().numpy())
         self.codes.copy_(torch.from_numpy(found.cluster_centers_))
 
     def forward(self, predicted: Tensor) -> Tensor:

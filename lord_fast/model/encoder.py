@@ -105,11 +105,14 @@ class Encoder(nn.Module):
         self.known = known
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images [B, channels, size, size] in [0, 1] to codes, float32 [B, code_dim]."""
+        """Map images [B, channels, size, size] in [0, 1] to codes, float32 [B, code_dim].
+
+        With a codebook, `Encoders` finds better codes, because it also generates images.
+        """
         return self.refine(self.predict(images))
 
     def refine(self, predicted: Tensor) -> Tensor:
-        """Replace predicted codes by known codes or means of them, if there are any."""
+        """Replace predictions by the nearest code of a codebook, or by a mean of known codes."""
         return predicted if self.known is None else self.known(predicted)
 
     def predict(self, images: Tensor) -> Tensor:

@@ -66,7 +66,7 @@ def _swapped(
         "latent": (lord.content_codes[content_ids], lord.class_codes[class_ids])
     }
     if lord.encoders is not None:
-        codes["encoders"] = lord.encode(above)[0], lord.encode(left)[1]
+        codes["encoders"] = lord.encode(above)[0], lord.encode_class(left)
     return {
         stage: lord.decode(
             content.repeat(len(class_), 1), class_.repeat_interleave(len(content), 0), stage

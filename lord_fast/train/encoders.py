@@ -4,13 +4,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lord_fast.config import EncoderConfig, TrainConfig
+from lord_fast.config import MOST_KNOWN, EncoderConfig, TrainConfig
 from lord_fast.data.sampler import permutation
 from lord_fast.data.store import ImageStore, as_float
 from lord_fast.distributed.group import Group
 from lord_fast.distributed.shards import whole
 from lord_fast.machine import Machine, autocast
-from lord_fast.model.build import MOST_KNOWN, build_decoder, build_encoders, build_loss
+from lord_fast.model.build import build_decoder, build_encoders, build_loss
 from lord_fast.model.codebook import Codebook
 from lord_fast.model.encoder import Encoders, KnownCodes
 from lord_fast.model.generator import Decoder
@@ -119,7 +119,11 @@ class EncoderGraph(nn.Module):
     def reconstruct(
         self, content: Tensor, class_: Tensor, targets: Tensor, wanted: list[Tensor] | None
     ) -> Tensor:
-        """Compute the reconstruction loss. If it is not trained, a few images suffice."""
+        """Compute the reconstruction loss. If it is not trained, a few images suffice.
+
+        With a codebook, the images have the codes nearest to the predictions. The loss is larger
+        than with those that `Codebook.search` finds.
+        """
         count = len(targets) if self.tunes_decoder else min(len(targets), MOST_WATCHED)
         content = self.encoders.content.refine(_first(content, count))
         class_ = self.encoders.class_.refine(_first(class_, count))
@@ -191,6 +195,9 @@ class EncoderStage(Stage):
         config, content, class_ = self.config, self.encoders.content, self.encoders.class_
         if isinstance(content.known, Codebook):
             content.known.fill(codes, self.seed)
+            # Other processors may round otherwise, so the centres of the first process count.
+            centres = content.known.codes
+            centres.copy_(self.group.gather_rows(centres)[: len(centres)])
         elif isinstance(content.known, KnownCodes):
             content.known.fill(codes, config.content_bandwidth)
         if isinstance(class_.known, KnownCodes):
