@@ -142,6 +142,14 @@ def test_rare_labels_are_not_probed():
     assert probe_factor(codes, unique, class_ids, seed=0) is None
 
 
+def test_a_factor_with_one_label_to_score_is_not_probed():
+    """A constant guess would be right, and chance would be 100 %."""
+    class_ids = np.repeat(np.arange(6), 3)
+    labels = np.array([1, 2, 2, 0, 1, 0, 0, 2, 0, 2, 2, 0, 2, 1, 2, 2, 1, 1])
+    codes = np.random.default_rng(0).standard_normal((18, 2))
+    assert probe_factor(codes, labels, class_ids, seed=0) is None
+
+
 def test_compare_and_psnr():
     targets = torch.rand(10, 1, 32, 32)
     images = (targets + 0.1).clamp(0, 2)

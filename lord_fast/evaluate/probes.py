@@ -132,7 +132,7 @@ def factor_split(
 
     Returns:
         A mask of the selected images, bool [N], and their split. None if fewer than 2 labels are
-        common enough.
+        common enough, or if only one of them is left to be scored.
     """
     kept = np.isin(labels, _common(labels))
     labels, class_ids = labels[kept], class_ids[kept]
@@ -141,7 +141,7 @@ def factor_split(
     parts = hold_out(labels, class_ids, "classes", seed) or stratified(class_ids, seed)
     common = _common(labels[parts.train])
     train, test = (part[np.isin(labels[part], common)] for part in (parts.train, parts.test))
-    if len(common) < 2 or not len(test):
+    if len(common) < 2 or len(np.unique(labels[test])) < 2:
         return None
     return kept, Split(train, test, parts.how)
 
