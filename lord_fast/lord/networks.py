@@ -161,11 +161,10 @@ class TrainedModel:
         Raises:
             ValueError: Stage 2 is not loaded, or the images do not fit the model.
         """
-        if self.encoders is None:
-            raise ValueError(no_encoders(self.run))
-        batches, decoder = self.as_images(images).split(INFERENCE_BATCH), self.decoders["encoders"]
+        encoders, batches = self._to_encode(images)
+        decoder = self.decoders["encoders"]
         with ieee_float32(self.device):
-            pairs = [self.encoders(batch.to(self.device), decoder) for batch in batches]
+            pairs = [encoders(batch.to(self.device), decoder) for batch in batches]
         return torch.cat([pair[0] for pair in pairs]), torch.cat([pair[1] for pair in pairs])
 
     @torch.no_grad()
@@ -175,11 +174,9 @@ class TrainedModel:
         Returns:
             Class codes, float32 [B, class_dim].
         """
-        if self.encoders is None:
-            raise ValueError(no_encoders(self.run))
-        batches, encoder = self.as_images(images).split(INFERENCE_BATCH), self.encoders.class_
+        encoders, batches = self._to_encode(images)
         with ieee_float32(self.device):
-            return torch.cat([encoder(batch.to(self.device)) for batch in batches])
+            return torch.cat([encoders.class_(batch.to(self.device)) for batch in batches])
 
     @torch.no_grad()
     def decode(self, content: Tensor, class_: Tensor, stage: AnyStage = "auto") -> Images:
@@ -237,6 +234,11 @@ class TrainedModel:
                 f"{file}: codes of another model, with {found[0]} content and {found[1]} class "
                 f"values instead of {wanted[0]} and {wanted[1]}"
             )
+
+    def _to_encode(self, images: AnyImages) -> tuple[Encoders, tuple[Tensor, ...]]:
+        if self.encoders is None:
+            raise ValueError(no_encoders(self.run))
+        return self.encoders, self.as_images(images).split(INFERENCE_BATCH)
 
     def _new_decoder(self) -> Decoder:
         decoder = build_decoder(self.config, self.data["size"], self.data["channels"])

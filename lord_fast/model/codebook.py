@@ -5,8 +5,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-LARGEST_SEED = 2**32 - 1
-"""Largest seed that scikit-learn takes."""
+NUM_SEEDS = 2**32
+"""Number of seeds that scikit-learn takes."""
 
 
 class Decode(Protocol):
@@ -15,6 +15,21 @@ class Decode(Protocol):
     def __call__(self, content_code: Tensor, class_code: Tensor) -> Tensor:
         """Map codes [B, content_dim] and [B, class_dim] to images [B, C, H, W] in [0, 1]."""
         ...
+
+
+def closeness(predicted: Tensor, codes: Tensor) -> Tensor:
+    """Return half of the negative squared distances up to a constant of each row.
+
+    The squared length of a prediction is the same for every code and is left out.
+
+    Args:
+        predicted: float32 [B, code_dim].
+        codes: float32 [N, code_dim].
+
+    Returns:
+        float32 [B, N].
+    """
+    return predicted @ codes.T - codes.square().sum(1) / 2
 
 
 class Codebook(nn.Module):
@@ -46,7 +61,7 @@ class Codebook(nn.Module):
         from sklearn.cluster import KMeans
         from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-        means = KMeans(len(self.codes), random_state=seed % (LARGEST_SEED + 1), n_init=3)
+        means = KMeans(len(self.codes), random_state=seed % NUM_SEEDS, n_init=3)
         # The sums depend on the number of threads.
         with threadpool_limits(1):
             found = means.fit(codes.cpu().numpy())
@@ -59,9 +74,7 @@ class Codebook(nn.Module):
     def nearest(self, predicted: Tensor, count: int) -> Tensor:
         """Return the nearest codes of each predicted code, float32 [B, count, code_dim]."""
         with torch.autocast(predicted.device.type, enabled=False):
-            # The squared length of the prediction is the same for every code and is left out.
-            scores = predicted @ self.codes.T - self.codes.square().sum(1) / 2
-            return self.codes[scores.topk(count, 1).indices]
+            return self.codes[closeness(predicted, self.codes).topk(count, 1).indices]
 
     def search(
         self, predicted: Tensor, class_code: Tensor, images: Tensor, decode: Decode

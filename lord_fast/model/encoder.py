@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lord_fast.model.codebook import Codebook, Decode
+from lord_fast.model.codebook import Codebook, Decode, closeness
 
 NUM_STRIDED = 4
 """Number of convolutions that halve the side. They follow the first convolution."""
@@ -45,9 +45,7 @@ class KnownCodes(nn.Module):
 
     def logits(self, predicted: Tensor) -> Tensor:
         """Return the logarithm of the weights up to a constant, float32 [B, num_codes]."""
-        # The squared length of the prediction is the same for every code and is left out.
-        half = self.codes.square().sum(1) / 2
-        return (predicted @ self.codes.T - half) / self.std.square()
+        return closeness(predicted, self.codes) / self.std.square()
 
     def forward(self, predicted: Tensor) -> Tensor:
         """Map predicted codes to weighted means of known codes, both float32 [B, code_dim]."""
